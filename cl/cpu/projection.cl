@@ -1,0 +1,187 @@
+/*
+ * y[m, b, n] = Σ_k x[m, b, k] · W[b, n, k]           class cpu
+ *
+ *   x   [rows, B, K]   X_DTYPE; rows x_row .. x_row + num_rows - 1 are read
+ *   W   packed as src/ops/matrix.h says, W_DTYPE
+ *   y   [rows, B, N]   Y_DTYPE; rows y_row .. y_row + num_rows - 1 are written
+ *
+ * One work-item: TILE_VECTORS · 16 columns and BLOCK_ROWS rows of one batch, computed TILE_ROWS
+ * rows at a time in registers, so that a block's rows of x and its panel of W stay in the caches.
+ * Grid: (tiles of columns, blocks of rows, batches), work-group {1, 1, 1}. No local memory, no
+ * barrier.
+ *
+ * Every y is one chain of fused multiply-adds over k = 0, 1, .. K - 1 from 0, whatever the tile:
+ * a row's bits do not depend on the number of rows or on its place among them.
+ * Rows past the end are computed as copies of the last row and not stored. The odd last k is a step
+ * of its own: the padding of W would turn an x past the row's end that is NaN into NaN.
+ *
+ * X_DTYPE, W_DTYPE, Y_DTYPE   bf16, f16, f32
+ * PAIRED         1: W is 16-bit pairs, 0: W is f32
+ * PAIR_F16       1: those pairs are f16, 0: bf16
+ * ACCUMULATE     1: y += result (added in float32, rounded once), 0: y = result
+ * TILE_ROWS      >= 1; TILE_ROWS · TILE_VECTORS + TILE_VECTORS vectors live in registers
+ * TILE_VECTORS   1, 2 or 4: divides the 4 vectors of a panel
+ * BLOCK_ROWS     multiple of TILE_ROWS
+ * CHUNK_K        k per chunk of widened x, even; TILE_ROWS · CHUNK_K floats of private memory
+ */
+#ifndef CHUNK_K
+#define CHUNK_K 512
+#endif
+#define TILE_COLUMNS_OF_16 (TILE_VECTORS * 16)
+#if PANEL % TILE_COLUMNS_OF_16 != 0
+#error "a tile must not straddle panels"
+#endif
+#if CHUNK_K % 2 != 0
+#error "CHUNK_K must be even: a chunk holds whole pairs"
+#endif
+#if BLOCK_ROWS % TILE_ROWS != 0
+#error "BLOCK_ROWS must be a multiple of TILE_ROWS"
+#endif
+
+#if PAIRED && PAIR_F16
+/* Sixteen columns of f16 pairs as the even k's and the odd k's values. */
+CLMLA_INLINE void unpack_pairs(global const uint *w, float16 *even, float16 *odd)
+{
+    const float16 low = vload_half16(0, (global const half *)w);
+    const float16 high = vload_half16(1, (global const half *)w);
+    *even = (float16)(low.even, high.even);
+    *odd = (float16)(low.odd, high.odd);
+}
+#elif PAIRED
+/* Sixteen columns of bf16 pairs as the even k's and the odd k's values. */
+CLMLA_INLINE void unpack_pairs(global const uint *w, float16 *even, float16 *odd)
+{
+    const uint16 pairs = vload16(0, w);
+    *even = as_float16(pairs << 16);
+    *odd = as_float16(pairs & 0xffff0000u);
+}
+#endif
+
+/* to[0 .. count - 1] = x[at ..] as float32: the products then broadcast from float32 memory, which
+ * widening at each use would not allow. */
+CLMLA_INLINE void widen_row(global const STORAGE(X_DTYPE) * x, size_t at, int count, float *to)
+{
+    int k = 0;
+    for (; k + 16 <= count; k += 16)
+        vstore16(LOAD16(X_DTYPE, x, at + k), 0, to + k);
+    for (; k < count; k++)
+        to[k] = LOAD(X_DTYPE, x, at + k);
+}
+
+/* sum[i][j] += x_chunk[i][k] · weights[j] */
+#define ADD_PRODUCTS(k, weights)                                                                   \
+    UNROLL                                                                                         \
+    for (int i = 0; i < TILE_ROWS; i++) {                                                          \
+        const float16 value = (float16)(x_chunk[i][k]);                                            \
+        UNROLL                                                                                     \
+        for (int j = 0; j < TILE_VECTORS; j++)                                                     \
+            sum[i][j] = fma(value, (weights)[j], sum[i][j]);                                       \
+    }
+
+/* y[at .. at + 15], of which the first `columns` exist. */
+CLMLA_INLINE void store_columns(float16 value, global STORAGE(Y_DTYPE) * y, size_t at, int columns)
+{
+    if (columns >= 16) {
+#if ACCUMULATE
+        value += LOAD16(Y_DTYPE, y, at);
+#endif
+        STORE16(Y_DTYPE, value, y, at);
+        return;
+    }
+    float lanes[16];
+    vstore16(value, 0, lanes);
+    for (int c = 0; c < columns; c++) {
+#if ACCUMULATE
+        lanes[c] += LOAD(Y_DTYPE, y, at + c);
+#endif
+        STORE(Y_DTYPE, lanes[c], y, at + c);
+    }
+}
+
+kernel void projection(global const STORAGE(X_DTYPE) * x, const ulong x_offset,
+                       const ulong x_row_stride, const ulong x_batch_stride,
+#if PAIRED
+                       global const uint *W,
+#else
+                       global const float *W,
+#endif
+                       const ulong w_offset, global STORAGE(Y_DTYPE) * y, const ulong y_offset,
+                       const ulong y_row_stride, const ulong y_batch_stride, const int N,
+                       const int K, const int x_row, const int y_row, const int num_rows)
+{
+    const int n0 = (int)get_global_id(0) * TILE_COLUMNS_OF_16;
+    const int block_begin = (int)get_global_id(1) * BLOCK_ROWS;
+    const int block_end = min(block_begin + BLOCK_ROWS, num_rows);
+    const size_t b = get_global_id(2);
+    const size_t num_panels = ((size_t)N + PANEL - 1) / PANEL;
+    if (n0 >= N)
+        return;
+
+#if PAIRED
+    const size_t num_pairs = ((size_t)K + 1) / 2, w_stride = PANEL;
+    const size_t panel = b * num_panels + (size_t)n0 / PANEL;
+    global const uint *w_tile = W + w_offset + panel * num_pairs * PANEL + (size_t)n0 % PANEL;
+#else
+    const size_t w_stride = num_panels * PANEL;
+    global const float *w_tile = W + w_offset + b * (size_t)K * w_stride + (size_t)n0;
+#endif
+    global const STORAGE(X_DTYPE) *x_b = x + x_offset + b * x_batch_stride;
+    global STORAGE(Y_DTYPE) *y_b = y + y_offset + b * y_batch_stride;
+
+    for (int m0 = block_begin; m0 < block_end; m0 += TILE_ROWS) {
+        float16 sum[TILE_ROWS][TILE_VECTORS];
+        float x_chunk[TILE_ROWS][CHUNK_K];
+        UNROLL
+        for (int i = 0; i < TILE_ROWS; i++) {
+            UNROLL
+            for (int j = 0; j < TILE_VECTORS; j++)
+                sum[i][j] = (float16)(0.0f);
+        }
+
+        for (int k0 = 0; k0 < K; k0 += CHUNK_K) {
+            const int count = min(CHUNK_K, K - k0);
+            UNROLL
+            for (int i = 0; i < TILE_ROWS; i++) {
+                const int m = x_row + min(m0 + i, num_rows - 1);
+                widen_row(x_b, (size_t)m * x_row_stride + (size_t)k0, count, x_chunk[i]);
+            }
+#if PAIRED
+            global const uint *w = w_tile + (size_t)(k0 / 2) * w_stride;
+            for (int k = 0; k + 1 < count; k += 2, w += w_stride) {
+                float16 even[TILE_VECTORS], odd[TILE_VECTORS];
+                UNROLL
+                for (int j = 0; j < TILE_VECTORS; j++)
+                    unpack_pairs(w + 16 * j, &even[j], &odd[j]);
+                ADD_PRODUCTS(k, even)
+                ADD_PRODUCTS(k + 1, odd)
+            }
+            if (count % 2 != 0) {
+                float16 even[TILE_VECTORS], odd[TILE_VECTORS];
+                UNROLL
+                for (int j = 0; j < TILE_VECTORS; j++)
+                    unpack_pairs(w + 16 * j, &even[j], &odd[j]);
+                ADD_PRODUCTS(count - 1, even)
+            }
+#else
+            global const float *w = w_tile + (size_t)k0 * w_stride;
+            for (int k = 0; k < count; k++, w += w_stride) {
+                float16 column[TILE_VECTORS];
+                UNROLL
+                for (int j = 0; j < TILE_VECTORS; j++)
+                    column[j] = vload16(j, w);
+                ADD_PRODUCTS(k, column)
+            }
+#endif
+        }
+
+        UNROLL
+        for (int i = 0; i < TILE_ROWS; i++) {
+            if (m0 + i < num_rows) {
+                const size_t row = (size_t)(y_row + m0 + i) * y_row_stride;
+                UNROLL
+                for (int j = 0; j < TILE_VECTORS; j++)
+                    store_columns(sum[i][j], y_b, row + (size_t)(n0 + 16 * j), N - n0 - 16 * j);
+            }
+        }
+    }
+}

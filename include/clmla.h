@@ -1,0 +1,702 @@
+/*
+ * clmla: DeepSeek-R1/V3/V2 Multi-head Latent Attention (MLA), absorbed form, in OpenCL.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * For a token with hidden state x at position p of sequence b (row vectors, weights
+ * [out_features, in_features]; names as in a Hugging Face checkpoint and its config.json):
+ *
+ *     q            = x · q_projᵀ                                        q_lora_rank == 0
+ *     q            = RMSNorm(x · q_a_projᵀ; q_a_layernorm) · q_b_projᵀ  otherwise
+ *     q            -> per head [q_nope | q_pe]
+ *     [c_kv | k_pe] = x · kv_a_proj_with_mqaᵀ
+ *     c_kv         = RMSNorm(c_kv; kv_a_layernorm)
+ *     q_pe, k_pe   = RoPE(·, p)              interleaved pairs (2i, 2i+1), rotated in place
+ *     append       kv_cache[b, p] = c_kv,  pe_cache[b, p] = k_pe
+ *     q_lat[h]     = q_nope[h] · W_UK[h]                                absorb
+ *     s[h, j]      = softmax_scale · (q_lat[h]·c_kv[j] + q_pe[h]·k_pe[j]),   j <= p
+ *     ctx[h]       = softmax_j(s[h, ·]) · c_kv
+ *     o[h]         = W_UV[h] · ctx[h]
+ *     y            = concat_h(o) · o_projᵀ
+ *
+ * Three levels, each built on the one below; use the highest that fits:
+ *   layer     clmla_context -> clmla_layer -> clmla_weights, clmla_plan, clmla_binding ->
+ *             clmla_enqueue_layer: one call computes the whole layer for one step.
+ *   ops       clmla_enqueue_projection, _rmsnorm, _rope_table, _rope, _cache_append, _attention,
+ *             _merge_states: the lines of the equation, on tensors of your own.
+ *   queries   device class, sizes, which kernel was chosen and why.
+ *
+ * Conventions that hold everywhere and are not repeated below:
+ *   - The host owns queues, buffers and events. Objects retain what they keep beyond a call.
+ *   - clmla_enqueue_* returns at once and behaves like clEnqueue*: it waits for wait_list, and
+ *     *event (when event is not NULL) completes with the work; the caller releases it. In-order
+ *     and out-of-order queues both work. No work is success: a marker is enqueued.
+ *   - Everything that can be checked is checked before the first enqueue; on such an error nothing
+ *     was touched and *event is not written. If a later enqueue fails, its status is returned and
+ *     no event; outputs, workspace and cache rows at or past the old length are then undefined,
+ *     rows below it intact.
+ *   - The library never prints, exits, or reads the environment. Detail about an error (argument,
+ *     value, limit, build log) goes to the context's notify callback.
+ *   - Every params struct begins with struct_size = sizeof of that struct; fields left zero mean
+ *     their default. A struct_size this library does not know is INVALID_ARGUMENT.
+ *   - release functions accept NULL. Output pointers are written on success only.
+ *   - A clmla_context and a clmla_layer may be used by several threads at once; a plan, a binding
+ *     and a weights object by one thread at a time.
+ *   - Sums accumulate in float32; logits, softmax and log-sum-exp are float32 always. Results are
+ *     the same bits on every rerun (no floating-point atomics).
+ */
+#ifndef CLMLA_H
+#define CLMLA_H
+
+#include <CL/cl.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(_WIN32)
+#if defined(CLMLA_BUILDING) && defined(CLMLA_SHARED)
+#define CLMLA_API __declspec(dllexport)
+#elif defined(CLMLA_SHARED)
+#define CLMLA_API __declspec(dllimport)
+#else
+#define CLMLA_API
+#endif
+#elif defined(__GNUC__)
+#define CLMLA_API __attribute__((visibility("default")))
+#else
+#define CLMLA_API
+#endif
+
+#define CLMLA_VERSION_MAJOR 0
+#define CLMLA_VERSION_MINOR 1
+#define CLMLA_VERSION_PATCH 0
+
+/** Version of the library that is linked, as "major.minor.patch"; constant, never NULL. */
+CLMLA_API const char *clmla_version(void);
+
+/* ---------------------------------------------------------------------------------------------
+ * Status
+ * ------------------------------------------------------------------------------------------- */
+
+/** 0 is success; OpenCL's own (negative) codes pass through unchanged; ours start at -3001. */
+typedef int32_t clmla_status;
+
+/* X(name, value, message). Values are never reused. */
+#define CLMLA_STATUS_MAP(X)                                                                        \
+    X(SUCCESS, 0, "success")                                                                       \
+    X(INVALID_ARGUMENT, -3001, "an argument is null, out of range or of an unknown version")       \
+    X(INVALID_CONFIG, -3002, "the model configuration is not a valid MLA configuration")           \
+    X(INVALID_TENSOR_SHAPE, -3003, "a tensor's shape does not fit the operation")                  \
+    X(INVALID_TENSOR_DTYPE, -3004, "a tensor's dtype is not accepted here")                        \
+    X(INVALID_STRIDE, -3005, "a stride is smaller than the row it spans, or misaligned")           \
+    X(BUFFER_TOO_SMALL, -3006, "a tensor reaches past the end of its buffer")                      \
+    X(WORKSPACE_TOO_SMALL, -3007, "the workspace is smaller than the size that was queried")       \
+    X(INVALID_STATE, -3008, "the object is not in a state that allows this call")                  \
+    X(CAPACITY_EXCEEDED, -3009, "more sequences, tokens or keys than the object was made for")     \
+    X(INVALID_BLOCK_TABLE, -3010, "block_table names a page outside the cache")                    \
+    X(INVALID_SEQUENCE, -3011, "cu_seqlens_q or cache_seqlens do not describe valid sequences")    \
+    X(UNSUPPORTED_DEVICE, -3012, "this device cannot run the operation")                           \
+    X(UNSUPPORTED_CONFIG, -3013, "valid, but not supported by this build")                         \
+    X(INVALID_TUNING, -3014, "a tuning record is malformed or breaks a constraint")                \
+    X(KERNEL_SOURCE_NOT_FOUND, -3015, "a kernel source file is missing")                           \
+    X(CLBLAST_FAILED, -3016, "CLBlast returned an error of its own")                               \
+    X(IO, -3017, "a file could not be read or written")                                            \
+    X(BAD_FILE, -3018, "a file's content is not valid")                                            \
+    X(INTERNAL, -3019, "an internal check failed; please report it")
+
+enum {
+#define CLMLA_STATUS_ENUM(name, value, message) CLMLA_##name = (value),
+    CLMLA_STATUS_MAP(CLMLA_STATUS_ENUM)
+#undef CLMLA_STATUS_ENUM
+};
+
+/** Name of a status, such as "CLMLA_INVALID_STRIDE" or "CL_OUT_OF_RESOURCES"; constant, never
+ *  NULL; "unknown status" for a value that neither clmla nor OpenCL defines. */
+CLMLA_API const char *clmla_status_name(clmla_status status);
+
+/** One line of English for a status; constant, never NULL. */
+CLMLA_API const char *clmla_status_message(clmla_status status);
+
+/* ---------------------------------------------------------------------------------------------
+ * Values: dtypes, classes, tensors, configuration
+ * ------------------------------------------------------------------------------------------- */
+
+typedef int32_t clmla_dtype;
+enum {
+    CLMLA_DTYPE_DEFAULT = 0, /* bf16, unless the field says otherwise */
+    CLMLA_DTYPE_BF16 = 1,
+    CLMLA_DTYPE_F16 = 2,
+    CLMLA_DTYPE_F32 = 3,
+    CLMLA_DTYPE_I32 = 4 /* tables only */
+};
+
+/** Which family of projection and attention kernels runs. */
+typedef int32_t clmla_kernel_class;
+enum {
+    CLMLA_KERNELS_AUTO = 0, /* from the device: cpu for CL_DEVICE_TYPE_CPU, else gpu */
+    CLMLA_KERNELS_CPU = 1,  /* one work-item per register tile, no local memory, no barriers */
+    CLMLA_KERNELS_GPU = 2   /* portable work-group tiles in local memory */
+};
+
+/** Who computes y = x · Wᵀ. */
+typedef int32_t clmla_projection_backend;
+enum {
+    CLMLA_PROJECTION_AUTO = 0,   /* cpu class: native; else native up to 32 rows, CLBlast above */
+    CLMLA_PROJECTION_NATIVE = 1, /* own kernels on packed weights */
+    CLMLA_PROJECTION_CLBLAST = 2 /* CLBlast SGEMM, 16-bit weights widened slab by slab */
+};
+
+/** A view of a buffer. The shape comes from the argument that the tensor is passed as; the last
+ *  dimension is always contiguous. strides[i] is the distance in elements between neighbours of
+ *  dimension i (outermost first); 0 means dense. offset_bytes must be a multiple of the element
+ *  size. A slice of columns is a view with the whole matrix's row stride. */
+typedef struct clmla_tensor {
+    cl_mem buffer;
+    uint64_t offset_bytes;
+    uint64_t strides[3];
+    clmla_dtype dtype;
+} clmla_tensor;
+
+/** YaRN, as rope_scaling in config.json. factor == 0 means plain RoPE. */
+typedef struct clmla_rope_scaling {
+    double factor;
+    double beta_fast;      /* 0: 32 */
+    double beta_slow;      /* 0: 1 */
+    double mscale;         /* 0: 1 */
+    double mscale_all_dim; /* 0: mscale; must equal it */
+    int32_t original_max_position_embeddings;
+} clmla_rope_scaling;
+
+/** One MLA layer, in config.json's words. A tensor-parallel shard states its local number of
+ *  heads. Every positive size is accepted; qk_rope_head_dim must be even (0: no rope part). */
+typedef struct clmla_config {
+    size_t struct_size;
+    int32_t hidden_size;
+    int32_t num_attention_heads;
+    int32_t q_lora_rank; /* 0: null, q_proj instead of q_a_proj, q_a_layernorm, q_b_proj */
+    int32_t kv_lora_rank;
+    int32_t qk_nope_head_dim;
+    int32_t qk_rope_head_dim;
+    int32_t v_head_dim;
+    int32_t max_position_embeddings; /* 0: not limited */
+    double rms_norm_eps;             /* 0: 1e-6 */
+    double rope_theta;               /* 0: 10000 */
+    double softmax_scale; /* 0: (nope + rope)^-1/2 · m², see clmla_config_softmax_scale */
+    clmla_rope_scaling rope_scaling;
+} clmla_config;
+
+/** Checks a configuration.
+ *  Returns SUCCESS, or INVALID_CONFIG and, when why is not NULL, up to why_bytes of text (always
+ *  terminated) that names the field and its value. */
+CLMLA_API clmla_status clmla_config_validate(const clmla_config *config, char *why,
+                                             size_t why_bytes);
+
+/** (qk_nope_head_dim + qk_rope_head_dim)^-1/2 · m², m = 0.1 · mscale · ln(factor) + 1 with YaRN
+ *  (factor > 1), else 1; config->softmax_scale when that is not 0. config must be valid.
+ *  Source: DeepSeek-V3 inference/model.py, class MLA. */
+CLMLA_API double clmla_config_softmax_scale(const clmla_config *config);
+
+/* ---------------------------------------------------------------------------------------------
+ * Context: one per (cl_context, cl_device_id)
+ * ------------------------------------------------------------------------------------------- */
+
+typedef struct clmla_context clmla_context;
+
+/** Receives detail on the thread that made the failing call: status, one line of text (a build log
+ *  has several), and the user pointer. status 0 is information, such as a kernel choice. The text
+ *  is valid during the call only. Must not call into clmla. */
+typedef void (*clmla_notify_fn)(clmla_status status, const char *text, void *user);
+
+typedef struct clmla_context_options {
+    size_t struct_size;
+    clmla_notify_fn notify; /* NULL: none */
+    void *notify_user;
+    const char *kernel_directory; /* .cl files found here replace the embedded ones; NULL: none.
+                                     They are code: name only a directory you trust. Copied. */
+    clmla_kernel_class kernel_class;
+    clmla_projection_backend projection;
+    int32_t allow_clblast_overrides; /* 1: may call CLBlastOverrideParameters for this device,
+                                        which acts on the whole process; 0: never */
+} clmla_context_options;
+
+/** Makes a context. Retains both handles; compiles nothing yet. options may be NULL.
+ *  Errors: INVALID_ARGUMENT; UNSUPPORTED_DEVICE (no compiler, or not little-endian);
+ *  KERNEL_SOURCE_NOT_FOUND (kernel_directory does not exist); CL_* of device queries. */
+CLMLA_API clmla_status clmla_context_create(cl_context context, cl_device_id device,
+                                            const clmla_context_options *options,
+                                            clmla_context **out);
+CLMLA_API void clmla_context_release(clmla_context *context);
+
+/** The class that CLMLA_KERNELS_AUTO resolves to on this device. */
+CLMLA_API clmla_status clmla_device_kernel_class(cl_device_id device, clmla_kernel_class *out);
+
+/** "auto", "cpu", "gpu"; "unknown" for other values. Constant, never NULL. */
+CLMLA_API const char *clmla_kernel_class_name(clmla_kernel_class kernel_class);
+
+/** The class this context runs (never AUTO). */
+CLMLA_API clmla_kernel_class clmla_context_kernel_class(const clmla_context *context);
+
+/* ---------------------------------------------------------------------------------------------
+ * Ops
+ * Tensor shapes in brackets, memory order. Unless said otherwise a tensor's dtype may be bf16, f16
+ * or f32 and DEFAULT means bf16. T num_tokens, H num_heads, B num_sequences.
+ * Programs are compiled on first use and kept in the context. Any thread.
+ * Errors common to all: INVALID_ARGUMENT, INVALID_TENSOR_SHAPE, INVALID_TENSOR_DTYPE,
+ * INVALID_STRIDE, BUFFER_TOO_SMALL, KERNEL_SOURCE_NOT_FOUND, CL_* (build, enqueue).
+ * ------------------------------------------------------------------------------------------- */
+
+/** Where a weight comes from: host memory when host is not NULL (tensor.buffer must then be NULL;
+ *  tensor's offset, strides and dtype describe the host memory), else tensor.buffer. */
+typedef struct clmla_weight_source {
+    const void *host;
+    clmla_tensor tensor;
+} clmla_weight_source;
+
+/** One weight matrix [num_batches, out_features, in_features] in the layout that the context's
+ *  projection kernels read; held once, immutable, layout private. */
+typedef struct clmla_matrix clmla_matrix;
+
+typedef struct clmla_matrix_params {
+    size_t struct_size;
+    clmla_weight_source source; /* [num_batches, out_features, in_features]; bf16, f16, f32 */
+    int32_t num_batches;        /* 0: 1 */
+    int32_t out_features;
+    int32_t in_features;
+    int32_t transposed;    /* 1: the source is [num_batches, in_features, out_features] */
+    clmla_dtype dtype;     /* storage; rounded to nearest even from the source */
+    cl_mem buffer;         /* where to pack it; NULL: the library allocates matrix_size bytes */
+    uint64_t offset_bytes; /* in buffer, multiple of 256 */
+} clmla_matrix_params;
+
+/** Bytes that the packed matrix occupies. source, buffer and offset are not looked at. */
+CLMLA_API clmla_status clmla_matrix_size(clmla_context *context, const clmla_matrix_params *params,
+                                         uint64_t *bytes);
+
+/** Packs a matrix. Waits until it is packed: the source may be changed or freed afterwards.
+ *  Uses at most 32 MiB of temporary device memory for a host source.
+ *  Errors besides the common ones: CL_MEM_OBJECT_ALLOCATION_FAILURE. */
+CLMLA_API clmla_status clmla_matrix_create(clmla_context *context,
+                                           const clmla_matrix_params *params,
+                                           cl_command_queue queue, clmla_matrix **out);
+CLMLA_API void clmla_matrix_release(clmla_matrix *matrix);
+
+typedef int32_t clmla_output_mode;
+enum {
+    CLMLA_OVERWRITE = 0, /* y = result */
+    CLMLA_ACCUMULATE = 1 /* y = y + result, added in float32, rounded once */
+};
+
+typedef struct clmla_projection_params {
+    size_t struct_size;
+    const clmla_matrix *matrix; /* [num_batches, N, K] */
+    int32_t num_rows;           /* M >= 0 */
+    clmla_tensor x;             /* [M, num_batches, K] read; [M, K] when num_batches == 1 */
+    clmla_tensor y;             /* [M, num_batches, N] written; must not overlap x */
+    clmla_output_mode output_mode;
+    clmla_tensor workspace; /* CLBlast only: clmla_projection_workspace_size bytes, else unused */
+    clmla_projection_backend backend; /* AUTO: the context's */
+} clmla_projection_params;
+
+/** y[m, b, :] = x[m, b, :] · W[b]ᵀ for every row m and batch b.
+ *  x and y are views: strides[0] between rows, strides[1] between batches (>= K, N).
+ *  Native: float32 FMA over k in order; x is widened exactly, y rounded once to nearest even.
+ *  CLBlast: SGEMM in float32 on widened data; CLBlast may allocate where it needs a temporary
+ *  buffer of its own, and all calls of the process are serialised by one lock.
+ *  NaN and infinity propagate as in IEEE arithmetic; num_rows == 0 enqueues a marker.
+ *  Errors besides the common ones: WORKSPACE_TOO_SMALL, CLBLAST_FAILED.
+ *  Source: torch.nn.functional.linear in DeepSeek-V3 inference/model.py. */
+CLMLA_API clmla_status clmla_enqueue_projection(clmla_context *context,
+                                                const clmla_projection_params *params,
+                                                cl_command_queue queue, cl_uint num_events,
+                                                const cl_event *wait_list, cl_event *event);
+
+/** Bytes of workspace for these params (0 for native). The tensors are not looked at. */
+CLMLA_API clmla_status clmla_projection_workspace_size(clmla_context *context,
+                                                       const clmla_projection_params *params,
+                                                       uint64_t *bytes);
+
+typedef struct clmla_rmsnorm_params {
+    size_t struct_size;
+    int32_t num_tokens;
+    int32_t dim;
+    double eps;          /* 0: 1e-6 */
+    clmla_tensor x;      /* [T, dim] read */
+    clmla_tensor weight; /* [dim] read */
+    clmla_tensor y;      /* [T, dim] written; may be x exactly */
+} clmla_rmsnorm_params;
+
+/** y[t, i] = x[t, i] / sqrt(mean_i(x[t, i]²) + eps) · weight[i].
+ *  The sum is float32 whatever the dtype; one rounding to y's dtype. A NaN in a row makes that row
+ *  NaN. Source: DeepSeek-V3 inference/model.py, RMSNorm. */
+CLMLA_API clmla_status clmla_enqueue_rmsnorm(clmla_context *context,
+                                             const clmla_rmsnorm_params *params,
+                                             cl_command_queue queue, cl_uint num_events,
+                                             const cl_event *wait_list, cl_event *event);
+
+/** The sequences of a step, as tables on the device (int32, dense).
+ *  Token t belongs to the sequence b with cu_seqlens_q[b] <= t < cu_seqlens_q[b + 1]; it is new
+ *  token i = t - cu_seqlens_q[b] of n = cu_seqlens_q[b + 1] - cu_seqlens_q[b], and stands at
+ * position cache_seqlens[b] - n + i: cache_seqlens counts the keys visible to the last new token,
+ * the new ones included, as in FlashMLA and vLLM. Key j of sequence b lies in page block_table[b, j
+ * / page_block_size], row j % page_block_size. Ops do not validate device tables: wrong ones are
+ * undefined behaviour here (clmla_plan does validate). */
+typedef struct clmla_sequences {
+    int32_t num_sequences;      /* B */
+    int32_t num_tokens;         /* T: rows of the token tensors, >= cu_seqlens_q[B] */
+    int32_t max_cache_seqlen;   /* upper bound of cache_seqlens; fixes the number of splits */
+    int32_t num_pages;          /* pages in the caches */
+    int32_t page_block_size;    /* rows per page, >= 1 */
+    int32_t block_table_stride; /* entries between sequences of block_table */
+    clmla_tensor cu_seqlens_q;  /* [B + 1] */
+    clmla_tensor cache_seqlens; /* [B] */
+    clmla_tensor block_table;   /* [B, block_table_stride]; no buffer: contiguous, page b is
+                                   sequence b's */
+} clmla_sequences;
+
+typedef struct clmla_rope_table_params {
+    size_t struct_size;
+    const clmla_config *config; /* rope_theta, rope_scaling, qk_rope_head_dim */
+    clmla_sequences sequences;  /* num_tokens, cu_seqlens_q, cache_seqlens, num_sequences */
+    clmla_tensor positions;     /* [T] i32, written; no buffer: not wanted. -1 for t >= cu[B] */
+    clmla_tensor cos_sin;       /* [T, rope/2, 2] f32, written: cos, sin */
+} clmla_rope_table_params;
+
+/** cos_sin[t, j] = (cos, sin)(position(t) · freq[j]), once per step, for all layers and heads.
+ *  freq[j] = theta^(-2j/rope), with YaRN interpolated. The angle is kept in fixed-point turns,
+ *  position · round(freq / 2π · 2^64) modulo 2^64, so that it is exact to 2^-24 turns or better at
+ *  every position an int32 can name. Rows of tokens past cu_seqlens_q[B] are written as (1, 0).
+ *  Source: DeepSeek-V3 inference/model.py, precompute_freqs_cis. */
+CLMLA_API clmla_status clmla_enqueue_rope_table(clmla_context *context,
+                                                const clmla_rope_table_params *params,
+                                                cl_command_queue queue, cl_uint num_events,
+                                                const cl_event *wait_list, cl_event *event);
+
+typedef struct clmla_rope_params {
+    size_t struct_size;
+    int32_t num_tokens;
+    int32_t num_heads;
+    int32_t rope_dim;     /* even */
+    clmla_tensor x;       /* [T, H, rope_dim] read and written in place */
+    clmla_tensor cos_sin; /* [T, rope_dim/2, 2] f32 read */
+} clmla_rope_params;
+
+/** (x[2j], x[2j+1]) -> (x[2j]·cos - x[2j+1]·sin, x[2j]·sin + x[2j+1]·cos), in place.
+ *  Interleaved pairs, left where they are, as the official inference code stores pe_cache. (Hugging
+ *  Face's code de-interleaves first: its cache is a permutation of ours, its scores are equal.)
+ *  float32 arithmetic, one rounding. Source: DeepSeek-V3 inference/model.py, apply_rotary_emb. */
+CLMLA_API clmla_status clmla_enqueue_rope(clmla_context *context, const clmla_rope_params *params,
+                                          cl_command_queue queue, cl_uint num_events,
+                                          const cl_event *wait_list, cl_event *event);
+
+typedef struct clmla_cache_append_params {
+    size_t struct_size;
+    int32_t kv_lora_rank;
+    int32_t rope_dim; /* even, may be 0 */
+    double eps;       /* 0: 1e-6 */
+    clmla_sequences sequences;
+    clmla_tensor kv_a;           /* [T, kv_lora_rank + rope_dim] f32 read: c_kv | k_pe */
+    clmla_tensor kv_a_layernorm; /* [kv_lora_rank] read */
+    clmla_tensor cos_sin;        /* [T, rope_dim/2, 2] f32 read */
+    clmla_tensor kv_cache;       /* [num_pages, page_block_size, kv_lora_rank] written */
+    clmla_tensor pe_cache;       /* [num_pages, page_block_size, rope_dim] written; a fused cache
+                                    is the same buffer at kv_lora_rank elements, row stride 576 */
+} clmla_cache_append_params;
+
+/** kv_cache[b, p] = RMSNorm(c_kv; kv_a_layernorm), pe_cache[b, p] = RoPE(k_pe, p), for every new
+ *  token at its position p. Only those rows are written. float32 arithmetic, one rounding to the
+ *  cache's dtype. Tokens past cu_seqlens_q[B], of a position outside the pages, or of a page
+ *  outside 0 .. num_pages - 1 are skipped.
+ *  Source: DeepSeek-V3 inference/model.py, MLA.forward, kv_norm and apply_rotary_emb. */
+CLMLA_API clmla_status clmla_enqueue_cache_append(clmla_context *context,
+                                                  const clmla_cache_append_params *params,
+                                                  cl_command_queue queue, cl_uint num_events,
+                                                  const cl_event *wait_list, cl_event *event);
+
+typedef int32_t clmla_mask;
+enum {
+    CLMLA_MASK_CAUSAL = 0, /* bottom-right: a token sees keys 0 .. its own position */
+    CLMLA_MASK_NONE = 1    /* a token sees all cache_seqlens[b] keys */
+};
+
+typedef struct clmla_attention_params {
+    size_t struct_size;
+    int32_t num_heads;    /* H, any */
+    int32_t kv_lora_rank; /* also head_dim_v */
+    int32_t rope_dim;     /* may be 0 */
+    clmla_mask mask;
+    double softmax_scale; /* required, > 0 */
+    int32_t num_splits;   /* parts of the keys computed side by side; 0: chosen; 1: none */
+    int32_t split_tokens; /* keys per part; 0: from num_splits. Fixed: batch-invariant */
+    clmla_sequences sequences;
+    clmla_tensor q_lat;       /* [T, H, kv_lora_rank] read */
+    clmla_tensor q_pe;        /* [T, H, rope_dim] read, rotated */
+    clmla_tensor kv_cache;    /* [num_pages, page_block_size, kv_lora_rank] read */
+    clmla_tensor pe_cache;    /* [num_pages, page_block_size, rope_dim] read */
+    clmla_tensor out;         /* [T, H, kv_lora_rank] written; may be q_lat exactly */
+    clmla_tensor softmax_lse; /* [T, H] f32, natural log, written; no buffer: not wanted */
+    clmla_tensor workspace;   /* clmla_attention_workspace_size bytes when more than one split */
+} clmla_attention_params;
+
+/** out[t, h] = Σ_j softmax_j(softmax_scale · (q_lat[t,h]·c_kv[j] + q_pe[t,h]·k_pe[j])) · c_kv[j],
+ *  softmax_lse[t, h] = ln Σ_j exp(same logits), over the keys j of t's sequence that mask admits.
+ *  One pass over the keys with an online softmax; scores are never stored. Sequences may have any
+ *  number of new tokens, none included, and any number of keys. A token with nothing to attend gets
+ *  out = 0, softmax_lse = -INFINITY. Cache rows at or past cache_seqlens and block_table entries
+ *  beyond the last used page are never used, whatever they hold (NaN, absurd indices).
+ *  With more than one split, parts are computed separately and merged by their log-sum-exp.
+ *  Errors besides the common ones: WORKSPACE_TOO_SMALL; UNSUPPORTED_DEVICE (tile does not fit).
+ *  Source: DeepSeek-V3 inference/model.py, MLA.forward, attn_impl "absorb". */
+CLMLA_API clmla_status clmla_enqueue_attention(clmla_context *context,
+                                               const clmla_attention_params *params,
+                                               cl_command_queue queue, cl_uint num_events,
+                                               const cl_event *wait_list, cl_event *event);
+
+/** Bytes of workspace for these params (0 with one split). The tensors are not looked at. */
+CLMLA_API clmla_status clmla_attention_workspace_size(clmla_context *context,
+                                                      const clmla_attention_params *params,
+                                                      uint64_t *bytes);
+
+typedef struct clmla_merge_states_params {
+    size_t struct_size;
+    int32_t num_states; /* S >= 1 */
+    int32_t num_tokens;
+    int32_t num_heads;
+    int32_t dim;
+    clmla_tensor partial_out; /* [S, T, H, dim] f32 read */
+    clmla_tensor partial_lse; /* [S, T, H] f32 read, natural log */
+    clmla_tensor out;         /* [T, H, dim] written */
+    clmla_tensor softmax_lse; /* [T, H] f32 written; no buffer: not wanted */
+} clmla_merge_states_params;
+
+/** lse = ln Σ_s exp(partial_lse[s]), out = Σ_s exp(partial_lse[s] - lse) · partial_out[s].
+ *  A state of lse -INFINITY is the identity: its partial_out is not used, whatever it holds; with
+ *  only such states out = 0, softmax_lse = -INFINITY. +INFINITY is not an empty state. */
+CLMLA_API clmla_status clmla_enqueue_merge_states(clmla_context *context,
+                                                  const clmla_merge_states_params *params,
+                                                  cl_command_queue queue, cl_uint num_events,
+                                                  const cl_event *wait_list, cl_event *event);
+
+/* ---------------------------------------------------------------------------------------------
+ * Layer: the immutable executor of one configuration; one serves all of a model's layers
+ * ------------------------------------------------------------------------------------------- */
+
+typedef struct clmla_layer clmla_layer;
+
+typedef int32_t clmla_attention_form;
+enum { CLMLA_FORM_ABSORBED = 0 };
+
+typedef struct clmla_layer_params {
+    size_t struct_size;
+    const clmla_config *config; /* copied */
+    int32_t max_num_sequences;  /* >= 1 */
+    int32_t max_num_tokens;     /* new tokens of a step, all sequences together, >= 1 */
+    int32_t max_seqlen_q;       /* new tokens of one sequence; 0: max_num_tokens */
+    int32_t max_cache_seqlen;   /* keys of one sequence, new ones included, >= 1 */
+    int32_t page_block_size;    /* 0: contiguous, one page of max_cache_seqlen rows per sequence */
+    int32_t num_pages;          /* pages in the caches; 0: max_num_sequences when contiguous */
+    clmla_dtype weights_dtype;
+    clmla_dtype cache_dtype;
+    clmla_dtype hidden_dtype;       /* hidden_states, and what stages hand on */
+    clmla_dtype output_dtype;       /* DEFAULT: hidden_dtype */
+    uint64_t workspace_limit_bytes; /* 0: none. Tokens are cut into blocks to stay within it */
+    int32_t batch_invariant; /* 1: kernel choice, K order and KV splits depend on weight shapes and
+                                device only; native projections */
+    int32_t num_splits;      /* KV splits; 0: chosen per step */
+    clmla_attention_form attention_form;
+} clmla_layer_params;
+
+/** Makes a layer: checks configuration and limits, chooses kernels, lays out the workspace.
+ *  Compiles nothing (see clmla_layer_prepare). Retains the context.
+ *  Errors: INVALID_ARGUMENT, INVALID_CONFIG, INVALID_TENSOR_DTYPE, UNSUPPORTED_CONFIG,
+ *  WORKSPACE_TOO_SMALL (workspace_limit_bytes does not hold one token). */
+CLMLA_API clmla_status clmla_layer_create(clmla_context *context, const clmla_layer_params *params,
+                                          clmla_layer **out);
+CLMLA_API void clmla_layer_release(clmla_layer *layer);
+
+/** Builds every kernel that the layer can reach and launches each once on small temporary buffers
+ *  (freed again), and, with CLBlast chosen, makes one call of each of its paths. Waits. After it no
+ *  enqueue of this layer compiles. Calling it is optional: without it the first steps compile.
+ *  Errors: CL_* of builds and launches (the build log goes to notify), CLBLAST_FAILED. */
+CLMLA_API clmla_status clmla_layer_prepare(clmla_layer *layer, cl_command_queue queue);
+
+typedef struct clmla_layer_info {
+    size_t struct_size;
+    uint64_t workspace_bytes; /* that a binding needs */
+    uint64_t weights_bytes;   /* of one layer's packed weights */
+    int32_t tokens_per_block; /* tokens computed at a time; max_num_tokens when not limited */
+    clmla_kernel_class kernel_class;
+    const char *projection; /* "native", "clblast" or "mixed"; constant */
+} clmla_layer_info;
+
+/** Sizes and choices. info->struct_size must be set by the caller. */
+CLMLA_API clmla_status clmla_layer_get_info(const clmla_layer *layer, clmla_layer_info *info);
+
+/** Text, one line per op: which kernel runs, with which parameters, and why another does not.
+ *  Writes up to capacity bytes, always terminated when capacity > 0; *length (may be NULL) is the
+ *  whole text's length without the terminator. */
+CLMLA_API clmla_status clmla_layer_describe(const clmla_layer *layer, char *text, size_t capacity,
+                                            size_t *length);
+
+/* ---------------------------------------------------------------------------------------------
+ * Weights: one model layer's, packed
+ * ------------------------------------------------------------------------------------------- */
+
+typedef struct clmla_weights clmla_weights;
+
+/** Shapes [out_features, in_features]; H is the layer's (local) head count. Any of bf16, f16, f32,
+ *  rounded once to the layer's weights_dtype (the norm weights are kept in float32). */
+typedef struct clmla_weights_params {
+    size_t struct_size;
+    clmla_weight_source q_proj;        /* [H·(nope + rope), hidden], only if q_lora_rank == 0 */
+    clmla_weight_source q_a_proj;      /* [q_lora, hidden],          only if q_lora_rank > 0 */
+    clmla_weight_source q_a_layernorm; /* [q_lora],                  likewise */
+    clmla_weight_source q_b_proj;      /* [H·(nope + rope), q_lora], likewise */
+    clmla_weight_source kv_a_proj_with_mqa; /* [kv_lora + rope, hidden] */
+    clmla_weight_source kv_a_layernorm;     /* [kv_lora] */
+    clmla_weight_source kv_b_proj; /* [H·(nope + v), kv_lora], per head nope rows of W_UK, then v
+                                      rows of W_UV */
+    clmla_weight_source o_proj;    /* [hidden, H·v]; a shard's is a view of columns */
+    cl_mem buffer;                 /* weights_bytes of memory for the packed form, retained; NULL:
+                                      the library allocates it */
+    uint64_t offset_bytes;         /* in buffer, multiple of 256 */
+} clmla_weights_params;
+
+/** Packs one layer's weights. Waits until they are packed: sources may be freed afterwards.
+ *  Retains the layer. Uses at most 32 MiB of temporary device memory.
+ *  Errors: INVALID_ARGUMENT (a source missing, or one given that the configuration has no use
+ *  for), INVALID_TENSOR_DTYPE, INVALID_STRIDE, BUFFER_TOO_SMALL, CL_*. */
+CLMLA_API clmla_status clmla_weights_create(clmla_layer *layer, const clmla_weights_params *params,
+                                            cl_command_queue queue, clmla_weights **out);
+CLMLA_API void clmla_weights_release(clmla_weights *weights);
+
+/* ---------------------------------------------------------------------------------------------
+ * Plan: one step's tables, shared by all layers of the step
+ * ------------------------------------------------------------------------------------------- */
+
+typedef struct clmla_plan clmla_plan;
+
+/** Makes an empty plan (no sequences) for a layer's limits. Allocates its device tables: about
+ *  4 · (max_num_sequences · pages per sequence + max_num_tokens · (rope + 1)) bytes.
+ *  Retains the layer. */
+CLMLA_API clmla_status clmla_plan_create(clmla_layer *layer, clmla_plan **out);
+CLMLA_API void clmla_plan_release(clmla_plan *plan);
+
+/** A step's sequences, from host arrays or from device tables; see clmla_sequences for what they
+ *  mean. Host: the three pointers (block_table NULL for a contiguous cache), copied before the call
+ *  returns. Device: the pointers NULL and tables set; the bounds are then required, since they fix
+ *  the launch geometry. */
+typedef struct clmla_step {
+    size_t struct_size;
+    int32_t num_sequences;           /* 0 .. max_num_sequences */
+    const int32_t *cu_seqlens_q;     /* host [num_sequences + 1], from 0, not decreasing */
+    const int32_t *cache_seqlens;    /* host [num_sequences], each >= its new tokens */
+    const int32_t *block_table;      /* host [num_sequences, block_table_stride] */
+    int32_t block_table_stride;      /* 0: pages needed for max_cache_seqlen */
+    clmla_tensor cu_seqlens_q_table; /* device, i32, dense */
+    clmla_tensor cache_seqlens_table;
+    clmla_tensor block_table_table;
+    int32_t num_tokens;       /* device tables: upper bound of cu_seqlens_q[num_sequences] */
+    int32_t max_cache_seqlen; /* device tables: upper bound; 0: the layer's */
+} clmla_step;
+
+/** Fills the plan: validates, uploads, derives positions and cos/sin.
+ *  Host arrays are validated here. Device tables are validated by the kernel that copies them: a
+ * bad sequence becomes empty (no keys, appends nothing, its tokens attend nothing) and a sticky
+ * error word is set that clmla_plan_get_error reads. Host arrays pass through staging memory of the
+ * plan that is recycled once its upload is complete and grown otherwise: the call never waits.
+ *  Errors: INVALID_ARGUMENT, CAPACITY_EXCEEDED (sequences, tokens, keys), INVALID_SEQUENCE,
+ *  INVALID_BLOCK_TABLE; the plan then keeps its former step. */
+CLMLA_API clmla_status clmla_enqueue_plan(clmla_plan *plan, const clmla_step *step,
+                                          cl_command_queue queue, cl_uint num_events,
+                                          const cl_event *wait_list, cl_event *event);
+
+/** cache_seqlens[b] += num_tokens[b], on the host's copy and on the device alike, and derives
+ *  positions and cos/sin anew; the number of new tokens of each sequence stays. num_tokens is a
+ *  host array [num_sequences], copied; NULL adds each sequence's own new tokens (the next decode
+ *  step). Negative values take back rejected speculative tokens.
+ *  With host arrays a result that leaves [new tokens, keys the pages hold] is CAPACITY_EXCEEDED,
+ *  a page outside the cache INVALID_BLOCK_TABLE, and nothing changes; with device tables the kernel
+ *  checks, as in clmla_enqueue_plan. Never waits. */
+CLMLA_API clmla_status clmla_enqueue_advance(clmla_plan *plan, const int32_t *num_tokens,
+                                             cl_command_queue queue, cl_uint num_events,
+                                             const cl_event *wait_list, cl_event *event);
+
+/** Reads the sticky error word of a plan filled from device tables and clears it: SUCCESS,
+ *  INVALID_SEQUENCE, INVALID_BLOCK_TABLE or CAPACITY_EXCEEDED in *error. Waits for the queue. */
+CLMLA_API clmla_status clmla_plan_get_error(clmla_plan *plan, cl_command_queue queue,
+                                            clmla_status *error);
+
+/** The plan's device tables, valid until it is released: sequences for ops of your own, positions
+ *  [T] i32 and cos_sin [T, rope/2, 2] f32. Each output may be NULL. */
+CLMLA_API clmla_status clmla_plan_get_tables(const clmla_plan *plan, clmla_sequences *sequences,
+                                             clmla_tensor *positions, clmla_tensor *cos_sin);
+
+/* ---------------------------------------------------------------------------------------------
+ * Binding: layer + weights + buffers, ready to enqueue
+ * ------------------------------------------------------------------------------------------- */
+
+typedef struct clmla_binding clmla_binding;
+
+/** Dtypes must be the layer's (DEFAULT: the layer's). T is the layer's max_num_tokens. */
+typedef struct clmla_binding_params {
+    size_t struct_size;
+    clmla_weights *weights;
+    clmla_tensor kv_cache; /* [num_pages, page_block_size, kv_lora_rank] read and appended to */
+    clmla_tensor pe_cache; /* [num_pages, page_block_size, rope]; see clmla_cache_append_params */
+    clmla_tensor hidden_states;    /* [T, hidden_size] read */
+    clmla_tensor output;           /* [T, hidden_size] written; may be hidden_states exactly */
+    clmla_output_mode output_mode; /* ACCUMULATE: output += y, e.g. a tensor-parallel partial sum */
+    clmla_tensor workspace; /* workspace_bytes; offset multiple of 256. Bindings that never run
+                               at the same time may share one */
+} clmla_binding_params;
+
+/** Binds buffers: makes this binding's own kernel objects and sets their arguments once. Retains
+ *  the layer, the weights and the buffers. Costs host memory proportional to its arguments only.
+ *  Errors: INVALID_ARGUMENT, INVALID_TENSOR_DTYPE, INVALID_STRIDE, BUFFER_TOO_SMALL,
+ *  WORKSPACE_TOO_SMALL, CL_* (kernels that prepare has not built are built here). */
+CLMLA_API clmla_status clmla_binding_create(clmla_layer *layer, const clmla_binding_params *params,
+                                            clmla_binding **out);
+CLMLA_API void clmla_binding_release(clmla_binding *binding);
+
+/** The whole layer for one step: appends the plan's new tokens to the caches and writes
+ *  output[t] for t < the plan's number of tokens (other rows are not touched).
+ *  The plan must have been enqueued before on this queue, or its event be in wait_list. No host
+ *  wait, no device allocation, no compilation after clmla_layer_prepare (CLBlast mode is exempt
+ *  where CLBlast itself allocates). Feeding output back as hidden_states needs no copy: bind the
+ *  same tensor to both.
+ *  Numerics: storage as the layer's dtypes say; float32 accumulation; the bounds of
+ *  tests/golden/README.md hold.
+ *  Errors: INVALID_ARGUMENT, INVALID_STATE (plan of another layer, or never filled), CL_*,
+ *  CLBLAST_FAILED. */
+CLMLA_API clmla_status clmla_enqueue_layer(clmla_binding *binding, clmla_plan *plan,
+                                           cl_command_queue queue, cl_uint num_events,
+                                           const cl_event *wait_list, cl_event *event);
+
+typedef struct clmla_binding_stats {
+    size_t struct_size;
+    int32_t kernel_launches; /* own kernels enqueued by the last clmla_enqueue_layer */
+    int32_t clblast_calls;   /* CLBlast calls made by it */
+} clmla_binding_stats;
+
+/** Counts of the last successful clmla_enqueue_layer. stats->struct_size must be set. */
+CLMLA_API clmla_status clmla_binding_get_stats(const clmla_binding *binding,
+                                               clmla_binding_stats *stats);
+
+/** Called during clmla_enqueue_layer, once per stage in order, with the stage's name (as in the
+ *  equation: "q_a_proj", "attention", ...) and an event for the end of that stage; the callee
+ *  retains the event if it keeps it. For measuring: a binding with a stage function enqueues one
+ *  marker more per stage. */
+typedef void (*clmla_stage_fn)(const char *stage, cl_event end, void *user);
+
+/** Sets (or, with NULL, removes) the stage function of a binding. */
+CLMLA_API clmla_status clmla_binding_set_stage_fn(clmla_binding *binding, clmla_stage_fn fn,
+                                                  void *user);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* CLMLA_H */

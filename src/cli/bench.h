@@ -1,0 +1,144 @@
+/*
+ * clmla bench: what its parts share.
+ *
+ * A workload is a set of requests (prefill or decode). A cell is one workload in one mode, ready to
+ * run: layer, weights, caches, bindings. In batched mode all requests form one lane; in sequential
+ * mode each request is a lane of its own, and lanes run one after another. A forward is one step of
+ * one lane through all model layers.
+ */
+#ifndef CLMLA_CLI_BENCH_H
+#define CLMLA_CLI_BENCH_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "cli/pages.h"
+#include "cli/session.h"
+#include "clmla.h"
+
+typedef enum mla_check { MLA_CHECK_FULL, MLA_CHECK_SAMPLE, MLA_CHECK_OFF } mla_check;
+
+typedef struct mla_bench {
+    mla_session *session;
+    clmla_config config; /* of the shard that runs */
+    int32_t num_layers;
+    int32_t warmup, runs;
+    double max_seconds; /* of one cell */
+    int32_t page_block_size;
+    mla_check check;
+    bool stages;
+} mla_bench;
+
+typedef struct mla_workload {
+    bool decode;
+    int32_t num_requests;
+    const int32_t *seqlens, *pastlens; /* new tokens of a step, and tokens before the first */
+    int32_t num_tokens;                /* Σ seqlens: new tokens of a run */
+} mla_workload;
+
+/* ---- models (bench_models.c) ----------------------------------------------------------------- */
+
+/* The config of "lite" or "r1"; false for other names. */
+bool mla_bench_model(const char *name, clmla_config *out);
+
+/* ---- drawn data (bench_data.c) ---------------------------------------------------------------- */
+
+enum { MLA_NUM_WEIGHTS = 8 };
+
+/* One layer's weights as bf16 patterns, in the order of the fields of clmla_weights_params. */
+typedef struct mla_drawn_weights {
+    uint16_t *patterns[MLA_NUM_WEIGHTS]; /* NULL: not part of this configuration */
+    size_t count[MLA_NUM_WEIGHTS];
+} mla_drawn_weights;
+
+/* False: out of memory; release in each case. */
+bool mla_draw_weights(const clmla_config *config, int32_t layer, uint64_t seed,
+                      mla_drawn_weights *out);
+void mla_drawn_weights_release(mla_drawn_weights *weights);
+
+/* bf16 patterns of a request's new tokens [seqlen, hidden] and of its past cache rows in one layer:
+ * rows [pastlen, kv_lora] or, rope_part, [pastlen, rope]. */
+void mla_draw_hidden(const clmla_config *config, int32_t request, uint64_t seed, size_t count,
+                     uint16_t *out);
+void mla_draw_past(int32_t layer, int32_t request, bool rope_part, uint64_t seed, size_t count,
+                   uint16_t *out);
+
+/* ---- cells (bench_cell.c) ---------------------------------------------------------------------- */
+
+typedef struct mla_lane {
+    int32_t first_request, num_requests;
+    int32_t num_tokens, max_seqlen;
+    size_t first_row;         /* of the token tensors */
+    int32_t *cu_seqlens_q;    /* [num_requests + 1] */
+    int32_t *cache_seqlens;   /* [num_requests], of the first step */
+    clmla_binding **bindings; /* [num_layers] */
+} mla_lane;
+
+typedef struct mla_cell {
+    const mla_bench *bench;
+    const mla_workload *workload;
+    bool batched;
+    int32_t max_steps; /* of one chain */
+    int32_t num_lanes;
+    mla_lane *lanes;
+    mla_pages pages;
+    clmla_layer *layer;
+    clmla_plan *plan;
+    clmla_weights **weights; /* [num_layers] */
+    cl_mem *kv_cache, *pe_cache;
+    cl_mem initial; /* [num_tokens, hidden] hidden states as drawn */
+    cl_mem work;    /* output; for decode the input, too */
+    cl_mem workspace;
+    uint64_t rows_bytes; /* of num_tokens rows */
+    clmla_layer_info info;
+} mla_cell;
+
+/* Makes everything and prepares the layer: no later call compiles. Release in each case. */
+clmla_status mla_cell_create(const mla_bench *bench, const mla_workload *workload, bool batched,
+                             mla_cell *out);
+void mla_cell_release(mla_cell *cell);
+
+/* Decode: hidden states as drawn again, for a new chain. Nothing for prefill. */
+clmla_status mla_cell_restore(const mla_cell *cell, cl_command_queue queue);
+/* Enqueues the tables of a lane's first step; of the step after. */
+clmla_status mla_cell_first_step(const mla_cell *cell, const mla_lane *lane,
+                                 cl_command_queue queue);
+clmla_status mla_cell_next_step(const mla_cell *cell, cl_command_queue queue);
+/* Enqueues one forward of the lane. */
+clmla_status mla_cell_forward(const mla_cell *cell, const mla_lane *lane, cl_command_queue queue);
+
+/* ---- check (bench_check.c) ---------------------------------------------------------------------- */
+
+/* Compares a cell with the double reference. *rel_error: the worst relative L2 error of outputs or
+ * cache rows, INFINITY when something is not finite. */
+clmla_status mla_cell_check(const mla_cell *cell, double *rel_error);
+/* What *rel_error may be. */
+double mla_check_bound(clmla_dtype dtype);
+
+/* ---- time (bench_time.c) ------------------------------------------------------------------------- */
+
+typedef struct mla_times {
+    int32_t runs;
+    double chain_seconds; /* `runs` runs, synchronised only at their ends */
+    double median_ms, min_ms;
+    double ttft_ms; /* prefill */
+} mla_times;
+
+clmla_status mla_cell_time(const mla_cell *cell, mla_times *out);
+
+/* ---- stages (bench_stages.c) ---------------------------------------------------------------------- */
+
+/* Time of each stage of one layer's forward: an array of {"stage","median_ms"}. */
+clmla_status mla_cell_stages(const mla_cell *cell, json_t **out);
+
+/* ---- cost (bench_cost.c) --------------------------------------------------------------------------- */
+
+typedef struct mla_cost {
+    double bytes, flop;
+} mla_cost;
+
+/* What `runs` runs of a cell must move and compute at the least. */
+mla_cost mla_cell_cost(const mla_cell *cell, int32_t runs);
+
+#endif

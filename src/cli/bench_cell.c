@@ -1,0 +1,348 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/bench.h"
+#include "cli/convert.h"
+#include "cli/message.h"
+#include "core/dtype.h"
+
+/* ---- lanes ------------------------------------------------------------------------------------- */
+
+static clmla_status create_lane(const mla_cell *cell, int32_t first, int32_t count, size_t row,
+                                mla_lane *lane)
+{
+    const mla_workload *w = cell->workload;
+    *lane = (mla_lane){.first_request = first, .num_requests = count, .first_row = row};
+    lane->cu_seqlens_q = calloc((size_t)count + 1, sizeof(*lane->cu_seqlens_q));
+    lane->cache_seqlens = calloc((size_t)count, sizeof(*lane->cache_seqlens));
+    lane->bindings = calloc((size_t)cell->bench->num_layers, sizeof(clmla_binding *));
+    if (lane->cu_seqlens_q == NULL || lane->cache_seqlens == NULL || lane->bindings == NULL)
+        return CL_OUT_OF_HOST_MEMORY;
+    for (int32_t i = 0; i < count; i++) {
+        const int32_t seqlen = w->seqlens[first + i];
+        lane->num_tokens += seqlen;
+        lane->cu_seqlens_q[i + 1] = lane->num_tokens;
+        lane->cache_seqlens[i] = w->pastlens[first + i] + seqlen;
+        if (seqlen > lane->max_seqlen)
+            lane->max_seqlen = seqlen;
+    }
+    return CLMLA_SUCCESS;
+}
+
+static clmla_status create_lanes(mla_cell *cell)
+{
+    const int32_t requests = cell->workload->num_requests;
+    size_t row = 0;
+    cell->num_lanes = cell->batched ? 1 : requests;
+    cell->lanes = calloc((size_t)cell->num_lanes, sizeof(*cell->lanes));
+    if (cell->lanes == NULL)
+        return CL_OUT_OF_HOST_MEMORY;
+    for (int32_t i = 0; i < cell->num_lanes; i++) {
+        const clmla_status status =
+            create_lane(cell, i, cell->batched ? requests : 1, row, &cell->lanes[i]);
+        if (status != CLMLA_SUCCESS)
+            return status;
+        row += (size_t)cell->lanes[i].num_tokens;
+    }
+    return CLMLA_SUCCESS;
+}
+
+/* ---- the layer ---------------------------------------------------------------------------------- */
+
+/* Keys of the longest request after a whole chain. */
+static int64_t most_keys(const mla_cell *cell)
+{
+    const mla_workload *w = cell->workload;
+    int64_t most = 1;
+    for (int32_t i = 0; i < w->num_requests; i++) {
+        const int64_t keys =
+            (int64_t)w->pastlens[i] + (int64_t)w->seqlens[i] * (int64_t)cell->max_steps;
+        if (keys > most)
+            most = keys;
+    }
+    return most;
+}
+
+/* The limits are those of this mode: a lane at a time. */
+static clmla_status create_layer(mla_cell *cell)
+{
+    const mla_bench *bench = cell->bench;
+    const clmla_dtype dtype = bench->session->common->dtype;
+    const int64_t max_keys = most_keys(cell);
+    if (max_keys > INT32_MAX ||
+        !mla_pages_create(cell->workload->num_requests, (int32_t)max_keys, NULL,
+                          bench->page_block_size, bench->session->common->seed, &cell->pages))
+        return CL_OUT_OF_HOST_MEMORY;
+    clmla_layer_params params = {
+        .struct_size = sizeof(params),
+        .config = &bench->config,
+        .max_cache_seqlen = (int32_t)max_keys,
+        .page_block_size = cell->pages.page_block_size,
+        .num_pages = cell->pages.num_pages,
+        .weights_dtype = dtype,
+        .cache_dtype = dtype,
+        .hidden_dtype = dtype,
+    };
+    for (int32_t i = 0; i < cell->num_lanes; i++) {
+        const mla_lane *lane = &cell->lanes[i];
+        if (lane->num_requests > params.max_num_sequences)
+            params.max_num_sequences = lane->num_requests;
+        if (lane->num_tokens > params.max_num_tokens)
+            params.max_num_tokens = lane->num_tokens;
+        if (lane->max_seqlen > params.max_seqlen_q)
+            params.max_seqlen_q = lane->max_seqlen;
+    }
+    clmla_status status = clmla_layer_create(bench->session->clmla, &params, &cell->layer);
+    if (status != CLMLA_SUCCESS)
+        return status;
+    cell->rows_bytes = (uint64_t)cell->workload->num_tokens * (uint64_t)bench->config.hidden_size *
+                       mla__dtype_bytes(dtype);
+    cell->info.struct_size = sizeof(cell->info);
+    status = clmla_layer_get_info(cell->layer, &cell->info);
+    if (status == CLMLA_SUCCESS)
+        mla_session_describe(bench->session, cell->layer);
+    return status;
+}
+
+/* ---- weights ------------------------------------------------------------------------------------ */
+
+static clmla_status create_weights(mla_cell *cell, int32_t index)
+{
+    const mla_bench *bench = cell->bench;
+    clmla_weights_params params = {.struct_size = sizeof(params)};
+    clmla_weight_source *const sources[MLA_NUM_WEIGHTS] = {
+        &params.q_proj,   &params.q_a_proj,           &params.q_a_layernorm,
+        &params.q_b_proj, &params.kv_a_proj_with_mqa, &params.kv_a_layernorm,
+        &params.kv_b_proj, &params.o_proj,
+    };
+    mla_drawn_weights drawn;
+    clmla_status status = CL_OUT_OF_HOST_MEMORY;
+    mla_progress("drawing and packing weights of layer %d of %d", (int)index + 1,
+                 (int)bench->num_layers);
+    if (mla_draw_weights(&bench->config, index, bench->session->common->seed, &drawn)) {
+        for (int i = 0; i < MLA_NUM_WEIGHTS; i++)
+            if (drawn.patterns[i] != NULL)
+                *sources[i] = (clmla_weight_source){.host = drawn.patterns[i],
+                                                    .tensor.dtype = CLMLA_DTYPE_BF16};
+        status = clmla_weights_create(cell->layer, &params, bench->session->queue,
+                                      &cell->weights[index]);
+    }
+    mla_drawn_weights_release(&drawn);
+    return status;
+}
+
+/* ---- device memory ------------------------------------------------------------------------------- */
+
+/* NaN with the past rows of every request in their places. */
+static clmla_status create_cache(const mla_cell *cell, int32_t layer, bool rope_part, cl_mem *out)
+{
+    const mla_bench *bench = cell->bench;
+    const clmla_dtype dtype = bench->session->common->dtype;
+    const size_t width = (size_t)(rope_part ? bench->config.qk_rope_head_dim
+                                            : bench->config.kv_lora_rank);
+    const size_t bytes = mla_pages_rows(&cell->pages) * width * mla__dtype_bytes(dtype);
+    clmla_status status = CLMLA_SUCCESS;
+    if (bytes == 0)
+        return CLMLA_SUCCESS;
+    unsigned char *host = malloc(bytes);
+    if (host == NULL)
+        return CL_OUT_OF_HOST_MEMORY;
+    memset(host, 0xff, bytes);
+    for (int32_t b = 0; b < cell->workload->num_requests && status == CLMLA_SUCCESS; b++) {
+        const int32_t past = cell->workload->pastlens[b];
+        uint16_t *rows = malloc((size_t)past * width * sizeof(*rows) + 1);
+        if (rows == NULL) {
+            status = CL_OUT_OF_HOST_MEMORY;
+            break;
+        }
+        mla_draw_past(layer, b, rope_part, bench->session->common->seed, (size_t)past * width,
+                      rows);
+        for (int32_t key = 0; key < past; key++)
+            mla_store_bf16(rows + (size_t)key * width, width, dtype, host,
+                           mla_pages_row(&cell->pages, b, key) * width);
+        free(rows);
+    }
+    if (status == CLMLA_SUCCESS)
+        status = mla_session_buffer(bench->session, host, bytes, out);
+    free(host);
+    return status;
+}
+
+/* initial, and work with the same rows. A lane's binding spans max_num_tokens rows from its first,
+ * hence the room after the last. */
+static clmla_status create_rows(mla_cell *cell)
+{
+    const mla_bench *bench = cell->bench;
+    const clmla_dtype dtype = bench->session->common->dtype;
+    const size_t hidden = (size_t)bench->config.hidden_size;
+    const size_t bytes = 2 * (size_t)cell->rows_bytes;
+    const size_t tokens = (size_t)cell->workload->num_tokens;
+    uint16_t *drawn = malloc(tokens * hidden * sizeof(*drawn));
+    unsigned char *host = malloc(bytes);
+    clmla_status status = CL_OUT_OF_HOST_MEMORY;
+    if (drawn != NULL && host != NULL) {
+        size_t row = 0;
+        memset(host, 0xff, bytes);
+        for (int32_t b = 0; b < cell->workload->num_requests; b++) {
+            const size_t count = (size_t)cell->workload->seqlens[b];
+            mla_draw_hidden(&bench->config, b, bench->session->common->seed, count,
+                            drawn + row * hidden);
+            row += count;
+        }
+        mla_store_bf16(drawn, tokens * hidden, dtype, host, 0);
+        status = mla_session_buffer(bench->session, host, bytes, &cell->initial);
+        if (status == CLMLA_SUCCESS)
+            status = mla_session_buffer(bench->session, host, bytes, &cell->work);
+    }
+    free(drawn);
+    free(host);
+    return status;
+}
+
+static clmla_status create_bindings(mla_cell *cell, mla_lane *lane)
+{
+    const mla_bench *bench = cell->bench;
+    const uint64_t offset = (uint64_t)lane->first_row * (uint64_t)bench->config.hidden_size *
+                            mla__dtype_bytes(bench->session->common->dtype);
+    for (int32_t i = 0; i < bench->num_layers; i++) {
+        /* Prefill reads what was drawn in every run; decode and later layers go on in place. */
+        const bool reads_initial = i == 0 && !cell->workload->decode;
+        const clmla_binding_params params = {
+            .struct_size = sizeof(params),
+            .weights = cell->weights[i],
+            .kv_cache.buffer = cell->kv_cache[i],
+            .pe_cache.buffer = cell->pe_cache[i],
+            .hidden_states = {.buffer = reads_initial ? cell->initial : cell->work,
+                              .offset_bytes = offset},
+            .output = {.buffer = cell->work, .offset_bytes = offset},
+            .workspace.buffer = cell->workspace,
+        };
+        const clmla_status status =
+            clmla_binding_create(cell->layer, &params, &lane->bindings[i]);
+        if (status != CLMLA_SUCCESS)
+            return status;
+    }
+    return CLMLA_SUCCESS;
+}
+
+/* ---- cells ----------------------------------------------------------------------------------------- */
+
+static clmla_status create_memory(mla_cell *cell)
+{
+    const mla_bench *bench = cell->bench;
+    const size_t layers = (size_t)bench->num_layers;
+    cell->weights = calloc(layers, sizeof(clmla_weights *));
+    cell->kv_cache = calloc(layers, sizeof(cl_mem));
+    cell->pe_cache = calloc(layers, sizeof(cl_mem));
+    if (cell->weights == NULL || cell->kv_cache == NULL || cell->pe_cache == NULL)
+        return CL_OUT_OF_HOST_MEMORY;
+    clmla_status status =
+        mla_session_buffer(bench->session, NULL, cell->info.workspace_bytes, &cell->workspace);
+    if (status == CLMLA_SUCCESS)
+        status = create_rows(cell);
+    for (int32_t i = 0; i < bench->num_layers && status == CLMLA_SUCCESS; i++) {
+        status = create_weights(cell, i);
+        if (status == CLMLA_SUCCESS)
+            status = create_cache(cell, i, false, &cell->kv_cache[i]);
+        if (status == CLMLA_SUCCESS)
+            status = create_cache(cell, i, true, &cell->pe_cache[i]);
+    }
+    return status;
+}
+
+clmla_status mla_cell_create(const mla_bench *bench, const mla_workload *workload, bool batched,
+                             mla_cell *out)
+{
+    *out = (mla_cell){.bench = bench, .workload = workload, .batched = batched, .max_steps = 1};
+    if (workload->decode) {
+        enum { CHECK_STEPS = 4 }; /* more than any check takes */
+        out->max_steps = bench->runs > bench->warmup ? bench->runs : bench->warmup;
+        if (out->max_steps < CHECK_STEPS)
+            out->max_steps = CHECK_STEPS;
+    }
+    clmla_status status = create_lanes(out);
+    if (status == CLMLA_SUCCESS)
+        status = create_layer(out);
+    if (status == CLMLA_SUCCESS)
+        status = create_memory(out);
+    mla_progress("compiling kernels");
+    if (status == CLMLA_SUCCESS)
+        status = clmla_layer_prepare(out->layer, bench->session->queue);
+    for (int32_t i = 0; i < out->num_lanes && status == CLMLA_SUCCESS; i++)
+        status = create_bindings(out, &out->lanes[i]);
+    if (status == CLMLA_SUCCESS)
+        status = clmla_plan_create(out->layer, &out->plan);
+    return status;
+}
+
+static void release_lane(mla_lane *lane, int32_t num_layers)
+{
+    for (int32_t i = 0; lane->bindings != NULL && i < num_layers; i++)
+        clmla_binding_release(lane->bindings[i]);
+    free(lane->bindings);
+    free(lane->cu_seqlens_q);
+    free(lane->cache_seqlens);
+}
+
+void mla_cell_release(mla_cell *cell)
+{
+    (void)clFinish(cell->bench->session->queue);
+    for (int32_t i = 0; cell->lanes != NULL && i < cell->num_lanes; i++)
+        release_lane(&cell->lanes[i], cell->bench->num_layers);
+    for (int32_t i = 0; i < cell->bench->num_layers; i++) {
+        if (cell->weights != NULL)
+            clmla_weights_release(cell->weights[i]);
+        if (cell->kv_cache != NULL)
+            mla_buffer_release(cell->kv_cache[i]);
+        if (cell->pe_cache != NULL)
+            mla_buffer_release(cell->pe_cache[i]);
+    }
+    free(cell->lanes);
+    free(cell->weights);
+    free(cell->kv_cache);
+    free(cell->pe_cache);
+    mla_buffer_release(cell->initial);
+    mla_buffer_release(cell->work);
+    mla_buffer_release(cell->workspace);
+    clmla_plan_release(cell->plan);
+    clmla_layer_release(cell->layer);
+    mla_pages_release(&cell->pages);
+}
+
+/* ---- steps ----------------------------------------------------------------------------------------- */
+
+clmla_status mla_cell_restore(const mla_cell *cell, cl_command_queue queue)
+{
+    if (!cell->workload->decode)
+        return CLMLA_SUCCESS;
+    return clEnqueueCopyBuffer(queue, cell->initial, cell->work, 0, 0, (size_t)cell->rows_bytes, 0,
+                               NULL, NULL);
+}
+
+clmla_status mla_cell_first_step(const mla_cell *cell, const mla_lane *lane,
+                                 cl_command_queue queue)
+{
+    const clmla_step step = {
+        .struct_size = sizeof(step),
+        .num_sequences = lane->num_requests,
+        .cu_seqlens_q = lane->cu_seqlens_q,
+        .cache_seqlens = lane->cache_seqlens,
+        .block_table = cell->pages.block_table +
+                       (size_t)lane->first_request * (size_t)cell->pages.pages_per_sequence,
+        .block_table_stride = cell->pages.pages_per_sequence,
+    };
+    return clmla_enqueue_plan(cell->plan, &step, queue, 0, NULL, NULL);
+}
+
+clmla_status mla_cell_next_step(const mla_cell *cell, cl_command_queue queue)
+{
+    return clmla_enqueue_advance(cell->plan, NULL, queue, 0, NULL, NULL);
+}
+
+clmla_status mla_cell_forward(const mla_cell *cell, const mla_lane *lane, cl_command_queue queue)
+{
+    clmla_status status = CLMLA_SUCCESS;
+    for (int32_t i = 0; i < cell->bench->num_layers && status == CLMLA_SUCCESS; i++)
+        status = clmla_enqueue_layer(lane->bindings[i], cell->plan, queue, 0, NULL, NULL);
+    return status;
+}

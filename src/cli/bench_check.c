@@ -1,0 +1,1 @@
+typedef int clmla_stub_to_be_written;

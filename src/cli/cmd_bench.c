@@ -1,0 +1,2 @@
+#include "cli/cli.h"
+int mla_cmd_bench(int argc, char **argv){(void)argc;(void)argv;return 1;}

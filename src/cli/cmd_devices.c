@@ -1,0 +1,196 @@
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "cli/inventory.h"
+#include "cli/measure.h"
+#include "cli/message.h"
+#include "cli/options.h"
+#include "cli/report.h"
+
+static struct poptOption own_options[] = {
+    MLA_OPTION_FLAG("measure", MLA_OPT_MEASURE, "measure read bandwidth and float32 multiply-adds"),
+    POPT_TABLEEND,
+};
+
+static const mla_command command = {
+    .name = "devices",
+    .summary = "Lists every OpenCL platform and device, or the one that the options choose.",
+    .own = own_options,
+    .has_device = true,
+    .has_format = true,
+};
+
+static const mla_column columns[] = {
+    {.key = "index", .heading = "#"},
+    {.key = "platform_index", .heading = "platform"},
+    {.key = "platform", .heading = ""},
+    {.key = "name", .heading = "device"},
+    {.key = "type", .heading = "type"},
+    {.key = "class", .heading = "class"},
+    {.key = "compute_units", .heading = "units"},
+    {.key = "memory_gib", .heading = "GiB", .format = "%.1f"},
+    {.key = "max_alloc_gib", .heading = "buffer GiB", .format = "%.1f"},
+    {.key = "local_kib", .heading = "local KiB"},
+    {.key = "driver", .heading = "driver"},
+    {.key = "version", .heading = NULL},
+    {.key = "features", .heading = "features"},
+    {.key = "read_gb_per_s", .heading = "read GB/s", .format = "%.1f"},
+    {.key = "fma_gflop_per_s", .heading = "f32 GFLOP/s", .format = "%.1f"},
+};
+
+/* What follows the measured figures is left out where nothing is measured. */
+enum { NUM_COLUMNS = sizeof(columns) / sizeof(columns[0]), MEASURED_COLUMNS = 2 };
+
+/* True when the blank-separated list has the word. */
+static bool has_extension(const char *extensions, const char *word)
+{
+    const size_t length = strlen(word);
+    for (const char *found = strstr(extensions, word); found != NULL;
+         found = strstr(found + 1, word)) {
+        const bool begins = found == extensions || found[-1] == ' ';
+        if (begins && (found[length] == ' ' || found[length] == '\0'))
+            return true;
+    }
+    return false;
+}
+
+/* The extensions that kernels of this library can use or look for, by short names. */
+static json_t *features_of(const mla_device_info *info)
+{
+    static const struct {
+        const char *extension, *name;
+    } known[] = {
+        {"cl_khr_fp16", "fp16"},
+        {"cl_khr_subgroups", "subgroups"},
+        {"cl_intel_subgroups", "intel-subgroups"},
+        {"cl_khr_integer_dot_product", "int-dot"},
+        {"cl_khr_command_buffer", "command-buffer"},
+        {"cl_intel_subgroup_matrix_multiply_accumulate", "intel-matrix"},
+        {"cl_arm_matrix_multiply", "arm-matrix"},
+        {"cl_nv_device_attribute_query", "nv-attributes"},
+    };
+    json_t *features = json_array();
+    for (size_t i = 0; features != NULL && i < sizeof(known) / sizeof(known[0]); i++)
+        if (has_extension(info->extensions, known[i].extension))
+            (void)json_array_append_new(features, json_string(known[i].name));
+    return features;
+}
+
+#define GIB ((double)(1 << 30))
+
+static json_t *row_of(const mla_inventory *inventory, const mla_device_info *info)
+{
+    const mla_device_description *d = &info->description;
+    json_t *row =
+        json_pack("{s:I, s:i, s:s, s:s, s:s, s:s, s:s, s:s}", "index",
+                  (json_int_t)(info - inventory->devices), "platform_index", (int)d->platform,
+                  "platform", info->platform_name, "name", info->name, "vendor", info->vendor,
+                  "type", mla_device_kind_name(d->kind), "class",
+                  clmla_kernel_class_name(info->kernel_class), "driver", info->driver_version);
+    if (row == NULL)
+        return NULL;
+    (void)json_object_set_new(row, "version", json_string(info->version));
+    (void)json_object_set_new(row, "compute_units", json_integer((json_int_t)info->compute_units));
+    (void)json_object_set_new(row, "memory_gib", json_real((double)info->global_mem_bytes / GIB));
+    (void)json_object_set_new(row, "max_alloc_gib", json_real((double)info->max_alloc_bytes / GIB));
+    (void)json_object_set_new(row, "local_kib",
+                              json_integer((json_int_t)(info->local_mem_bytes / 1024)));
+    (void)json_object_set_new(row, "features", features_of(info));
+    return row;
+}
+
+static bool measure(const mla_device_info *info, json_t *row)
+{
+    mla_measured measured;
+    mla_progress("measuring %s", info->name);
+    const clmla_status status = mla_measure_device(info, &measured);
+    mla_progress_clear();
+    if (status != CLMLA_SUCCESS) {
+        mla_error("%s: measuring failed: %s (%s)", info->name, clmla_status_message(status),
+                  clmla_status_name(status));
+        (void)json_object_set_new(row, "read_gb_per_s", json_null());
+        (void)json_object_set_new(row, "fma_gflop_per_s", json_null());
+        return false;
+    }
+    (void)json_object_set_new(row, "read_gb_per_s", mla_report_real(measured.read_gb_per_s));
+    (void)json_object_set_new(row, "fma_gflop_per_s", mla_report_real(measured.fma_gflop_per_s));
+    return true;
+}
+
+/* One row per device, or only the chosen one's. */
+static int list_devices(const mla_inventory *inventory, const mla_device_info *only,
+                        bool with_figures, mla_report *report)
+{
+    int code = MLA_EXIT_SUCCESS;
+    for (size_t i = 0; i < inventory->num_devices; i++) {
+        const mla_device_info *info = &inventory->devices[i];
+        if (only != NULL && only != info)
+            continue;
+        json_t *row = row_of(inventory, info);
+        if (row != NULL && with_figures && !measure(info, row))
+            code = MLA_EXIT_FAILED;
+        if (!mla_report_add(report, row)) {
+            mla_error("out of memory");
+            return MLA_EXIT_FAILED;
+        }
+    }
+    json_t *document =
+        report->format == MLA_FORMAT_JSON ? json_pack("{s:s}", "clmla", clmla_version()) : NULL;
+    if (!mla_report_print(report, document, "devices")) {
+        mla_error("could not write the report");
+        return MLA_EXIT_FAILED;
+    }
+    return code;
+}
+
+static int run(const mla_options *options, const mla_inventory *inventory)
+{
+    mla_common common;
+    mla_report report;
+    const mla_device_info *only = NULL;
+    int code = MLA_EXIT_SUCCESS;
+    if (!mla_options_common(options, &common))
+        return MLA_EXIT_USAGE;
+    if (inventory->num_devices == 0) {
+        mla_inventory_explain_none(inventory);
+        return MLA_EXIT_FAILED;
+    }
+    const mla_device_request *request = &common.device;
+    if (request->platform != NULL || request->device != NULL ||
+        request->shorthand != MLA_SHORTHAND_NONE) {
+        only = mla_inventory_select(inventory, request, &code);
+        if (only == NULL)
+            return code;
+    }
+    const bool with_figures = mla_option_given(options, MLA_OPT_MEASURE);
+    if (!mla_report_open(stdout, common.format, columns,
+                         with_figures ? NUM_COLUMNS : NUM_COLUMNS - MEASURED_COLUMNS, false,
+                         &report)) {
+        mla_error("out of memory");
+        return MLA_EXIT_FAILED;
+    }
+    code = list_devices(inventory, only, with_figures, &report);
+    mla_report_close(&report);
+    return code;
+}
+
+int mla_cmd_devices(int argc, char **argv)
+{
+    mla_options options;
+    mla_inventory inventory = {0};
+    int code = mla_options_parse(&command, argc, argv, &options);
+    if (code == -1) {
+        const clmla_status status = mla_inventory_create(&inventory);
+        if (status != CLMLA_SUCCESS) {
+            mla_error("OpenCL platforms: %s (%s)", clmla_status_message(status),
+                      clmla_status_name(status));
+            code = MLA_EXIT_FAILED;
+        } else {
+            code = run(&options, &inventory);
+        }
+    }
+    mla_inventory_release(&inventory);
+    mla_options_release(&options);
+    return code;
+}

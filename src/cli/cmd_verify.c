@@ -1,0 +1,191 @@
+#include <math.h>
+#include <stdio.h>
+
+#include "cli/cli.h"
+#include "cli/golden.h"
+#include "cli/message.h"
+#include "cli/options.h"
+#include "cli/report.h"
+#include "cli/runner.h"
+#include "cli/session.h"
+#include "core/dtype.h"
+
+static struct poptOption own_options[] = {
+    MLA_OPTION_VALUE("page-block-size", MLA_OPT_PAGE_BLOCK_SIZE,
+                     "rows per page of the cache, pages shuffled (default 64); 0: contiguous", "N"),
+    POPT_TABLEEND,
+};
+
+static const mla_command command = {
+    .name = "verify",
+    .summary = "Computes golden cases and compares them with the bounds in their files.",
+    .arguments = "[OPTION...] FILE.safetensors...",
+    .own = own_options,
+    .has_device = true,
+    .has_numerics = true,
+    .has_format = true,
+};
+
+enum { DEFAULT_PAGE_BLOCK_SIZE = 64, LARGEST_PAGE_BLOCK_SIZE = 1 << 20 };
+
+/* Cache rows are kv_a's output, normalised or rotated, rounded once: in 16 bits the official runs
+ * differ from float64 by 2.3e-3 (tests/golden/README.md). */
+#define CACHE_BOUND_16_BIT 3.5e-3
+
+static const mla_column columns[] = {
+    {.key = "case", .heading = "case", .width = 24},
+    {.key = "dtype", .heading = "dtype"},
+    {.key = "projection", .heading = "projection"},
+    {.key = "kernels", .heading = "kernels"},
+    {.key = "rel_l2", .heading = "rel L2", .format = "%.2e", .width = 8},
+    {.key = "rel_l2_bound", .heading = "bound", .format = "%.2e", .width = 8},
+    {.key = "max_abs", .heading = "max abs", .format = "%.2e", .width = 8},
+    {.key = "max_abs_bound", .heading = "bound", .format = "%.2e", .width = 8},
+    {.key = "cache_rel_l2", .heading = "cache L2", .format = "%.2e", .width = 8},
+    {.key = "cache_bound", .heading = "bound", .format = "%.2e", .width = 8},
+    {.key = "row_check", .heading = "rows<=1", .format = "%.3f", .width = 7},
+    {.key = "result", .heading = "result", .width = 6},
+};
+
+enum { NUM_COLUMNS = sizeof(columns) / sizeof(columns[0]) };
+
+/* NaN: not asked for. */
+typedef struct bounds {
+    double rel_l2, max_abs, cache_rel_l2;
+} bounds;
+
+static bounds bounds_of(const mla_golden *golden, clmla_dtype dtype)
+{
+    if (dtype == CLMLA_DTYPE_F32)
+        return (bounds){golden->bound_f32_rel_l2, (double)NAN, golden->bound_f32_rel_l2};
+    return (bounds){golden->bound_bf16_rel_l2, golden->bound_bf16_max_abs, CACHE_BOUND_16_BIT};
+}
+
+/* Written so that NaN never passes. */
+static bool passes(const mla_golden_errors *errors, const bounds *bound)
+{
+    return errors->finite && errors->rel_l2 <= bound->rel_l2 &&
+           (isnan(bound->max_abs) || errors->max_abs <= bound->max_abs) &&
+           errors->cache_rel_l2 <= bound->cache_rel_l2 && errors->row_check <= 1.0;
+}
+
+static json_t *row_of(const mla_golden *golden, clmla_dtype dtype, const mla_run_choices *choices,
+                      const mla_golden_errors *errors, bool passed)
+{
+    const bounds bound = bounds_of(golden, dtype);
+    const bool with_max = !isnan(bound.max_abs);
+    return json_pack("{s:s, s:s, s:s, s:s, s:o, s:f, s:o, s:o, s:o, s:f, s:o, s:b, s:s}", "case",
+                     golden->name, "dtype", mla__dtype_name(dtype), "projection",
+                     choices->projection, "kernels", clmla_kernel_class_name(choices->kernels),
+                     "rel_l2", mla_report_real(errors->rel_l2), "rel_l2_bound", bound.rel_l2,
+                     "max_abs", with_max ? mla_report_real(errors->max_abs) : json_null(),
+                     "max_abs_bound", with_max ? mla_report_real(bound.max_abs) : json_null(),
+                     "cache_rel_l2", mla_report_real(errors->cache_rel_l2), "cache_bound",
+                     bound.cache_rel_l2, "row_check",
+                     golden->recipe ? mla_report_real(errors->row_check) : json_null(), "finite",
+                     errors->finite, "result", passed ? "PASS" : "FAIL");
+}
+
+/* Computes an opened case and adds its row. Returns an exit code. */
+static int verify_case(mla_session *session, const mla_golden *golden, const char *path,
+                       int32_t page_block_size, mla_report *report)
+{
+    const clmla_dtype dtype = session->common->dtype;
+    const bounds bound = bounds_of(golden, dtype);
+    mla_golden_results results = {0};
+    mla_golden_errors errors = {0};
+    clmla_model_error error = {{0}};
+    mla_run_choices choices;
+    clmla_status status = mla_golden_results_create(golden, &results);
+    if (status != CLMLA_SUCCESS)
+        return mla_session_fail(session, path, status);
+    status = mla_run_golden(session, golden, page_block_size, &results, &choices);
+    if (status != CLMLA_SUCCESS) {
+        mla_golden_results_release(golden, &results);
+        return mla_session_fail(session, path, status);
+    }
+    status = mla_golden_compare(golden, &results, bound.rel_l2, &errors, &error);
+    mla_golden_results_release(golden, &results);
+    if (status != CLMLA_SUCCESS) {
+        mla_error("%s", error.text);
+        return MLA_EXIT_FAILED;
+    }
+    const bool passed = passes(&errors, &bound);
+    if (!mla_report_add(report, row_of(golden, dtype, &choices, &errors, passed))) {
+        mla_error("out of memory");
+        return MLA_EXIT_FAILED;
+    }
+    return passed ? MLA_EXIT_SUCCESS : MLA_EXIT_FAILED;
+}
+
+static int verify_file(mla_session *session, const char *path, int32_t page_block_size,
+                       mla_report *report)
+{
+    mla_golden golden = {0};
+    clmla_model_error error = {{0}};
+    if (mla_golden_open(path, mla_progress_drawing, NULL, &golden, &error) != CLMLA_SUCCESS) {
+        mla_error("%s", error.text);
+        return MLA_EXIT_FAILED;
+    }
+    mla_progress_clear();
+    const int code = verify_case(session, &golden, path, page_block_size, report);
+    mla_golden_close(&golden);
+    return code;
+}
+
+/* Every file, also after a failure. */
+static int verify_files(mla_session *session, const mla_options *options, int32_t page_block_size)
+{
+    mla_report report;
+    int code = MLA_EXIT_SUCCESS;
+    const mla_format format = session->common->format;
+    if (!mla_report_open(stdout, format, columns, NUM_COLUMNS, true, &report)) {
+        mla_error("out of memory");
+        return MLA_EXIT_FAILED;
+    }
+    for (int i = 0; i < options->num_arguments; i++)
+        if (verify_file(session, options->arguments[i], page_block_size, &report) !=
+            MLA_EXIT_SUCCESS)
+            code = MLA_EXIT_FAILED;
+    json_t *document =
+        format == MLA_FORMAT_JSON
+            ? json_pack("{s:s, s:o, s:b}", "clmla", clmla_version(), "device",
+                        mla_session_device_json(session), "passed", code == MLA_EXIT_SUCCESS)
+            : NULL;
+    if (!mla_report_print(&report, document, "results")) {
+        mla_error("could not write the report");
+        code = MLA_EXIT_FAILED;
+    }
+    mla_report_close(&report);
+    return code;
+}
+
+static int run(const mla_options *options)
+{
+    mla_common common;
+    mla_session session;
+    int64_t page_block_size = DEFAULT_PAGE_BLOCK_SIZE;
+    if (!mla_options_common(options, &common) ||
+        !mla_option_integer(options, MLA_OPT_PAGE_BLOCK_SIZE, 0, LARGEST_PAGE_BLOCK_SIZE,
+                            &page_block_size))
+        return MLA_EXIT_USAGE;
+    if (options->num_arguments == 0) {
+        mla_error("verify: at least one golden FILE.safetensors is needed");
+        return MLA_EXIT_USAGE;
+    }
+    int code = mla_session_open(&common, &session);
+    if (code == -1)
+        code = verify_files(&session, options, (int32_t)page_block_size);
+    mla_session_close(&session);
+    return code;
+}
+
+int mla_cmd_verify(int argc, char **argv)
+{
+    mla_options options;
+    int code = mla_options_parse(&command, argc, argv, &options);
+    if (code == -1)
+        code = run(&options);
+    mla_options_release(&options);
+    return code;
+}

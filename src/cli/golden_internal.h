@@ -1,0 +1,62 @@
+/*
+ * What the golden_*.c files share.
+ */
+#ifndef CLMLA_CLI_GOLDEN_INTERNAL_H
+#define CLMLA_CLI_GOLDEN_INTERNAL_H
+
+#include <jansson.h>
+
+#include "cli/golden.h"
+
+#if defined(__GNUC__)
+#define MLA_GOLDEN_PRINTF __attribute__((format(printf, 3, 4)))
+#else
+#define MLA_GOLDEN_PRINTF
+#endif
+
+enum { MLA_GOLDEN_NAME_BYTES = 96, MLA_GOLDEN_MAX_RANK = 3 };
+
+/* A tensor's name and expected shape. */
+typedef struct mla_golden_key {
+    char name[MLA_GOLDEN_NAME_BYTES];
+    int32_t rank;
+    uint64_t shape[MLA_GOLDEN_MAX_RANK];
+} mla_golden_key;
+
+/* A case while it is being opened. */
+typedef struct mla_golden_opener {
+    mla_golden golden;
+    json_t *recipe; /* name -> shape, kind, exp, checksums; NULL: everything is stored */
+    uint64_t seed;
+    void (*progress)(const char *what, void *user);
+    void *user;
+    clmla_model_error *error;
+} mla_golden_opener;
+
+/* Writes the text (error may be NULL) and returns status. */
+clmla_status mla_golden_fail(clmla_model_error *error, clmla_status status, const char *format,
+                             ...) MLA_GOLDEN_PRINTF;
+
+/* "{prefix}kv_cache", "{prefix}step{step}.output": the latter where step >= 0. */
+mla_golden_key mla_golden_request_key(const mla_golden_request *request, int32_t step,
+                                      const char *what);
+
+/* The data of a stored tensor; BAD_FILE when it is missing, or of another dtype, shape or alignment
+ * than its size. */
+clmla_status mla_golden_stored(const mla_golden *golden, const mla_golden_key *key,
+                               clmla_safetensors_dtype dtype, const void **data,
+                               clmla_model_error *error);
+
+/* Registers memory that mla_golden_close frees; frees it at once when it cannot. */
+clmla_status mla_golden_own(mla_golden *golden, void *memory, clmla_model_error *error);
+
+/* golden_recipe.c: reads the metadata, draws the probes. */
+clmla_status mla_golden_read_recipe(mla_golden_opener *open);
+/* Draws a tensor that the recipe names and compares its checksums. */
+clmla_status mla_golden_draw(mla_golden_opener *open, const mla_golden_key *key,
+                             const uint16_t **data);
+
+/* New tokens of a request: the sum of its steps. */
+int32_t mla_golden_new_tokens(const mla_golden_request *request);
+
+#endif

@@ -1,0 +1,18 @@
+/*
+ * Everything that goes to stderr: errors of one line, notes, and progress on terminals.
+ */
+#ifndef CLMLA_CLI_MESSAGE_H
+#define CLMLA_CLI_MESSAGE_H
+
+/* "clmla: ..." as one line: line breaks and other control characters become blanks. */
+void mla_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void mla_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Replaces the progress line; nothing when stderr is no terminal. Errors and notes clear it. */
+void mla_progress(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void mla_progress_clear(void);
+
+/* For mla_golden_open: says what is being drawn. */
+void mla_progress_drawing(const char *what, void *user);
+
+#endif

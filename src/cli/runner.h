@@ -1,0 +1,22 @@
+/*
+ * A golden case through the library: all of its sequences together as one ragged batch, step by
+ * step, each step fed with the stored hidden states.
+ */
+#ifndef CLMLA_CLI_RUNNER_H
+#define CLMLA_CLI_RUNNER_H
+
+#include "cli/golden.h"
+#include "cli/session.h"
+
+typedef struct mla_run_choices {
+    char projection[16]; /* as the layer resolved it */
+    clmla_kernel_class kernels;
+} mla_run_choices;
+
+/* Runs every step and fills results (made by mla_golden_results_create). page_block_size 0: a
+ * contiguous cache, else pages in shuffled order. Storage as session->common->dtype says.
+ * Returns SUCCESS, or what the library or OpenCL said (the session has the detail). */
+clmla_status mla_run_golden(mla_session *session, const mla_golden *golden, int32_t page_block_size,
+                            mla_golden_results *results, mla_run_choices *choices);
+
+#endif

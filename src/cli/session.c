@@ -1,0 +1,136 @@
+#include "cli/session.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "cli/message.h"
+
+/* Keeps the first line of a failure; a build log's other lines are shown with --verbose. */
+static void remember(clmla_status status, const char *text, void *user)
+{
+    mla_session *session = user;
+    if (status != CLMLA_SUCCESS)
+        (void)snprintf(session->detail, sizeof(session->detail), "%.*s", (int)strcspn(text, "\n"),
+                       text);
+    if (session->common->verbose) {
+        mla_progress_clear();
+        (void)fprintf(stderr, "%s\n", text);
+    }
+}
+
+static clmla_status open_device(mla_session *session)
+{
+    const mla_common *common = session->common;
+    const cl_context_properties properties[] = {
+        CL_CONTEXT_PLATFORM, (cl_context_properties)session->device->platform, 0};
+    const clmla_context_options options = {
+        .struct_size = sizeof(options),
+        .notify = remember,
+        .notify_user = session,
+        .kernel_directory = common->kernel_directory,
+        .kernel_class = common->kernels,
+        .projection = common->projection,
+    };
+    cl_int error;
+    session->context = clCreateContext(properties, 1, &session->device->id, NULL, NULL, &error);
+    if (error != CL_SUCCESS)
+        return error;
+    session->queue = clCreateCommandQueue(session->context, session->device->id, 0, &error);
+    if (error != CL_SUCCESS)
+        return error;
+    return clmla_context_create(session->context, session->device->id, &options, &session->clmla);
+}
+
+int mla_session_open(const mla_common *common, mla_session *out)
+{
+    int code = -1;
+    *out = (mla_session){.common = common};
+    clmla_status status = mla_inventory_create(&out->inventory);
+    if (status != CLMLA_SUCCESS)
+        return mla_session_fail(out, "OpenCL platforms", status);
+    out->device = mla_inventory_select(&out->inventory, &common->device, &code);
+    if (out->device == NULL)
+        return code;
+    status = open_device(out);
+    if (status == CLMLA_SUCCESS)
+        return -1;
+    if (status == CLMLA_KERNEL_SOURCE_NOT_FOUND) {
+        mla_error("--kernel-dir '%s': must be a directory of .cl files", common->kernel_directory);
+        return MLA_EXIT_USAGE;
+    }
+    return mla_session_fail(out, out->device->name, status);
+}
+
+void mla_session_close(mla_session *session)
+{
+    clmla_context_release(session->clmla);
+    if (session->queue != NULL)
+        (void)clReleaseCommandQueue(session->queue);
+    if (session->context != NULL)
+        (void)clReleaseContext(session->context);
+    mla_inventory_release(&session->inventory);
+    *session = (mla_session){0};
+}
+
+int mla_session_fail(mla_session *session, const char *what, clmla_status status)
+{
+    mla_error("%s: %s (%s)", what,
+              session->detail[0] != '\0' ? session->detail : clmla_status_message(status),
+              clmla_status_name(status));
+    session->detail[0] = '\0';
+    return MLA_EXIT_FAILED;
+}
+
+json_t *mla_session_device_json(const mla_session *session)
+{
+    return json_pack("{s:s, s:s, s:s, s:s}", "platform", session->device->platform_name, "name",
+                     session->device->name, "driver", session->device->driver_version, "class",
+                     clmla_kernel_class_name(clmla_context_kernel_class(session->clmla)));
+}
+
+void mla_session_describe(const mla_session *session, const clmla_layer *layer)
+{
+    size_t length = 0;
+    if (!session->common->verbose || clmla_layer_describe(layer, NULL, 0, &length) != CLMLA_SUCCESS)
+        return;
+    char *text = malloc(length + 1);
+    if (text != NULL && clmla_layer_describe(layer, text, length + 1, NULL) == CLMLA_SUCCESS) {
+        mla_progress_clear();
+        (void)fputs(text, stderr);
+    }
+    free(text);
+}
+
+clmla_status mla_session_buffer(const mla_session *session, const void *host, uint64_t bytes,
+                                cl_mem *out)
+{
+    static const cl_uchar poison = 0xff;
+    cl_int status;
+    *out = NULL;
+    if (bytes == 0)
+        return CLMLA_SUCCESS;
+    cl_mem buffer =
+        clCreateBuffer(session->context, CL_MEM_READ_WRITE, (size_t)bytes, NULL, &status);
+    if (status != CL_SUCCESS)
+        return status;
+    if (host != NULL)
+        status = clEnqueueWriteBuffer(session->queue, buffer, CL_TRUE, 0, (size_t)bytes, host, 0,
+                                      NULL, NULL);
+    else
+        status = clEnqueueFillBuffer(session->queue, buffer, &poison, sizeof(poison), 0,
+                                     (size_t)bytes, 0, NULL, NULL);
+    if (status != CL_SUCCESS) {
+        (void)clReleaseMemObject(buffer);
+        return status;
+    }
+    *out = buffer;
+    return CLMLA_SUCCESS;
+}
+
+void mla_buffer_release(cl_mem buffer)
+{
+    if (buffer != NULL)
+        (void)clReleaseMemObject(buffer);
+}

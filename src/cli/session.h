@@ -1,0 +1,44 @@
+/*
+ * The device a command works on: OpenCL context, in-order queue and clmla context, with the last
+ * detail that the library gave.
+ */
+#ifndef CLMLA_CLI_SESSION_H
+#define CLMLA_CLI_SESSION_H
+
+#include <jansson.h>
+
+#include "cli/inventory.h"
+#include "cli/options.h"
+
+typedef struct mla_session {
+    const mla_common *common;
+    mla_inventory inventory;
+    const mla_device_info *device; /* in inventory */
+    cl_context context;
+    cl_command_queue queue;
+    clmla_context *clmla;
+    char detail[2048]; /* of the last failure inside the library; "" none */
+} mla_session;
+
+/* Opens the device that the options ask for. The session must not move afterwards; common must
+ * outlive it. Returns -1 to go on, or an exit code after printing the error. */
+int mla_session_open(const mla_common *common, mla_session *out);
+void mla_session_close(mla_session *session);
+
+/* Prints "what: detail (NAME)" and returns MLA_EXIT_FAILED. Uses up the detail. */
+int mla_session_fail(mla_session *session, const char *what, clmla_status status);
+
+/* {"platform","name","driver","class"} */
+json_t *mla_session_device_json(const mla_session *session);
+
+/* --verbose: which kernels the layer runs, on stderr. */
+void mla_session_describe(const mla_session *session, const clmla_layer *layer);
+
+/* A buffer of the session's device. host NULL: every byte 0xff, which reads as NaN, so that a use
+ * of memory that nobody wrote shows. *out NULL and success for 0 bytes. */
+clmla_status mla_session_buffer(const mla_session *session, const void *host, uint64_t bytes,
+                                cl_mem *out);
+/* clReleaseMemObject that accepts NULL. */
+void mla_buffer_release(cl_mem buffer);
+
+#endif

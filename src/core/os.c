@@ -1,0 +1,185 @@
+#define _POSIX_C_SOURCE 200809L
+
+#include "core/os.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+struct mla__os_mutex {
+    pthread_mutex_t handle;
+};
+
+static pthread_mutex_t clblast_mutex = PTHREAD_MUTEX_INITIALIZER;
+
+static _Thread_local char last_error[256] = "no error";
+
+static void remember(const char *text)
+{
+    (void)snprintf(last_error, sizeof last_error, "%s", text);
+}
+
+static void remember_errno(int code)
+{
+    if (strerror_r(code, last_error, sizeof last_error) != 0)
+        (void)snprintf(last_error, sizeof last_error, "error %d", code);
+}
+
+const char *mla__os_last_error(void) { return last_error; }
+
+uint64_t mla__os_now_ns(void)
+{
+    struct timespec now = {0};
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+mla__os_mutex *mla__os_mutex_create(void)
+{
+    mla__os_mutex *mutex = malloc(sizeof *mutex);
+    if (mutex == NULL)
+        return NULL;
+    if (pthread_mutex_init(&mutex->handle, NULL) != 0) {
+        free(mutex);
+        return NULL;
+    }
+    return mutex;
+}
+
+void mla__os_mutex_destroy(mla__os_mutex *mutex)
+{
+    if (mutex == NULL)
+        return;
+    (void)pthread_mutex_destroy(&mutex->handle);
+    free(mutex);
+}
+
+/* Locking a valid, non-recursive mutex that this thread does not hold cannot fail. */
+void mla__os_mutex_lock(mla__os_mutex *mutex) { (void)pthread_mutex_lock(&mutex->handle); }
+void mla__os_mutex_unlock(mla__os_mutex *mutex) { (void)pthread_mutex_unlock(&mutex->handle); }
+
+void mla__os_clblast_lock(void) { (void)pthread_mutex_lock(&clblast_mutex); }
+void mla__os_clblast_unlock(void) { (void)pthread_mutex_unlock(&clblast_mutex); }
+
+#define FIRST_READ_BYTES ((size_t)1 << 16)
+
+/* Reads to the end rather than asking for the size, so that pipes work. */
+static clmla_status read_stream(FILE *stream, char **data, size_t *bytes)
+{
+    size_t capacity = FIRST_READ_BYTES, used = 0;
+    char *text = malloc(capacity);
+    while (text != NULL) {
+        used += fread(text + used, 1, capacity - 1 - used, stream);
+        if (used < capacity - 1)
+            break;
+        char *larger = capacity <= SIZE_MAX / 2 ? realloc(text, capacity * 2) : NULL;
+        if (larger == NULL)
+            free(text);
+        text = larger;
+        capacity *= 2;
+    }
+    if (text == NULL) {
+        remember_errno(ENOMEM);
+        return CL_OUT_OF_HOST_MEMORY;
+    }
+    if (ferror(stream)) {
+        remember_errno(errno);
+        free(text);
+        return CLMLA_IO;
+    }
+    text[used] = '\0';
+    *data = text;
+    *bytes = used;
+    return CLMLA_SUCCESS;
+}
+
+clmla_status mla__os_read_file(const char *path, char **data, size_t *bytes)
+{
+    FILE *stream = fopen(path, "rb");
+    if (stream == NULL) {
+        remember_errno(errno);
+        return CLMLA_IO;
+    }
+    const clmla_status status = read_stream(stream, data, bytes);
+    (void)fclose(stream);
+    return status;
+}
+
+static clmla_status map_descriptor(int descriptor, mla__os_map *map)
+{
+    struct stat info;
+    if (fstat(descriptor, &info) != 0) {
+        remember_errno(errno);
+        return CLMLA_IO;
+    }
+    if (!S_ISREG(info.st_mode)) {
+        remember(S_ISDIR(info.st_mode) ? "is a directory" : "is not a regular file");
+        return CLMLA_IO;
+    }
+    if (info.st_size == 0) {
+        *map = (mla__os_map){0};
+        return CLMLA_SUCCESS;
+    }
+    if ((uintmax_t)info.st_size > SIZE_MAX) {
+        remember_errno(EFBIG);
+        return CLMLA_IO;
+    }
+    const size_t bytes = (size_t)info.st_size;
+    void *data = mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, descriptor, 0);
+    if (data == MAP_FAILED) {
+        remember_errno(errno);
+        return CLMLA_IO;
+    }
+    *map = (mla__os_map){.data = data, .bytes = bytes};
+    return CLMLA_SUCCESS;
+}
+
+clmla_status mla__os_map_file(const char *path, mla__os_map *map)
+{
+    /* O_NONBLOCK: opening a pipe must not wait for a writer; regular files ignore it. */
+    const int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (descriptor < 0) {
+        remember_errno(errno);
+        return CLMLA_IO;
+    }
+    const clmla_status status = map_descriptor(descriptor, map);
+    (void)close(descriptor);
+    return status;
+}
+
+void mla__os_unmap_file(mla__os_map *map)
+{
+    if (map->data != NULL)
+        (void)munmap((void *)(uintptr_t)map->data, map->bytes); /* drops const */
+    *map = (mla__os_map){0};
+}
+
+bool mla__os_is_directory(const char *path)
+{
+    struct stat info;
+    if (stat(path, &info) != 0) {
+        remember_errno(errno);
+        return false;
+    }
+    return S_ISDIR(info.st_mode);
+}
+
+bool mla__os_is_special_file(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0 && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode);
+}
+
+bool mla__os_stderr_is_terminal(void) { return isatty(STDERR_FILENO) == 1; }
+
+void mla__os_default_environment(const char *name, const char *value)
+{
+    (void)setenv(name, value, 0);
+}

@@ -1,0 +1,49 @@
+/*
+ * Everything that asks the operating system for something: porting clmla means porting os.c.
+ */
+#ifndef CLMLA_CORE_OS_H
+#define CLMLA_CORE_OS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "clmla.h"
+
+/* Monotonic clock, nanoseconds. */
+uint64_t mla__os_now_ns(void);
+
+typedef struct mla__os_mutex mla__os_mutex;
+mla__os_mutex *mla__os_mutex_create(void); /* NULL: out of memory */
+void mla__os_mutex_destroy(mla__os_mutex *mutex);
+void mla__os_mutex_lock(mla__os_mutex *mutex);
+void mla__os_mutex_unlock(mla__os_mutex *mutex);
+
+/* The process-wide lock that serialises calls into CLBlast. */
+void mla__os_clblast_lock(void);
+void mla__os_clblast_unlock(void);
+
+/* A whole file in memory with a terminating zero that is not counted; free() it. CLMLA_IO when it
+ * cannot be read. */
+clmla_status mla__os_read_file(const char *path, char **data, size_t *bytes);
+
+/* A file mapped read-only. A file of zero bytes maps to data == NULL, bytes == 0. */
+typedef struct mla__os_map {
+    const unsigned char *data;
+    size_t bytes;
+} mla__os_map;
+clmla_status mla__os_map_file(const char *path, mla__os_map *map);
+void mla__os_unmap_file(mla__os_map *map);
+
+bool mla__os_is_directory(const char *path);
+/* A device, pipe or socket: to be written in place, never replaced by a new file. */
+bool mla__os_is_special_file(const char *path);
+bool mla__os_stderr_is_terminal(void);
+
+/* errno of the last failed call above as text, for messages. */
+const char *mla__os_last_error(void);
+
+/* setenv without replacing an existing value; for the program, never for the library. */
+void mla__os_default_environment(const char *name, const char *value);
+
+#endif

@@ -1,0 +1,59 @@
+/*
+ * clmla_binding: the ops of one model layer's forward pass, bound to its weights, caches, input,
+ * output and workspace.
+ */
+#ifndef CLMLA_LAYER_BINDING_H
+#define CLMLA_LAYER_BINDING_H
+
+#include "layer/layer.h"
+#include "layer/plan.h"
+#include "layer/weights.h"
+#include "ops/attention.h"
+#include "ops/cache_append.h"
+#include "ops/projection.h"
+#include "ops/rmsnorm.h"
+#include "ops/rope.h"
+
+enum { MLA__BOUND_BUFFERS = 5 };
+
+struct clmla_binding {
+    clmla_layer *layer;                 /* retained */
+    clmla_weights *weights;             /* retained */
+    cl_mem buffers[MLA__BOUND_BUFFERS]; /* caches, input, output, workspace: retained, or NULL */
+
+    /* The equation's lines, in order. */
+    mla__projection q_a_proj; /* with q LoRA */
+    mla__rmsnorm q_a_layernorm;
+    mla__projection q_b_proj; /* q_b_proj or q_proj */
+    mla__projection kv_a_proj;
+    mla__cache_append cache_append;
+    mla__rope q_rope;
+    mla__projection absorb; /* W_UK */
+    mla__attention attention;
+    mla__projection v_up; /* W_UV */
+    mla__projection o_proj;
+
+    uint64_t plan_id;       /* whose tables the kernels' arguments name; 0: none yet */
+    int32_t plan_sequences; /* and for how many sequences */
+    clmla_stage_fn stage_fn;
+    void *stage_user;
+    clmla_binding_stats stats;
+};
+
+/* forward.c: every stage for tokens token_begin .. token_begin + num_tokens - 1 of the step. */
+clmla_status mla__forward_block(clmla_binding *binding, const clmla_plan *plan, mla__stream *stream,
+                                int32_t token_begin, int32_t num_tokens);
+
+/* Splits of the keys for num_tokens tokens of the plan's step: as asked for, else chosen from the
+ * step's bounds, at most what the workspace holds. */
+void mla__binding_split(const clmla_binding *binding, const clmla_plan *plan, int32_t num_tokens,
+                        mla__attention_step *step);
+
+/* Points the kernels at a plan's tables where they are not there yet. */
+clmla_status mla__binding_use_plan(clmla_binding *binding, const clmla_plan *plan);
+
+/* binding_ops.c: binds and releases the ops above. params checked, dtypes resolved. */
+clmla_status mla__binding_bind_ops(clmla_binding *binding, const clmla_binding_params *params);
+void mla__binding_release_ops(clmla_binding *binding);
+
+#endif

@@ -1,0 +1,197 @@
+/* The ops of a binding, each with its tensors. */
+#include "core/config.h"
+#include "core/dtype.h"
+#include "layer/binding.h"
+
+/* A view of the workspace. */
+static clmla_tensor in_workspace(const clmla_binding_params *p, uint64_t at, clmla_dtype dtype)
+{
+    const clmla_tensor tensor = {.buffer = p->workspace.buffer,
+                                 .offset_bytes = p->workspace.offset_bytes + at,
+                                 .dtype = dtype};
+    return tensor;
+}
+
+/* The same with strides of the first two of three dimensions. */
+static clmla_tensor strided(clmla_tensor tensor, uint64_t outer, uint64_t inner)
+{
+    tensor.strides[0] = outer;
+    tensor.strides[1] = inner;
+    return tensor;
+}
+
+static clmla_status bind_projection(const clmla_binding *binding, const clmla_binding_params *p,
+                                    enum mla__role role, clmla_tensor x, clmla_tensor y,
+                                    clmla_output_mode mode, mla__projection *op)
+{
+    const clmla_layer *layer = binding->layer;
+    const clmla_projection_params params = {
+        .struct_size = sizeof(params),
+        .matrix = &binding->weights->matrices[role],
+        .num_rows = layer->tokens_per_block,
+        .x = x,
+        .y = y,
+        .output_mode = mode,
+        .workspace = in_workspace(p, layer->workspace.scratch, CLMLA_DTYPE_F32),
+        .backend = layer->projection};
+    return mla__projection_bind(layer->context, &params, op);
+}
+
+/* q_a [T, q_lora], q [T, H, nope + rope], kv_a [T, kv_lora + rope], q_lat [T, H, kv_lora],
+ * o [T, H, v] and the parts of q. */
+typedef struct intermediates {
+    clmla_tensor q_a, kv_a, q, q_nope, q_pe, q_lat, o;
+} intermediates;
+
+static intermediates place(const clmla_layer *layer, const clmla_binding_params *p)
+{
+    const clmla_config *c = &layer->config;
+    const mla__workspace *w = &layer->workspace;
+    const uint64_t heads = (uint64_t)c->num_attention_heads;
+    const uint64_t qk = (uint64_t)mla__config_qk_head_dim(c);
+    const uint64_t v = (uint64_t)c->v_head_dim;
+    intermediates t;
+    t.q_a = in_workspace(p, w->q_a, layer->stage_dtype);
+    t.kv_a = in_workspace(p, w->kv_a, CLMLA_DTYPE_F32);
+    t.q = in_workspace(p, w->q, layer->stage_dtype);
+    t.q_nope = strided(t.q, heads * qk, qk);
+    t.q_pe = t.q_nope;
+    t.q_pe.offset_bytes += (uint64_t)c->qk_nope_head_dim * mla__dtype_bytes(layer->stage_dtype);
+    t.q_lat = strided(in_workspace(p, w->q_lat, layer->latent_dtype),
+                      heads * (uint64_t)c->kv_lora_rank, (uint64_t)c->kv_lora_rank);
+    t.o = strided(in_workspace(p, w->q, layer->stage_dtype), heads * v, v);
+    return t;
+}
+
+/* Sequences that name no tables yet: bound before any plan is known, replaced before any launch.
+ * The workspace stands in for the tables, since some buffer of sufficient size must. */
+static clmla_sequences no_sequences(const clmla_layer *layer, clmla_tensor stand_in)
+{
+    stand_in.dtype = CLMLA_DTYPE_I32;
+    clmla_sequences s = {.num_sequences = 0,
+                         .num_tokens = layer->tokens_per_block,
+                         .max_cache_seqlen = layer->max_cache_seqlen,
+                         .num_pages = layer->num_pages,
+                         .page_block_size = layer->page_block_size,
+                         .block_table_stride = layer->pages_per_sequence,
+                         .cu_seqlens_q = stand_in,
+                         .cache_seqlens = stand_in};
+    if (layer->pages_per_sequence > 0)
+        s.block_table = stand_in;
+    return s;
+}
+
+static clmla_status bind_query(clmla_binding *b, const clmla_binding_params *p,
+                               const intermediates *t)
+{
+    const clmla_layer *layer = b->layer;
+    const clmla_config *c = &layer->config;
+    clmla_tensor q = t->q;
+    q.strides[0] = 0; /* [T, H · (nope + rope)], dense */
+    if (c->q_lora_rank == 0)
+        return bind_projection(b, p, MLA__Q_PROJ, p->hidden_states, q, CLMLA_OVERWRITE,
+                               &b->q_b_proj);
+    const clmla_rmsnorm_params norm = {.struct_size = sizeof(norm),
+                                       .num_tokens = layer->tokens_per_block,
+                                       .dim = c->q_lora_rank,
+                                       .eps = c->rms_norm_eps,
+                                       .x = t->q_a,
+                                       .weight = b->weights->q_a_layernorm,
+                                       .y = t->q_a};
+    clmla_status status = bind_projection(b, p, MLA__Q_A_PROJ, p->hidden_states, t->q_a,
+                                          CLMLA_OVERWRITE, &b->q_a_proj);
+    if (status == CLMLA_SUCCESS)
+        status = mla__rmsnorm_bind(layer->context, &norm, &b->q_a_layernorm);
+    if (status == CLMLA_SUCCESS)
+        status = bind_projection(b, p, MLA__Q_B_PROJ, t->q_a, q, CLMLA_OVERWRITE, &b->q_b_proj);
+    return status;
+}
+
+static clmla_status bind_cache(clmla_binding *b, const clmla_binding_params *p,
+                               const intermediates *t)
+{
+    const clmla_layer *layer = b->layer;
+    const clmla_config *c = &layer->config;
+    const clmla_cache_append_params append = {.struct_size = sizeof(append),
+                                              .kv_lora_rank = c->kv_lora_rank,
+                                              .rope_dim = c->qk_rope_head_dim,
+                                              .eps = c->rms_norm_eps,
+                                              .sequences = no_sequences(layer, t->kv_a),
+                                              .kv_a = t->kv_a,
+                                              .kv_a_layernorm = b->weights->kv_a_layernorm,
+                                              .cos_sin = t->kv_a, /* stands in, as above */
+                                              .kv_cache = p->kv_cache,
+                                              .pe_cache = p->pe_cache};
+    const clmla_rope_params rope = {.struct_size = sizeof(rope),
+                                    .num_tokens = layer->tokens_per_block,
+                                    .num_heads = c->num_attention_heads,
+                                    .rope_dim = c->qk_rope_head_dim,
+                                    .x = t->q_pe,
+                                    .cos_sin = t->kv_a};
+    clmla_status status = bind_projection(b, p, MLA__KV_A_PROJ, p->hidden_states, t->kv_a,
+                                          CLMLA_OVERWRITE, &b->kv_a_proj);
+    if (status == CLMLA_SUCCESS)
+        status = mla__cache_append_bind(layer->context, &append, &b->cache_append);
+    if (status == CLMLA_SUCCESS && c->qk_rope_head_dim > 0)
+        status = mla__rope_bind(layer->context, &rope, &b->q_rope);
+    return status;
+}
+
+static clmla_status bind_attention(clmla_binding *b, const clmla_binding_params *p,
+                                   const intermediates *t)
+{
+    const clmla_layer *layer = b->layer;
+    const clmla_config *c = &layer->config;
+    const clmla_attention_params attention = {
+        .struct_size = sizeof(attention),
+        .num_heads = c->num_attention_heads,
+        .kv_lora_rank = c->kv_lora_rank,
+        .rope_dim = c->qk_rope_head_dim,
+        .softmax_scale = layer->softmax_scale,
+        .sequences = no_sequences(layer, t->kv_a),
+        .q_lat = t->q_lat,
+        .q_pe = t->q_pe,
+        .kv_cache = p->kv_cache,
+        .pe_cache = p->pe_cache,
+        .out = t->q_lat,
+        .workspace = in_workspace(p, layer->workspace.splits, CLMLA_DTYPE_F32)};
+    return mla__attention_bind_steps(layer->context, &attention, layer->workspace.splits_bytes,
+                                     &b->attention);
+}
+
+clmla_status mla__binding_bind_ops(clmla_binding *binding, const clmla_binding_params *params)
+{
+    const clmla_layer *layer = binding->layer;
+    const intermediates t = place(layer, params);
+    clmla_tensor o = t.o;
+    o.strides[0] = o.strides[1] = 0; /* [T, H · v], dense */
+    clmla_status status = bind_query(binding, params, &t);
+    if (status == CLMLA_SUCCESS)
+        status = bind_cache(binding, params, &t);
+    if (status == CLMLA_SUCCESS)
+        status = bind_projection(binding, params, MLA__W_UK, t.q_nope, t.q_lat, CLMLA_OVERWRITE,
+                                 &binding->absorb);
+    if (status == CLMLA_SUCCESS)
+        status = bind_attention(binding, params, &t);
+    if (status == CLMLA_SUCCESS)
+        status = bind_projection(binding, params, MLA__W_UV, t.q_lat, t.o, CLMLA_OVERWRITE,
+                                 &binding->v_up);
+    if (status == CLMLA_SUCCESS)
+        status = bind_projection(binding, params, MLA__O_PROJ, o, params->output,
+                                 params->output_mode, &binding->o_proj);
+    return status;
+}
+
+void mla__binding_release_ops(clmla_binding *b)
+{
+    mla__projection_release(&b->q_a_proj);
+    mla__rmsnorm_release(&b->q_a_layernorm);
+    mla__projection_release(&b->q_b_proj);
+    mla__projection_release(&b->kv_a_proj);
+    mla__cache_append_release(&b->cache_append);
+    mla__rope_release(&b->q_rope);
+    mla__projection_release(&b->absorb);
+    mla__attention_release(&b->attention);
+    mla__projection_release(&b->v_up);
+    mla__projection_release(&b->o_proj);
+}

@@ -1,0 +1,105 @@
+/* clmla_layer_describe: the layer's choices as text. */
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "core/dtype.h"
+#include "layer/layer.h"
+#include "tuning/params.h"
+
+/* snprintf's rule: writes what fits, counts everything. */
+typedef struct text_sink {
+    char *text;
+    size_t capacity, length;
+} text_sink;
+
+static void append(text_sink *sink, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+static void append(text_sink *sink, const char *format, ...)
+{
+    const size_t used = sink->length < sink->capacity ? sink->length : sink->capacity;
+    char *const end = sink->text == NULL ? NULL : sink->text + used;
+    va_list arguments;
+    va_start(arguments, format);
+    const int written = vsnprintf(end, sink->capacity - used, format, arguments);
+    va_end(arguments);
+    if (written > 0)
+        sink->length += (size_t)written;
+}
+
+static void describe_projection(const clmla_layer *layer, enum mla__role role, text_sink *sink)
+{
+    const struct clmla_matrix m = mla__layer_matrix(layer, role);
+    const clmla_kernel_class kernel_class = layer->context->kernel_class;
+    mla__projection_tile tile;
+    char text[256];
+    if (m.out_features == 0)
+        return;
+    append(sink, "%s: [%d x %d, %d]", mla__role_name(role), (int)m.num_batches, (int)m.out_features,
+           (int)m.in_features);
+    if (layer->projection != CLMLA_PROJECTION_CLBLAST) {
+        mla__projection_tile_default(&layer->context->device, kernel_class, layer->weights_dtype,
+                                     layer->tokens_per_block, &tile);
+        mla__projection_tile_text(&tile, text, sizeof(text));
+        append(sink, " native %s %s", clmla_kernel_class_name(kernel_class), text);
+    }
+    if (layer->projection == CLMLA_PROJECTION_AUTO)
+        append(sink, " up to %d rows, above it", (int)layer->native_max_rows);
+    if (layer->projection != CLMLA_PROJECTION_NATIVE)
+        append(sink, " CLBlast SGEMM%s", m.num_batches > 1 ? " strided batched" : "");
+    append(sink, "\n");
+}
+
+static const char *projection_reason(const clmla_layer *layer)
+{
+    if (layer->batch_invariant)
+        return "native, since batch_invariant excludes CLBlast";
+    switch (layer->context->projection) {
+    case CLMLA_PROJECTION_NATIVE:
+        return "native, as the context asks";
+    case CLMLA_PROJECTION_CLBLAST:
+        return "CLBlast, as the context asks";
+    default:
+        break;
+    }
+    return layer->projection == CLMLA_PROJECTION_NATIVE
+               ? "native, the default of this class and number of tokens"
+               : "native for few rows, else CLBlast: the default of this class without a tuning "
+                 "record";
+}
+
+clmla_status clmla_layer_describe(const clmla_layer *layer, char *text, size_t capacity,
+                                  size_t *length)
+{
+    if (layer == NULL || (text == NULL && capacity > 0))
+        return CLMLA_INVALID_ARGUMENT;
+    const clmla_context *context = layer->context;
+    text_sink sink = {.text = text, .capacity = capacity};
+    mla__attention_tile tile;
+    char tile_text[256] = "no tile fits";
+    append(&sink, "device: %s (%s)\n", context->device.name, context->device.driver_version);
+    append(&sink, "kernels: %s%s\n", clmla_kernel_class_name(context->kernel_class),
+           context->kernel_class == context->device.kernel_class
+               ? ", the device's class"
+               : ", as the context asks; the device's class is another");
+    append(&sink, "storage: weights %s, cache %s, hidden states %s, output %s, q_lat and ctx %s\n",
+           mla__dtype_name(layer->weights_dtype), mla__dtype_name(layer->cache_dtype),
+           mla__dtype_name(layer->hidden_dtype), mla__dtype_name(layer->output_dtype),
+           mla__dtype_name(layer->latent_dtype));
+    append(&sink, "workspace: %llu bytes, %d tokens at a time\n",
+           (unsigned long long)layer->workspace.bytes, (int)layer->tokens_per_block);
+    append(&sink, "projections: %s\n", projection_reason(layer));
+    for (int role = 0; role < MLA__NUM_ROLES; role++)
+        describe_projection(layer, (enum mla__role)role, &sink);
+    if (mla__attention_tile_default(&context->device, context->kernel_class, layer->latent_dtype,
+                                    layer->config.kv_lora_rank, layer->config.qk_rope_head_dim,
+                                    &tile))
+        mla__attention_tile_text(&tile, tile_text, sizeof(tile_text));
+    append(&sink, "attention: %s %s, %s\n", clmla_kernel_class_name(context->kernel_class),
+           tile_text,
+           layer->num_splits == 1  ? "one split"
+           : layer->num_splits > 1 ? "splits as asked for"
+                                   : "splits chosen per step");
+    if (length != NULL)
+        *length = sink.length;
+    return CLMLA_SUCCESS;
+}

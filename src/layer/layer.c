@@ -1,0 +1,286 @@
+#include "layer/layer.h"
+
+#include <stdlib.h>
+
+#include "core/checked.h"
+#include "core/config.h"
+#include "core/dtype.h"
+#include "layer/weights.h"
+#include "ops/op.h"
+#include "ops/projection.h"
+
+const char *mla__role_name(enum mla__role role)
+{
+    static const char *const names[MLA__NUM_ROLES] = {
+        [MLA__Q_PROJ] = "q_proj",     [MLA__Q_A_PROJ] = "q_a_proj",
+        [MLA__Q_B_PROJ] = "q_b_proj", [MLA__KV_A_PROJ] = "kv_a_proj_with_mqa",
+        [MLA__W_UK] = "W_UK",         [MLA__W_UV] = "W_UV",
+        [MLA__O_PROJ] = "o_proj",
+    };
+    return names[role];
+}
+
+struct clmla_matrix mla__layer_matrix(const clmla_layer *layer, enum mla__role role)
+{
+    const clmla_config *c = &layer->config;
+    const int32_t heads = c->num_attention_heads;
+    const bool q_lora = c->q_lora_rank > 0;
+    struct clmla_matrix m = {.num_batches = 1, .dtype = layer->weights_dtype};
+    switch (role) {
+    case MLA__Q_PROJ:
+        m.out_features = q_lora ? 0 : heads * mla__config_qk_head_dim(c);
+        m.in_features = c->hidden_size;
+        break;
+    case MLA__Q_A_PROJ:
+        m.out_features = c->q_lora_rank;
+        m.in_features = c->hidden_size;
+        break;
+    case MLA__Q_B_PROJ:
+        m.out_features = q_lora ? heads * mla__config_qk_head_dim(c) : 0;
+        m.in_features = c->q_lora_rank;
+        break;
+    case MLA__KV_A_PROJ:
+        m.out_features = mla__config_kv_dim(c);
+        m.in_features = c->hidden_size;
+        break;
+    case MLA__W_UK:
+        m.num_batches = heads;
+        m.out_features = c->kv_lora_rank;
+        m.in_features = c->qk_nope_head_dim;
+        break;
+    case MLA__W_UV:
+        m.num_batches = heads;
+        m.out_features = c->v_head_dim;
+        m.in_features = c->kv_lora_rank;
+        break;
+    case MLA__O_PROJ:
+        m.out_features = c->hidden_size;
+        m.in_features = heads * c->v_head_dim;
+        break;
+    case MLA__NUM_ROLES:
+        break;
+    }
+    return m;
+}
+
+static bool is_float(clmla_dtype dtype)
+{
+    return dtype == CLMLA_DTYPE_BF16 || dtype == CLMLA_DTYPE_F16 || dtype == CLMLA_DTYPE_F32;
+}
+
+static clmla_dtype or_default(clmla_dtype dtype, clmla_dtype otherwise)
+{
+    return dtype == CLMLA_DTYPE_DEFAULT ? otherwise : dtype;
+}
+
+static clmla_status set_dtypes(clmla_layer *layer, const clmla_layer_params *p)
+{
+    layer->weights_dtype = or_default(p->weights_dtype, CLMLA_DTYPE_BF16);
+    layer->cache_dtype = or_default(p->cache_dtype, CLMLA_DTYPE_BF16);
+    layer->hidden_dtype = or_default(p->hidden_dtype, CLMLA_DTYPE_BF16);
+    layer->output_dtype = or_default(p->output_dtype, layer->hidden_dtype);
+    const struct {
+        const char *name;
+        clmla_dtype dtype;
+    } fields[] = {{"weights_dtype", layer->weights_dtype},
+                  {"cache_dtype", layer->cache_dtype},
+                  {"hidden_dtype", layer->hidden_dtype},
+                  {"output_dtype", layer->output_dtype}};
+    for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
+        if (!is_float(fields[i].dtype))
+            return mla__fail(layer->context, CLMLA_INVALID_TENSOR_DTYPE,
+                             "layer: %s is %d, must be bf16, f16 or f32", fields[i].name,
+                             (int)fields[i].dtype);
+    }
+    layer->stage_dtype = layer->hidden_dtype;
+    layer->latent_dtype =
+        layer->hidden_dtype == CLMLA_DTYPE_F16 ? CLMLA_DTYPE_F32 : layer->hidden_dtype;
+    return CLMLA_SUCCESS;
+}
+
+static clmla_status require_at_least(const clmla_layer *layer, const char *name, int32_t value,
+                                     int32_t least)
+{
+    if (value >= least)
+        return CLMLA_SUCCESS;
+    return mla__fail(layer->context, CLMLA_INVALID_ARGUMENT, "layer: %s is %d, must be >= %d", name,
+                     (int)value, (int)least);
+}
+
+static clmla_status set_limits(clmla_layer *layer, const clmla_layer_params *p)
+{
+    const struct {
+        const char *name;
+        int32_t value, least;
+    } fields[] = {{"max_num_sequences", p->max_num_sequences, 1},
+                  {"max_num_tokens", p->max_num_tokens, 1},
+                  {"max_seqlen_q", p->max_seqlen_q, 0},
+                  {"max_cache_seqlen", p->max_cache_seqlen, 1},
+                  {"page_block_size", p->page_block_size, 0},
+                  {"num_pages", p->num_pages, 0},
+                  {"num_splits", p->num_splits, 0}};
+    for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
+        const clmla_status status =
+            require_at_least(layer, fields[i].name, fields[i].value, fields[i].least);
+        if (status != CLMLA_SUCCESS)
+            return status;
+    }
+    const bool paged = p->page_block_size > 0;
+    layer->max_num_sequences = p->max_num_sequences;
+    layer->max_num_tokens = p->max_num_tokens;
+    layer->max_seqlen_q = p->max_seqlen_q > 0 ? p->max_seqlen_q : p->max_num_tokens;
+    layer->max_cache_seqlen = p->max_cache_seqlen;
+    layer->page_block_size = paged ? p->page_block_size : p->max_cache_seqlen;
+    layer->num_pages = p->num_pages > 0 ? p->num_pages : (paged ? 0 : p->max_num_sequences);
+    layer->pages_per_sequence =
+        paged ? (int32_t)mla__ceil_div((uint64_t)p->max_cache_seqlen, (uint64_t)p->page_block_size)
+              : 0;
+    layer->batch_invariant = p->batch_invariant != 0;
+    layer->num_splits = layer->batch_invariant ? 1 : p->num_splits;
+    const clmla_status status = require_at_least(layer, "num_pages", layer->num_pages,
+                                                 paged ? 1 : layer->max_num_sequences);
+    if (status != CLMLA_SUCCESS)
+        return status;
+    if (p->batch_invariant && p->num_splits > 1)
+        return mla__fail(layer->context, CLMLA_UNSUPPORTED_CONFIG,
+                         "layer: batch_invariant uses one split, num_splits is %d",
+                         (int)p->num_splits);
+    return CLMLA_SUCCESS;
+}
+
+static clmla_status set_projection(clmla_layer *layer)
+{
+    if (layer->batch_invariant && layer->context->projection == CLMLA_PROJECTION_CLBLAST)
+        return mla__fail(layer->context, CLMLA_UNSUPPORTED_CONFIG,
+                         "layer: batch_invariant needs native projections, the context asks for "
+                         "CLBlast");
+    const clmla_projection_backend asked =
+        layer->batch_invariant ? CLMLA_PROJECTION_NATIVE : layer->context->projection;
+    layer->projection = mla__projection_resolve(layer->context, asked, layer->max_num_tokens,
+                                                &layer->native_max_rows);
+    return CLMLA_SUCCESS;
+}
+
+/* The largest token block whose workspace stays within the limit (0: no limit). */
+static clmla_status set_workspace(clmla_layer *layer, uint64_t limit_bytes)
+{
+    clmla_status status = mla__workspace_layout(layer, layer->max_num_tokens, &layer->workspace);
+    layer->tokens_per_block = layer->max_num_tokens;
+    if (status != CLMLA_SUCCESS || limit_bytes == 0 || layer->workspace.bytes <= limit_bytes)
+        return status;
+    int32_t fits = 0, too_many = layer->max_num_tokens;
+    while (too_many - fits > 1) {
+        mla__workspace workspace;
+        const int32_t middle = fits + (too_many - fits) / 2;
+        status = mla__workspace_layout(layer, middle, &workspace);
+        if (status != CLMLA_SUCCESS)
+            return status;
+        if (workspace.bytes <= limit_bytes) {
+            fits = middle;
+            layer->workspace = workspace;
+        } else {
+            too_many = middle;
+        }
+    }
+    layer->tokens_per_block = fits;
+    if (fits > 0)
+        return CLMLA_SUCCESS;
+    status = mla__workspace_layout(layer, 1, &layer->workspace);
+    if (status != CLMLA_SUCCESS)
+        return status;
+    return mla__fail(layer->context, CLMLA_WORKSPACE_TOO_SMALL,
+                     "layer: workspace_limit_bytes is %llu, one token needs %llu",
+                     (unsigned long long)limit_bytes, (unsigned long long)layer->workspace.bytes);
+}
+
+static clmla_status layer_init(clmla_layer *layer, const clmla_layer_params *p)
+{
+    char why[256];
+    clmla_status status = mla__config_resolve(p->config, &layer->config, why, sizeof(why));
+    if (status != CLMLA_SUCCESS)
+        return mla__fail(layer->context, status, "layer: %s", why);
+    if (p->attention_form != CLMLA_FORM_ABSORBED)
+        return mla__fail(layer->context, CLMLA_UNSUPPORTED_CONFIG,
+                         "layer: attention_form is %d, only absorbed (0) exists",
+                         (int)p->attention_form);
+    layer->softmax_scale = clmla_config_softmax_scale(&layer->config);
+    if ((status = set_dtypes(layer, p)) != CLMLA_SUCCESS ||
+        (status = set_limits(layer, p)) != CLMLA_SUCCESS ||
+        (status = set_projection(layer)) != CLMLA_SUCCESS)
+        return status;
+    return set_workspace(layer, p->workspace_limit_bytes);
+}
+
+clmla_status clmla_layer_create(clmla_context *context, const clmla_layer_params *params,
+                                clmla_layer **out)
+{
+    clmla_layer_params p;
+    if (context == NULL || out == NULL)
+        return CLMLA_INVALID_ARGUMENT;
+    clmla_status status = MLA__PARAMS_COPY(context, "layer", p, params);
+    if (status != CLMLA_SUCCESS)
+        return status;
+    if (p.config == NULL)
+        return mla__fail(context, CLMLA_INVALID_ARGUMENT, "layer: config is null");
+    clmla_layer *layer = calloc(1, sizeof(*layer));
+    if (layer == NULL)
+        return CL_OUT_OF_HOST_MEMORY;
+    mla__context_retain(context);
+    layer->context = context;
+    layer->references = 1;
+    status = layer_init(layer, &p);
+    if (status != CLMLA_SUCCESS) {
+        clmla_layer_release(layer);
+        return status;
+    }
+    *out = layer;
+    return CLMLA_SUCCESS;
+}
+
+void mla__layer_retain(clmla_layer *layer)
+{
+    mla__os_mutex_lock(layer->context->mutex);
+    layer->references++;
+    mla__os_mutex_unlock(layer->context->mutex);
+}
+
+uint64_t mla__layer_retain_for_plan(clmla_layer *layer)
+{
+    mla__os_mutex_lock(layer->context->mutex);
+    layer->references++;
+    const uint64_t id = ++layer->plans_made;
+    mla__os_mutex_unlock(layer->context->mutex);
+    return id;
+}
+
+void clmla_layer_release(clmla_layer *layer)
+{
+    if (layer == NULL)
+        return;
+    clmla_context *context = layer->context;
+    mla__os_mutex_lock(context->mutex);
+    const bool last = --layer->references == 0;
+    mla__os_mutex_unlock(context->mutex);
+    if (!last)
+        return;
+    free(layer);
+    clmla_context_release(context);
+}
+
+clmla_status clmla_layer_get_info(const clmla_layer *layer, clmla_layer_info *info)
+{
+    uint64_t bytes;
+    if (layer == NULL || info == NULL || info->struct_size != sizeof(*info))
+        return CLMLA_INVALID_ARGUMENT;
+    const clmla_status status = mla__weights_bytes(layer, &bytes);
+    if (status != CLMLA_SUCCESS)
+        return status;
+    info->workspace_bytes = layer->workspace.bytes;
+    info->weights_bytes = bytes;
+    info->tokens_per_block = layer->tokens_per_block;
+    info->kernel_class = layer->context->kernel_class;
+    info->projection = layer->projection == CLMLA_PROJECTION_NATIVE    ? "native"
+                       : layer->projection == CLMLA_PROJECTION_CLBLAST ? "clblast"
+                                                                       : "mixed";
+    return CLMLA_SUCCESS;
+}

@@ -1,0 +1,140 @@
+/*
+ * clmla_layer_prepare: every kernel of the layer launched once, so that nothing compiles later.
+ *
+ * A binding of a twin layer is made: same configuration, dtypes, block of tokens and kernels, but a
+ * cache of one row, on buffers that live for this call only. Its kernels run without rows, except
+ * CLBlast's, which has no such call.
+ */
+#include <stdlib.h>
+
+#include "core/dtype.h"
+#include "layer/binding.h"
+
+typedef struct rehearsal {
+    clmla_layer *layer; /* the twin */
+    clmla_weights *weights;
+    clmla_plan *plan;
+    clmla_binding *binding;
+    cl_mem cache, rows, workspace;
+} rehearsal;
+
+static clmla_layer *make_twin(const clmla_layer *layer)
+{
+    clmla_layer *twin = malloc(sizeof(*twin));
+    if (twin == NULL)
+        return NULL;
+    *twin = *layer;
+    twin->references = 1;
+    twin->max_num_sequences = 1;
+    twin->max_cache_seqlen = 1;
+    twin->page_block_size = 1;
+    twin->num_pages = 1;
+    twin->pages_per_sequence = layer->pages_per_sequence > 0 ? 1 : 0;
+    mla__context_retain(twin->context);
+    return twin;
+}
+
+static clmla_status allocate(const clmla_layer *layer, uint64_t bytes, cl_mem *out)
+{
+    cl_int error;
+    const cl_mem buffer =
+        clCreateBuffer(layer->context->context, CL_MEM_READ_WRITE, (size_t)bytes, NULL, &error);
+    if (error != CL_SUCCESS)
+        return mla__fail(layer->context, error,
+                         "prepare: cannot allocate %llu bytes of temporary memory",
+                         (unsigned long long)bytes);
+    *out = buffer;
+    return CLMLA_SUCCESS;
+}
+
+static clmla_status make_buffers(rehearsal *r)
+{
+    const clmla_layer *layer = r->layer;
+    const uint64_t hidden = (uint64_t)layer->max_num_tokens * (uint64_t)layer->config.hidden_size;
+    const uint64_t cache_row =
+        (uint64_t)layer->config.kv_lora_rank + (uint64_t)layer->config.qk_rope_head_dim;
+    clmla_status status = allocate(layer, 4 * cache_row, &r->cache);
+    if (status == CLMLA_SUCCESS) /* four bytes hold any dtype; output follows hidden_states */
+        status = allocate(layer, 2 * 4 * hidden, &r->rows);
+    if (status == CLMLA_SUCCESS)
+        status = allocate(layer, layer->workspace.bytes, &r->workspace);
+    return status;
+}
+
+static clmla_status make_binding(rehearsal *r)
+{
+    const clmla_layer *layer = r->layer;
+    const uint64_t hidden = (uint64_t)layer->max_num_tokens * (uint64_t)layer->config.hidden_size;
+    const clmla_binding_params params = {
+        .struct_size = sizeof(params),
+        .weights = r->weights,
+        .kv_cache = {.buffer = r->cache},
+        .pe_cache = {.buffer = r->cache,
+                     .offset_bytes = (uint64_t)layer->config.kv_lora_rank *
+                                     mla__dtype_bytes(layer->cache_dtype)},
+        .hidden_states = {.buffer = r->rows},
+        .output = {.buffer = r->rows, .offset_bytes = 4 * hidden},
+        .workspace = {.buffer = r->workspace}};
+    return clmla_binding_create(r->layer, &params, &r->binding);
+}
+
+static clmla_status warm(rehearsal *r, cl_command_queue queue)
+{
+    clmla_binding *b = r->binding;
+    mla__stream s;
+    clmla_status status = mla__stream_begin(&s, queue, 0, NULL);
+    if (status != CLMLA_SUCCESS || (status = mla__rope_table_warm(&r->plan->rope_table, &s)) != 0 ||
+        (status = mla__plan_device_warm(r->plan, &s)) != CLMLA_SUCCESS)
+        return status;
+    if (r->layer->config.q_lora_rank > 0 &&
+        ((status = mla__projection_warm(&b->q_a_proj, &s)) != CLMLA_SUCCESS ||
+         (status = mla__rmsnorm_warm(&b->q_a_layernorm, &s)) != CLMLA_SUCCESS))
+        return status;
+    if (r->layer->config.qk_rope_head_dim > 0 &&
+        (status = mla__rope_warm(&b->q_rope, &s)) != CLMLA_SUCCESS)
+        return status;
+    if ((status = mla__projection_warm(&b->q_b_proj, &s)) != CLMLA_SUCCESS ||
+        (status = mla__projection_warm(&b->kv_a_proj, &s)) != CLMLA_SUCCESS ||
+        (status = mla__cache_append_warm(&b->cache_append, &s)) != CLMLA_SUCCESS ||
+        (status = mla__projection_warm(&b->absorb, &s)) != CLMLA_SUCCESS ||
+        (status = mla__attention_warm(&b->attention, &s)) != CLMLA_SUCCESS ||
+        (status = mla__projection_warm(&b->v_up, &s)) != CLMLA_SUCCESS ||
+        (status = mla__projection_warm(&b->o_proj, &s)) != CLMLA_SUCCESS)
+        return status;
+    return clFinish(queue);
+}
+
+static void release(rehearsal *r)
+{
+    const cl_mem buffers[] = {r->cache, r->rows, r->workspace};
+    clmla_binding_release(r->binding);
+    clmla_plan_release(r->plan);
+    clmla_weights_release(r->weights);
+    for (size_t i = 0; i < sizeof(buffers) / sizeof(buffers[0]); i++) {
+        if (buffers[i] != NULL)
+            clReleaseMemObject(buffers[i]);
+    }
+    clmla_layer_release(r->layer);
+}
+
+clmla_status clmla_layer_prepare(clmla_layer *layer, cl_command_queue queue)
+{
+    if (layer == NULL)
+        return CLMLA_INVALID_ARGUMENT;
+    if (queue == NULL)
+        return CL_INVALID_COMMAND_QUEUE;
+    rehearsal r = {.layer = make_twin(layer)};
+    if (r.layer == NULL)
+        return CL_OUT_OF_HOST_MEMORY;
+    clmla_status status = mla__weights_hollow(r.layer, &r.weights);
+    if (status == CLMLA_SUCCESS)
+        status = clmla_plan_create(r.layer, &r.plan);
+    if (status == CLMLA_SUCCESS)
+        status = make_buffers(&r);
+    if (status == CLMLA_SUCCESS)
+        status = make_binding(&r);
+    if (status == CLMLA_SUCCESS)
+        status = warm(&r, queue);
+    release(&r);
+    return status;
+}

@@ -1,0 +1,27 @@
+#include "model/error.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+clmla_status mla__model_fail(clmla_model_error *error, clmla_status status, const char *format, ...)
+{
+    va_list arguments;
+    if (error == NULL)
+        return status;
+    va_start(arguments, format);
+    if (vsnprintf(error->text, sizeof error->text, format, arguments) < 0)
+        error->text[0] = '\0';
+    va_end(arguments);
+    for (char *c = error->text; *c != '\0'; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7f)
+            *c = '?';
+    return status;
+}
+
+const char *mla__model_short_path(const char *path)
+{
+    enum { LONGEST = 200 };
+    const size_t length = strlen(path);
+    return length > LONGEST ? path + (length - LONGEST) : path;
+}

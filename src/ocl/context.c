@@ -1,0 +1,184 @@
+#include "ocl/context.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/checked.h"
+#include "ocl/program.h"
+
+clmla_status mla__fail(const clmla_context *context, clmla_status status, const char *format, ...)
+{
+    if (context == NULL || context->notify == NULL)
+        return status;
+    char text[2048]; /* a line; longer ones are cut. Build logs do not pass here. */
+    va_list arguments;
+    va_start(arguments, format);
+    (void)vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    context->notify(status, text, context->notify_user);
+    return status;
+}
+
+static void destroy(clmla_context *context)
+{
+    mla__program_release_all(context);
+    if (context->device.id != NULL)
+        (void)clReleaseDevice(context->device.id);
+    if (context->context != NULL)
+        (void)clReleaseContext(context->context);
+    if (context->mutex != NULL)
+        mla__os_mutex_destroy(context->mutex);
+    free(context->kernel_directory);
+    free(context);
+}
+
+/* device must be one of the cl_context's. */
+static clmla_status check_membership(const clmla_context *context, cl_context cl,
+                                     cl_device_id device)
+{
+    size_t bytes = 0;
+    clmla_status status = clGetContextInfo(cl, CL_CONTEXT_DEVICES, 0, NULL, &bytes);
+    if (status != CLMLA_SUCCESS)
+        return mla__fail(context, status, "context: clGetContextInfo(CL_CONTEXT_DEVICES) failed");
+    cl_device_id *devices = malloc(bytes + 1);
+    if (devices == NULL)
+        return CL_OUT_OF_HOST_MEMORY;
+    status = clGetContextInfo(cl, CL_CONTEXT_DEVICES, bytes, devices, NULL);
+    bool found = false;
+    for (size_t i = 0; status == CLMLA_SUCCESS && i < bytes / sizeof *devices; i++)
+        found = found || devices[i] == device;
+    free(devices);
+    if (status == CLMLA_SUCCESS && !found)
+        status = mla__fail(context, CLMLA_INVALID_ARGUMENT,
+                           "context: the device is not of this context");
+    return status;
+}
+
+static clmla_status check_device(const clmla_context *context, cl_device_id device)
+{
+    cl_bool compiler = CL_FALSE, little_endian = CL_FALSE;
+    clmla_status status =
+        clGetDeviceInfo(device, CL_DEVICE_COMPILER_AVAILABLE, sizeof compiler, &compiler, NULL);
+    if (status == CLMLA_SUCCESS)
+        status = clGetDeviceInfo(device, CL_DEVICE_ENDIAN_LITTLE, sizeof little_endian,
+                                 &little_endian, NULL);
+    if (status != CLMLA_SUCCESS)
+        return mla__fail(context, status, "context: clGetDeviceInfo failed");
+    if (!compiler)
+        return mla__fail(context, CLMLA_UNSUPPORTED_DEVICE,
+                         "context: the device has no OpenCL C compiler");
+    if (!little_endian)
+        return mla__fail(context, CLMLA_UNSUPPORTED_DEVICE,
+                         "context: the device is not little-endian");
+    return CLMLA_SUCCESS;
+}
+
+static clmla_status check_options(const clmla_context *context,
+                                  const clmla_context_options *options)
+{
+    if (options->kernel_class < CLMLA_KERNELS_AUTO || options->kernel_class > CLMLA_KERNELS_GPU)
+        return mla__fail(context, CLMLA_INVALID_ARGUMENT, "context: kernel_class %d is unknown",
+                         (int)options->kernel_class);
+    if (options->projection < CLMLA_PROJECTION_AUTO ||
+        options->projection > CLMLA_PROJECTION_CLBLAST)
+        return mla__fail(context, CLMLA_INVALID_ARGUMENT, "context: projection %d is unknown",
+                         (int)options->projection);
+    if (options->allow_clblast_overrides != 0 && options->allow_clblast_overrides != 1)
+        return mla__fail(context, CLMLA_INVALID_ARGUMENT,
+                         "context: allow_clblast_overrides %d is neither 0 nor 1",
+                         (int)options->allow_clblast_overrides);
+    if (options->kernel_directory != NULL && !mla__os_is_directory(options->kernel_directory))
+        return mla__fail(context, CLMLA_KERNEL_SOURCE_NOT_FOUND,
+                         "context: kernel_directory %s is not a directory",
+                         options->kernel_directory);
+    return CLMLA_SUCCESS;
+}
+
+/* Takes the references, and reads what the device is. */
+static clmla_status adopt(clmla_context *context, cl_context cl, cl_device_id device,
+                          const clmla_context_options *options)
+{
+    mla__device read;
+    clmla_status status = mla__device_read(device, &read);
+    if (status != CLMLA_SUCCESS)
+        return mla__fail(context, status, "context: the device's properties cannot be read");
+    status = clRetainContext(cl);
+    if (status != CLMLA_SUCCESS)
+        return status;
+    context->context = cl;
+    status = clRetainDevice(device);
+    if (status != CLMLA_SUCCESS)
+        return status;
+    context->device = read;
+    context->kernel_class =
+        options->kernel_class == CLMLA_KERNELS_AUTO ? read.kernel_class : options->kernel_class;
+    context->projection = options->projection;
+    context->allow_clblast_overrides = options->allow_clblast_overrides != 0;
+    context->mutex = mla__os_mutex_create();
+    if (context->mutex == NULL)
+        return CL_OUT_OF_HOST_MEMORY;
+    if (options->kernel_directory != NULL) {
+        const size_t bytes = strlen(options->kernel_directory) + 1;
+        context->kernel_directory = malloc(bytes);
+        if (context->kernel_directory == NULL)
+            return CL_OUT_OF_HOST_MEMORY;
+        memcpy(context->kernel_directory, options->kernel_directory, bytes);
+    }
+    return CLMLA_SUCCESS;
+}
+
+clmla_status clmla_context_create(cl_context context, cl_device_id device,
+                                  const clmla_context_options *options, clmla_context **out)
+{
+    clmla_context_options o = {.struct_size = sizeof o};
+    if (context == NULL || device == NULL || out == NULL)
+        return CLMLA_INVALID_ARGUMENT;
+    if (options != NULL && !mla__params_copy(&o, sizeof o, sizeof o, options))
+        return CLMLA_INVALID_ARGUMENT;
+
+    clmla_context *made = calloc(1, sizeof *made);
+    if (made == NULL)
+        return CL_OUT_OF_HOST_MEMORY;
+    made->references = 1;
+    made->notify = o.notify;
+    made->notify_user = o.notify_user;
+
+    clmla_status status = check_options(made, &o);
+    if (status == CLMLA_SUCCESS)
+        status = check_membership(made, context, device);
+    if (status == CLMLA_SUCCESS)
+        status = check_device(made, device);
+    if (status == CLMLA_SUCCESS)
+        status = adopt(made, context, device, &o);
+    if (status != CLMLA_SUCCESS) {
+        destroy(made);
+        return status;
+    }
+    *out = made;
+    return CLMLA_SUCCESS;
+}
+
+void mla__context_retain(clmla_context *context)
+{
+    mla__os_mutex_lock(context->mutex);
+    context->references++;
+    mla__os_mutex_unlock(context->mutex);
+}
+
+void clmla_context_release(clmla_context *context)
+{
+    if (context == NULL)
+        return;
+    mla__os_mutex_lock(context->mutex);
+    const int left = --context->references;
+    mla__os_mutex_unlock(context->mutex);
+    if (left == 0)
+        destroy(context);
+}
+
+clmla_kernel_class clmla_context_kernel_class(const clmla_context *context)
+{
+    return context->kernel_class;
+}

@@ -1,0 +1,38 @@
+/*
+ * clmla_context: device, options, notify callback and the programs built so far.
+ * Public in clmla.h: clmla_context_create, _release, clmla_context_kernel_class.
+ */
+#ifndef CLMLA_OCL_CONTEXT_H
+#define CLMLA_OCL_CONTEXT_H
+
+#include <stdbool.h>
+
+#include "clmla.h"
+#include "core/os.h"
+#include "ocl/device.h"
+
+struct mla__program_entry; /* program.c */
+
+struct clmla_context {
+    cl_context context; /* retained */
+    mla__device device;
+    clmla_kernel_class kernel_class;     /* resolved */
+    clmla_projection_backend projection; /* as asked for; AUTO is resolved per op */
+    bool allow_clblast_overrides;
+    clmla_notify_fn notify; /* may be NULL */
+    void *notify_user;
+    char *kernel_directory; /* may be NULL */
+    mla__os_mutex *mutex;   /* guards programs */
+    struct mla__program_entry *programs;
+    int references; /* guarded by mutex: layers and matrices retain their context */
+};
+
+void mla__context_retain(clmla_context *context);
+
+/* Sends formatted detail to the notify callback and returns status, so that a check reads
+ *     return mla__fail(context, CLMLA_INVALID_STRIDE, "projection: x row stride %llu < K %d", ...);
+ * context may be NULL (no callback). */
+clmla_status mla__fail(const clmla_context *context, clmla_status status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+#endif

@@ -1,0 +1,38 @@
+/*
+ * What a device is and can do, read once. Quirks are named booleans with their reason, set here and
+ * nowhere else; nothing dispatches on a device's name.
+ */
+#ifndef CLMLA_OCL_DEVICE_H
+#define CLMLA_OCL_DEVICE_H
+
+#include <stdbool.h>
+
+#include "clmla.h"
+
+typedef struct mla__device {
+    cl_device_id id;
+    cl_device_type type;
+    char name[256];
+    char vendor[256];
+    char version[256];        /* CL_DEVICE_VERSION */
+    char driver_version[256]; /* CL_DRIVER_VERSION */
+    char platform_name[256];
+    char platform_version[256];
+    cl_uint compute_units;
+    cl_uint native_vector_width_float;
+    cl_ulong global_mem_bytes;
+    cl_ulong max_alloc_bytes;
+    cl_ulong local_mem_bytes;
+    size_t max_work_group_size;
+    size_t max_work_item_sizes[3];
+    cl_uint mem_base_addr_align_bytes;
+    int compute_capability; /* NVIDIA: 10 · major + minor, from cl_nv_device_attribute_query; else 0
+                             */
+    bool has_fp16;          /* cl_khr_fp16: half arithmetic; storage needs no extension */
+    bool is_pocl;           /* platform is Portable Computing Language */
+    clmla_kernel_class kernel_class; /* what AUTO resolves to */
+} mla__device;
+
+clmla_status mla__device_read(cl_device_id id, mla__device *out);
+
+#endif

@@ -1,0 +1,492 @@
+#include "ops/attention.h"
+
+#include <math.h>
+#include <stdio.h>
+
+/* Order of the arguments: ATTENTION_PARAMS in cl/attention.clh. */
+enum {
+    SEQUENCES_ARG = 0,
+    NUM_SEQUENCES_ARG = MLA__SEQUENCES_ARGS - 1,
+    TOKEN_BEGIN_ARG = MLA__SEQUENCES_ARGS + 26,
+    NUM_TOKENS_ARG = TOKEN_BEGIN_ARG + 1,
+    SPLIT_TOKENS_ARG = TOKEN_BEGIN_ARG + 2,
+    MAX_SPLITS = 65535 /* what every driver takes as work-groups of the second dimension */
+};
+
+#define LOG2_E 1.4426950408889634
+
+typedef struct attention_args {
+    mla__sequences sequences;
+    mla__view q_lat, q_pe, kv_cache, pe_cache, out, lse;
+    clmla_mask mask;
+    double softmax_scale;
+    int32_t rope_dim;
+} attention_args;
+
+/* ---- checks --------------------------------------------------------------------------------- */
+
+static clmla_status check_numbers(const clmla_context *context, const clmla_attention_params *p)
+{
+    if (p->num_heads < 1 || p->kv_lora_rank < 1 || p->rope_dim < 0)
+        return mla__fail(context, CLMLA_INVALID_TENSOR_SHAPE,
+                         "attention: num_heads %d and kv_lora_rank %d must be >= 1, rope_dim %d >= "
+                         "0",
+                         (int)p->num_heads, (int)p->kv_lora_rank, (int)p->rope_dim);
+    if (p->mask != CLMLA_MASK_CAUSAL && p->mask != CLMLA_MASK_NONE)
+        return mla__fail(context, CLMLA_INVALID_ARGUMENT, "attention: mask %d is unknown",
+                         (int)p->mask);
+    if (!(p->softmax_scale > 0.0) || !isfinite((float)(p->softmax_scale * LOG2_E)))
+        return mla__fail(context, CLMLA_INVALID_ARGUMENT,
+                         "attention: softmax_scale %g is not a positive number", p->softmax_scale);
+    if (p->num_splits < 0 || p->num_splits > MAX_SPLITS || p->split_tokens < 0)
+        return mla__fail(context, CLMLA_INVALID_ARGUMENT,
+                         "attention: num_splits %d must be 0 .. %d, split_tokens %d >= 0",
+                         (int)p->num_splits, MAX_SPLITS, (int)p->split_tokens);
+    if (p->sequences.num_sequences < 0 || p->sequences.num_tokens < 0 ||
+        p->sequences.max_cache_seqlen < 0)
+        return mla__fail(context, CLMLA_INVALID_ARGUMENT,
+                         "attention: num_sequences %d, num_tokens %d, max_cache_seqlen %d: one is "
+                         "negative",
+                         (int)p->sequences.num_sequences, (int)p->sequences.num_tokens,
+                         (int)p->sequences.max_cache_seqlen);
+    return CLMLA_SUCCESS;
+}
+
+static clmla_status make_views(const clmla_context *context, const clmla_attention_params *p,
+                               attention_args *args)
+{
+    const uint64_t tokens = (uint64_t)args->sequences.num_tokens, heads = (uint64_t)p->num_heads;
+    const uint64_t pages = (uint64_t)args->sequences.num_pages;
+    const uint64_t page_rows = (uint64_t)args->sequences.page_block_size;
+    const uint64_t latent = (uint64_t)p->kv_lora_rank, rope = (uint64_t)p->rope_dim;
+    const struct {
+        mla__tensor_spec spec;
+        const clmla_tensor *tensor;
+        mla__view *view;
+    } checks[] = {
+        {{"attention: q_lat", {tokens, heads, latent}, 3, MLA__FLOATS, CLMLA_DTYPE_BF16},
+         &p->q_lat,
+         &args->q_lat},
+        {{"attention: q_pe", {tokens, heads, rope}, 3, MLA__FLOATS, CLMLA_DTYPE_BF16},
+         &p->q_pe,
+         &args->q_pe},
+        {{"attention: kv_cache", {pages, page_rows, latent}, 3, MLA__FLOATS, CLMLA_DTYPE_BF16},
+         &p->kv_cache,
+         &args->kv_cache},
+        {{"attention: pe_cache", {pages, page_rows, rope}, 3, MLA__FLOATS, CLMLA_DTYPE_BF16},
+         &p->pe_cache,
+         &args->pe_cache},
+        {{"attention: out", {tokens, heads, latent}, 3, MLA__FLOATS, CLMLA_DTYPE_BF16},
+         &p->out,
+         &args->out},
+        {{"attention: softmax_lse", {tokens, heads}, 2, MLA__F32, CLMLA_DTYPE_F32},
+         &p->softmax_lse,
+         &args->lse},
+    };
+    args->lse = (mla__view){.dtype = CLMLA_DTYPE_F32};
+    for (size_t i = 0; i < sizeof checks / sizeof checks[0]; i++) {
+        if (checks[i].tensor == &p->softmax_lse && p->softmax_lse.buffer == NULL)
+            continue; /* not wanted */
+        const clmla_status status =
+            mla__view_make(context, checks[i].tensor, &checks[i].spec, checks[i].view);
+        if (status != CLMLA_SUCCESS)
+            return status;
+    }
+    if (rope > 0 && args->pe_cache.dtype != args->kv_cache.dtype)
+        return mla__fail(context, CLMLA_INVALID_TENSOR_DTYPE,
+                         "attention: kv_cache is %s, pe_cache %s; they must be the same",
+                         mla__dtype_name(args->kv_cache.dtype),
+                         mla__dtype_name(args->pe_cache.dtype));
+    return CLMLA_SUCCESS;
+}
+
+/* Elements from the first to the last of [rows, columns, dim]. */
+static uint64_t span(const mla__view *view, uint64_t rows, uint64_t columns, uint64_t dim)
+{
+    if (rows == 0 || columns == 0 || dim == 0)
+        return 0;
+    return (rows - 1) * view->strides[0] + (columns - 1) * view->strides[1] + dim;
+}
+
+static clmla_status check_overlap(const clmla_context *context, const clmla_attention_params *p,
+                                  const attention_args *args)
+{
+    const mla__view *out = &args->out, *q = &args->q_lat;
+    const uint64_t tokens = (uint64_t)args->sequences.num_tokens, heads = (uint64_t)p->num_heads;
+    const uint64_t pages = (uint64_t)args->sequences.num_pages;
+    const uint64_t page_rows = (uint64_t)args->sequences.page_block_size;
+    const uint64_t latent = (uint64_t)p->kv_lora_rank, rope = (uint64_t)p->rope_dim;
+    const uint64_t out_span = span(out, tokens, heads, latent);
+    const bool same = out->offset == q->offset && out->dtype == q->dtype &&
+                      (tokens <= 1 || out->strides[0] == q->strides[0]) &&
+                      (heads <= 1 || out->strides[1] == q->strides[1]);
+    if (!same && mla__views_overlap(out, out_span, q, span(q, tokens, heads, latent)))
+        return mla__fail(context, CLMLA_INVALID_ARGUMENT,
+                         "attention: out overlaps q_lat; it may be q_lat exactly or lie apart");
+    if (mla__views_overlap(out, out_span, &args->kv_cache,
+                           span(&args->kv_cache, pages, page_rows, latent)) ||
+        mla__views_overlap(out, out_span, &args->pe_cache,
+                           span(&args->pe_cache, pages, page_rows, rope)))
+        return mla__fail(context, CLMLA_INVALID_ARGUMENT, "attention: out overlaps the cache");
+    return CLMLA_SUCCESS;
+}
+
+static clmla_status check(const clmla_context *context, const clmla_attention_params *params,
+                          attention_args *args)
+{
+    clmla_status status = check_numbers(context, params);
+    if (status == CLMLA_SUCCESS)
+        status = mla__sequences_make(context, "attention", &params->sequences, 1, &args->sequences);
+    if (status == CLMLA_SUCCESS)
+        status = make_views(context, params, args);
+    if (status == CLMLA_SUCCESS)
+        status = check_overlap(context, params, args);
+    args->mask = params->mask;
+    args->softmax_scale = params->softmax_scale;
+    args->rope_dim = params->rope_dim;
+    return status;
+}
+
+static clmla_status make_workspace(const clmla_context *context, const clmla_tensor *tensor,
+                                   uint64_t bytes, mla__view *view)
+{
+    size_t size = 0;
+    uint64_t end = 0;
+    if (tensor->buffer == NULL)
+        return mla__fail(context, CLMLA_WORKSPACE_TOO_SMALL,
+                         "attention: no workspace, %llu bytes are needed",
+                         (unsigned long long)bytes);
+    const clmla_status status =
+        clGetMemObjectInfo(tensor->buffer, CL_MEM_SIZE, sizeof size, &size, NULL);
+    if (status != CLMLA_SUCCESS)
+        return mla__fail(context, status, "attention: the workspace's buffer is not valid");
+    if (!mla__checked_add(tensor->offset_bytes, bytes, &end) || end > size)
+        return mla__fail(context, CLMLA_WORKSPACE_TOO_SMALL,
+                         "attention: workspace of %llu bytes at %llu in a buffer of %zu",
+                         (unsigned long long)bytes, (unsigned long long)tensor->offset_bytes, size);
+    const clmla_tensor floats = {.buffer = tensor->buffer, .offset_bytes = tensor->offset_bytes};
+    const mla__tensor_spec spec = {.name = "attention: workspace",
+                                   .shape = {bytes / sizeof(float)},
+                                   .rank = 1,
+                                   .dtypes = MLA__F32,
+                                   .otherwise = CLMLA_DTYPE_F32};
+    return mla__view_make(context, &floats, &spec, view);
+}
+
+/* ---- bind ----------------------------------------------------------------------------------- */
+
+static clmla_dtype widest(clmla_dtype a, clmla_dtype b)
+{
+    return mla__dtype_bytes(a) >= mla__dtype_bytes(b) ? a : b;
+}
+
+static bool is_even(const mla__view *view)
+{
+    return view->offset % 2 == 0 && view->strides[0] % 2 == 0 && view->strides[1] % 2 == 0;
+}
+
+/* The kernel that writes out and lse, as results or as partial states. */
+static clmla_status make_kernel(clmla_context *context, const mla__attention *op,
+                                const attention_args *args, const mla__view *out,
+                                const mla__view *lse, bool partial, mla__kernel *kernel)
+{
+    const bool cpu = op->kernel_class == CLMLA_KERNELS_CPU;
+    const char *const files[] = {"attention.clh", cpu ? "cpu/attention.cl" : "gpu/attention.cl",
+                                 NULL};
+    mla__defines defines = {.length = 0};
+    mla__define_dtype(&defines, "Q_LAT_DTYPE", args->q_lat.dtype);
+    mla__define_dtype(&defines, "Q_PE_DTYPE", args->q_pe.dtype);
+    mla__define_dtype(&defines, "CACHE_DTYPE", args->kv_cache.dtype);
+    mla__define_dtype(&defines, "OUT_DTYPE", out->dtype);
+    mla__define_int(&defines, "KV_LORA_RANK", op->kv_lora_rank);
+    mla__define_int(&defines, "ROPE_DIM", args->rope_dim);
+    mla__define_int(&defines, "PARTIAL_STATES", partial);
+    mla__define_attention_tile(&defines, &op->tile);
+    if (!cpu)
+        mla__define_int(&defines, "ALIGNED_PAIRS",
+                        is_even(&args->q_lat) && is_even(&args->q_pe) && is_even(&args->kv_cache) &&
+                            is_even(&args->pe_cache));
+    const clmla_status status = mla__kernel_create(
+        context, files, &defines, cpu ? "attention__cpu" : "attention__gpu", kernel);
+    if (status != CLMLA_SUCCESS)
+        return status;
+    mla__arg_sequences(kernel, &args->sequences);
+    mla__arg_view(kernel, &args->q_lat, 2);
+    mla__arg_view(kernel, &args->q_pe, 2);
+    mla__arg_view(kernel, &args->kv_cache, 2);
+    mla__arg_view(kernel, &args->pe_cache, 2);
+    mla__arg_view(kernel, out, 2);
+    mla__arg_view(kernel, lse, 1);
+    mla__arg_int(kernel, op->num_heads);
+    mla__arg_float(kernel, (float)(args->softmax_scale * LOG2_E));
+    mla__arg_int(kernel, args->mask == CLMLA_MASK_CAUSAL);
+    mla__arg_int(kernel, 0);
+    mla__arg_int(kernel, args->sequences.num_tokens);
+    mla__arg_int(kernel, INT32_MAX);
+    return mla__kernel_ready(kernel);
+}
+
+/* Partial states lie in the workspace as records [H, kv_lora_rank] out | [H] lse of one (split,
+ * token) each, so that only the stride between splits depends on a step. */
+static clmla_status make_split(clmla_context *context, const clmla_attention_params *params,
+                               const attention_args *args, const mla__view *workspace,
+                               mla__attention *op)
+{
+    const uint64_t heads = (uint64_t)op->num_heads, latent = (uint64_t)op->kv_lora_rank;
+    const uint64_t record = heads * (latent + 1);
+    const uint64_t states = op->workspace_bytes / (record * sizeof(float));
+    const mla__view out = {.buffer = workspace->buffer,
+                           .offset = workspace->offset,
+                           .strides = {record, latent},
+                           .dtype = CLMLA_DTYPE_F32};
+    mla__view lse = out;
+    lse.offset += heads * latent;
+    clmla_status status = make_kernel(context, op, args, &out, &lse, true, &op->split_kernel);
+    if (status != CLMLA_SUCCESS)
+        return status;
+    const clmla_merge_states_params merge = {
+        .struct_size = sizeof(merge),
+        .num_states = states < INT32_MAX ? (int32_t)states : INT32_MAX,
+        .num_tokens = 1, /* states of one token lie a record apart: packed */
+        .num_heads = op->num_heads,
+        .dim = op->kv_lora_rank,
+        .partial_out = {.buffer = out.buffer,
+                        .offset_bytes = out.offset * sizeof(float),
+                        .strides = {record, record, latent}},
+        .partial_lse = {.buffer = lse.buffer,
+                        .offset_bytes = lse.offset * sizeof(float),
+                        .strides = {record, record}},
+        .out = params->out,
+        .softmax_lse = params->softmax_lse};
+    return mla__merge_bind(context, &merge, &op->merge);
+}
+
+clmla_status mla__attention_bind_steps(clmla_context *context,
+                                       const clmla_attention_params *user_params,
+                                       uint64_t workspace_bytes, mla__attention *op)
+{
+    clmla_attention_params params;
+    attention_args args;
+    mla__view workspace = {.buffer = NULL};
+    clmla_status status = MLA__PARAMS_COPY(context, "attention", params, user_params);
+    if (status == CLMLA_SUCCESS)
+        status = check(context, &params, &args);
+    if (status != CLMLA_SUCCESS)
+        return status;
+    mla__attention made = {.kernel_class = context->kernel_class,
+                           .num_heads = params.num_heads,
+                           .kv_lora_rank = params.kv_lora_rank,
+                           .sequences_arg = SEQUENCES_ARG};
+    const uint64_t record_bytes =
+        (uint64_t)made.num_heads * ((uint64_t)made.kv_lora_rank + 1) * sizeof(float);
+    if (workspace_bytes >= record_bytes && params.sequences.num_tokens > 0)
+        made.workspace_bytes = workspace_bytes;
+    if (made.workspace_bytes > 0)
+        status = make_workspace(context, &params.workspace, workspace_bytes, &workspace);
+    if (status != CLMLA_SUCCESS)
+        return status;
+    const clmla_dtype storage =
+        widest(args.q_lat.dtype, widest(args.q_pe.dtype, args.kv_cache.dtype));
+    if (!mla__attention_tile_default(&context->device, made.kernel_class, storage,
+                                     made.kv_lora_rank, args.rope_dim, &made.tile))
+        return mla__fail(context, CLMLA_UNSUPPORTED_DEVICE,
+                         "attention: kv_lora_rank %d with rope_dim %d in %s fits no tile of class "
+                         "%s (device: %llu bytes of local memory)",
+                         (int)made.kv_lora_rank, (int)args.rope_dim, mla__dtype_name(storage),
+                         clmla_kernel_class_name(made.kernel_class),
+                         (unsigned long long)context->device.local_mem_bytes);
+
+    status = make_kernel(context, &made, &args, &args.out, &args.lse, false, &made.kernel);
+    if (status == CLMLA_SUCCESS && made.workspace_bytes > 0)
+        status = make_split(context, &params, &args, &workspace, &made);
+    if (status == CLMLA_SUCCESS)
+        *op = made;
+    else
+        mla__attention_release(&made);
+    return status;
+}
+
+clmla_status mla__attention_bind(clmla_context *context, const clmla_attention_params *user_params,
+                                 mla__attention *op)
+{
+    clmla_attention_params params;
+    uint64_t bytes = 0;
+    clmla_status status = MLA__PARAMS_COPY(context, "attention", params, user_params);
+    if (status == CLMLA_SUCCESS)
+        status = check_numbers(context, &params);
+    if (status == CLMLA_SUCCESS && params.num_splits > 1)
+        status = mla__attention_split_bytes(context, params.sequences.num_tokens, params.num_heads,
+                                            params.kv_lora_rank, params.num_splits, &bytes);
+    return status == CLMLA_SUCCESS ? mla__attention_bind_steps(context, &params, bytes, op)
+                                   : status;
+}
+
+clmla_status mla__attention_set_sequences(mla__attention *op, const mla__sequences *sequences)
+{
+    clmla_status status = mla__arg_set_sequences(&op->kernel, op->sequences_arg, sequences);
+    if (status == CLMLA_SUCCESS && op->split_kernel.kernel != NULL)
+        status = mla__arg_set_sequences(&op->split_kernel, op->sequences_arg, sequences);
+    return status;
+}
+
+/* ---- enqueue -------------------------------------------------------------------------------- */
+
+static clmla_status launch(mla__attention *op, mla__kernel *kernel, mla__stream *stream,
+                           const mla__attention_step *step)
+{
+    const bool cpu = op->kernel_class == CLMLA_KERNELS_CPU;
+    const size_t work_group = cpu ? 1 : (size_t)op->tile.work_group;
+    const uint64_t rows = (uint64_t)step->num_tokens * (uint64_t)op->num_heads;
+    /* One group more than sequences and rows ask for: tokens past the last sequence. */
+    const size_t groups =
+        (size_t)(rows / (uint64_t)op->tile.tile_rows) + (size_t)step->num_sequences + 1;
+    const size_t global[2] = {groups * work_group, (size_t)step->num_splits};
+    const size_t local[2] = {work_group, 1};
+    const struct {
+        cl_uint index;
+        cl_int value;
+    } changing[] = {{NUM_SEQUENCES_ARG, step->num_sequences},
+                    {TOKEN_BEGIN_ARG, step->token_begin},
+                    {NUM_TOKENS_ARG, step->num_tokens},
+                    {SPLIT_TOKENS_ARG, step->split_tokens}};
+    for (size_t i = 0; i < sizeof changing / sizeof changing[0]; i++) {
+        const clmla_status status = mla__arg_set_int(kernel, changing[i].index, changing[i].value);
+        if (status != CLMLA_SUCCESS)
+            return status;
+    }
+    return mla__stream_launch(stream, kernel, 2, global, local);
+}
+
+clmla_status mla__attention_enqueue(mla__attention *op, mla__stream *stream,
+                                    const mla__attention_step *step)
+{
+    mla__attention_step s = *step;
+    uint64_t bytes = 0;
+    if (s.num_tokens == 0)
+        return CLMLA_SUCCESS;
+    if (s.num_splits <= 1) {
+        s.num_splits = 1;
+        s.split_tokens = INT32_MAX;
+        return launch(op, &op->kernel, stream, &s);
+    }
+    clmla_status status = mla__attention_split_bytes(NULL, s.num_tokens, op->num_heads,
+                                                     op->kv_lora_rank, s.num_splits, &bytes);
+    if (status != CLMLA_SUCCESS || bytes > op->workspace_bytes || s.split_tokens < 1)
+        return CLMLA_INTERNAL; /* whoever chose the step did not ask what the workspace holds */
+    status = launch(op, &op->split_kernel, stream, &s);
+    return status == CLMLA_SUCCESS
+               ? mla__merge_enqueue(&op->merge, stream, s.num_splits, s.num_tokens)
+               : status;
+}
+
+clmla_status mla__attention_warm(mla__attention *op, mla__stream *stream)
+{
+    const mla__attention_step nothing = {.num_splits = 1, .split_tokens = INT32_MAX};
+    clmla_status status = launch(op, &op->kernel, stream, &nothing);
+    if (status == CLMLA_SUCCESS && op->split_kernel.kernel != NULL)
+        status = launch(op, &op->split_kernel, stream, &nothing);
+    if (status == CLMLA_SUCCESS && op->merge.kernel.kernel != NULL)
+        status = mla__merge_warm(&op->merge, stream);
+    return status;
+}
+
+int mla__attention_describe(const mla__attention *op, char *text, size_t capacity)
+{
+    char tile[256];
+    (void)mla__attention_tile_text(&op->tile, tile, sizeof tile);
+    return snprintf(text, capacity, "attention: %s, %s, %s",
+                    clmla_kernel_class_name(op->kernel_class), tile,
+                    op->split_kernel.kernel == NULL ? "one split" : "splits where groups are few");
+}
+
+void mla__attention_release(mla__attention *op)
+{
+    mla__kernel_release(&op->kernel);
+    mla__kernel_release(&op->split_kernel);
+    mla__merge_release(&op->merge);
+}
+
+/* ---- public --------------------------------------------------------------------------------- */
+
+/* split_tokens when it is given, else num_splits, else what suits the device. */
+static clmla_status choose_step(const clmla_context *context, const clmla_attention_params *p,
+                                mla__attention_step *step)
+{
+    const uint64_t keys =
+        p->sequences.max_cache_seqlen > 0 ? (uint64_t)p->sequences.max_cache_seqlen : 1;
+    *step = (mla__attention_step){.num_sequences = p->sequences.num_sequences,
+                                  .num_tokens = p->sequences.num_tokens,
+                                  .split_tokens = p->split_tokens};
+    if (p->split_tokens == 0 && p->num_splits == 0) {
+        mla__attention_choose_splits(context, p->num_heads, p->sequences.num_sequences,
+                                     p->sequences.num_tokens, p->sequences.max_cache_seqlen,
+                                     MAX_SPLITS, &step->num_splits, &step->split_tokens);
+        return CLMLA_SUCCESS;
+    }
+    if (p->split_tokens == 0)
+        step->split_tokens = (int32_t)mla__ceil_div(keys, (uint64_t)p->num_splits);
+    const uint64_t splits = mla__ceil_div(keys, (uint64_t)step->split_tokens);
+    if (splits > MAX_SPLITS)
+        return mla__fail(context, CLMLA_INVALID_ARGUMENT,
+                         "attention: split_tokens %d cuts %llu keys into more than %d splits",
+                         (int)step->split_tokens, (unsigned long long)keys, MAX_SPLITS);
+    step->num_splits = (int32_t)splits;
+    return CLMLA_SUCCESS;
+}
+
+static clmla_status copy_and_choose(const clmla_context *context,
+                                    const clmla_attention_params *user_params,
+                                    clmla_attention_params *params, mla__attention_step *step)
+{
+    clmla_status status = MLA__PARAMS_COPY(context, "attention", *params, user_params);
+    if (status == CLMLA_SUCCESS)
+        status = check_numbers(context, params);
+    if (status == CLMLA_SUCCESS)
+        status = choose_step(context, params, step);
+    if (status == CLMLA_SUCCESS)
+        params->num_splits = step->num_splits;
+    return status;
+}
+
+clmla_status clmla_attention_workspace_size(clmla_context *context,
+                                            const clmla_attention_params *user_params,
+                                            uint64_t *bytes)
+{
+    clmla_attention_params params;
+    mla__attention_step step;
+    uint64_t needed = 0;
+    if (context == NULL || bytes == NULL)
+        return CLMLA_INVALID_ARGUMENT;
+    clmla_status status = copy_and_choose(context, user_params, &params, &step);
+    if (status == CLMLA_SUCCESS && step.num_splits > 1)
+        status = mla__attention_split_bytes(context, step.num_tokens, params.num_heads,
+                                            params.kv_lora_rank, step.num_splits, &needed);
+    if (status == CLMLA_SUCCESS)
+        *bytes = needed;
+    return status;
+}
+
+clmla_status clmla_enqueue_attention(clmla_context *context,
+                                     const clmla_attention_params *user_params,
+                                     cl_command_queue queue, cl_uint num_events,
+                                     const cl_event *wait_list, cl_event *event)
+{
+    clmla_attention_params params;
+    mla__attention_step step;
+    mla__attention op = {.num_heads = 0};
+    mla__stream stream;
+    if (context == NULL)
+        return CLMLA_INVALID_ARGUMENT;
+    clmla_status status = copy_and_choose(context, user_params, &params, &step);
+    if (status == CLMLA_SUCCESS)
+        status = mla__attention_bind(context, &params, &op);
+    if (status != CLMLA_SUCCESS)
+        return status;
+    status = mla__stream_begin(&stream, queue, num_events, wait_list);
+    if (status == CLMLA_SUCCESS)
+        status = mla__attention_enqueue(&op, &stream, &step);
+    if (status == CLMLA_SUCCESS)
+        status = mla__stream_end(&stream, event);
+    mla__attention_release(&op);
+    return status;
+}

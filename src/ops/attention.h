@@ -1,0 +1,68 @@
+/*
+ * Absorbed attention. See clmla_enqueue_attention in clmla.h and op.h for the shape.
+ *
+ * Rows: the new tokens × heads of one sequence, flattened (row = token · H + head), are cut into
+ * groups of tile rows; a group belongs to one sequence. Group g of the grid is found without a
+ * table: base(b) = floor(cu[b]·H / R) + b never decreases, and leaves room for ceil(n_b·H / R)
+ * groups, so the grid has floor(T·H / R) + B groups and a binary search gives b. cu is clipped to
+ * the token block. The second grid dimension is the split: keys [s · split_tokens, (s + 1) ·
+ * split_tokens).
+ */
+#ifndef CLMLA_OPS_ATTENTION_H
+#define CLMLA_OPS_ATTENTION_H
+
+#include "ops/merge.h"
+#include "ops/op.h"
+#include "ops/sequences.h"
+#include "tuning/params.h"
+
+/* What changes from step to step. */
+typedef struct mla__attention_step {
+    int32_t num_sequences;
+    int32_t token_begin, num_tokens; /* the token block */
+    int32_t num_splits;              /* grid; split_tokens · num_splits >= longest cache */
+    int32_t split_tokens;
+} mla__attention_step;
+
+typedef struct mla__attention {
+    mla__kernel kernel;       /* writes out and lse */
+    mla__kernel split_kernel; /* writes partial states into the workspace */
+    mla__merge merge;
+    mla__attention_tile tile;
+    clmla_kernel_class kernel_class;
+    int32_t num_heads, kv_lora_rank;
+    uint64_t workspace_bytes; /* for partial states */
+    cl_uint sequences_arg;
+} mla__attention;
+
+/* params->num_splits is the largest number of splits that enqueue may use (workspace is checked
+ * for it); 0 or 1 binds no split kernel. */
+clmla_status mla__attention_bind(clmla_context *context, const clmla_attention_params *params,
+                                 mla__attention *op);
+/* The same for a layer, whose steps differ: the workspace has workspace_bytes, and enqueue may use
+ * any num_splits for which mla__attention_split_bytes(num_tokens, num_splits) fits in them; 0 binds
+ * no split kernel. params->num_splits is not looked at. (mla__attention_bind calls this with the
+ * bytes that its params ask for.) */
+clmla_status mla__attention_bind_steps(clmla_context *context, const clmla_attention_params *params,
+                                       uint64_t workspace_bytes, mla__attention *op);
+clmla_status mla__attention_set_sequences(mla__attention *op, const mla__sequences *sequences);
+clmla_status mla__attention_enqueue(mla__attention *op, mla__stream *stream,
+                                    const mla__attention_step *step);
+clmla_status mla__attention_warm(mla__attention *op, mla__stream *stream);
+int mla__attention_describe(const mla__attention *op, char *text, size_t capacity);
+void mla__attention_release(mla__attention *op);
+
+/* Number of splits and keys per split for a step on this device, at most max_splits: enough groups
+ * to fill the compute units, parts of at least 64 keys (see attention_split.c for the rule).
+ * Deterministic in its arguments. */
+void mla__attention_choose_splits(const clmla_context *context, int32_t num_heads,
+                                  int32_t num_sequences, int32_t num_tokens,
+                                  int32_t max_cache_seqlen, int32_t max_splits, int32_t *num_splits,
+                                  int32_t *split_tokens);
+
+/* Workspace of num_splits partial states of num_tokens tokens: float32 out and lse. */
+clmla_status mla__attention_split_bytes(const clmla_context *context, int32_t num_tokens,
+                                        int32_t num_heads, int32_t kv_lora_rank, int32_t num_splits,
+                                        uint64_t *bytes);
+
+#endif

@@ -1,0 +1,192 @@
+#include "ops/cache_append.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+/* Indices of arguments that change; see cl/cache_append.cl. The sequences come first. */
+enum {
+    SEQUENCES_ARG = 0,
+    COS_SIN_ARG = MLA__SEQUENCES_ARGS + 5,
+    TOKEN_BEGIN_ARG = MLA__SEQUENCES_ARGS + 20,
+    NUM_TOKENS_ARG = MLA__SEQUENCES_ARGS + 21,
+    WANTED_WORK_GROUP = 128
+};
+
+typedef struct append_args {
+    mla__sequences sequences;
+    mla__view kv_a, kv_a_layernorm, cos_sin, kv_cache, pe_cache;
+    float eps;
+} append_args;
+
+static clmla_status check_tensors(const clmla_context *context,
+                                  const clmla_cache_append_params *params, append_args *args)
+{
+    const uint64_t kv_lora = (uint64_t)params->kv_lora_rank, rope = (uint64_t)params->rope_dim;
+    const uint64_t tokens = (uint64_t)args->sequences.num_tokens;
+    const uint64_t pages = (uint64_t)args->sequences.num_pages;
+    const uint64_t page_rows = (uint64_t)args->sequences.page_block_size;
+    const struct {
+        mla__tensor_spec spec;
+        const clmla_tensor *tensor;
+        mla__view *view;
+    } checks[] = {
+        {{"cache_append: kv_a", {tokens, kv_lora + rope}, 2, MLA__F32, CLMLA_DTYPE_F32},
+         &params->kv_a,
+         &args->kv_a},
+        {{"cache_append: kv_a_layernorm", {kv_lora}, 1, MLA__FLOATS, CLMLA_DTYPE_BF16},
+         &params->kv_a_layernorm,
+         &args->kv_a_layernorm},
+        {{"cache_append: cos_sin", {tokens, rope / 2, 2}, 3, MLA__F32, CLMLA_DTYPE_F32},
+         &params->cos_sin,
+         &args->cos_sin},
+        {{"cache_append: kv_cache", {pages, page_rows, kv_lora}, 3, MLA__FLOATS, CLMLA_DTYPE_BF16},
+         &params->kv_cache,
+         &args->kv_cache},
+        {{"cache_append: pe_cache", {pages, page_rows, rope}, 3, MLA__FLOATS, CLMLA_DTYPE_BF16},
+         &params->pe_cache,
+         &args->pe_cache},
+    };
+    for (size_t i = 0; i < sizeof checks / sizeof checks[0]; i++) {
+        const clmla_status status =
+            mla__view_make(context, checks[i].tensor, &checks[i].spec, checks[i].view);
+        if (status != CLMLA_SUCCESS)
+            return status;
+    }
+    return CLMLA_SUCCESS;
+}
+
+static clmla_status check(const clmla_context *context, const clmla_cache_append_params *params,
+                          append_args *args)
+{
+    if (params->kv_lora_rank < 1 || params->rope_dim < 0 || params->rope_dim % 2 != 0)
+        return mla__fail(context, CLMLA_INVALID_TENSOR_SHAPE,
+                         "cache_append: kv_lora_rank %" PRId32 " must be >= 1, rope_dim %" PRId32
+                         " even and >= 0",
+                         params->kv_lora_rank, params->rope_dim);
+    if (!mla__resolve_eps(params->eps, &args->eps))
+        return mla__fail(context, CLMLA_INVALID_ARGUMENT,
+                         "cache_append: eps %g is not a positive number", params->eps);
+    const clmla_status status =
+        mla__sequences_make(context, "cache_append", &params->sequences, 1, &args->sequences);
+    return status == CLMLA_SUCCESS ? check_tensors(context, params, args) : status;
+}
+
+clmla_status mla__cache_append_bind(clmla_context *context,
+                                    const clmla_cache_append_params *user_params,
+                                    mla__cache_append *op)
+{
+    clmla_cache_append_params params;
+    append_args args;
+    clmla_status status = MLA__PARAMS_COPY(context, "cache_append", params, user_params);
+    if (status == CLMLA_SUCCESS)
+        status = check(context, &params, &args);
+    if (status != CLMLA_SUCCESS)
+        return status;
+
+    mla__cache_append made = {.sequences_arg = SEQUENCES_ARG,
+                              .cos_sin_arg = COS_SIN_ARG,
+                              .num_tokens = args.sequences.num_tokens,
+                              .work_group = mla__row_work_group(context, WANTED_WORK_GROUP)};
+    const char *const files[] = {"cache_append.cl", NULL};
+    mla__defines defines = {.length = 0};
+    mla__define_int(&defines, "WORK_GROUP", (long long)made.work_group);
+    mla__define_dtype(&defines, "W_DTYPE", args.kv_a_layernorm.dtype);
+    mla__define_dtype(&defines, "KV_DTYPE", args.kv_cache.dtype);
+    mla__define_dtype(&defines, "PE_DTYPE", args.pe_cache.dtype);
+    status = mla__kernel_create(context, files, &defines, "cache_append", &made.kernel);
+    if (status != CLMLA_SUCCESS)
+        return status;
+
+    mla__arg_sequences(&made.kernel, &args.sequences);
+    mla__arg_view(&made.kernel, &args.kv_a, 1);
+    mla__arg_view(&made.kernel, &args.kv_a_layernorm, 0);
+    mla__arg_view(&made.kernel, &args.cos_sin, 2);
+    mla__arg_view(&made.kernel, &args.kv_cache, 2);
+    mla__arg_view(&made.kernel, &args.pe_cache, 2);
+    mla__arg_int(&made.kernel, params.kv_lora_rank);
+    mla__arg_int(&made.kernel, params.rope_dim / 2);
+    mla__arg_float(&made.kernel, args.eps);
+    mla__arg_int(&made.kernel, made.token_begin);
+    mla__arg_int(&made.kernel, made.num_tokens);
+    status = mla__kernel_ready(&made.kernel);
+    if (status == CLMLA_SUCCESS)
+        *op = made;
+    else
+        mla__cache_append_release(&made);
+    return status;
+}
+
+clmla_status mla__cache_append_set_sequences(mla__cache_append *op, const mla__sequences *sequences,
+                                             const mla__view *cos_sin)
+{
+    const cl_uint first = op->cos_sin_arg;
+    clmla_status status = mla__arg_set_sequences(&op->kernel, op->sequences_arg, sequences);
+    if (status == CLMLA_SUCCESS)
+        status = mla__arg_set_buffer(&op->kernel, first, cos_sin->buffer);
+    if (status == CLMLA_SUCCESS)
+        status = mla__arg_set_ulong(&op->kernel, first + 1, cos_sin->offset);
+    if (status == CLMLA_SUCCESS)
+        status = mla__arg_set_ulong(&op->kernel, first + 2, cos_sin->strides[0]);
+    if (status == CLMLA_SUCCESS)
+        status = mla__arg_set_ulong(&op->kernel, first + 3, cos_sin->strides[1]);
+    return status;
+}
+
+static clmla_status launch(mla__cache_append *op, mla__stream *stream, int32_t token_begin,
+                           int32_t num_tokens, size_t work_groups)
+{
+    clmla_status status = CLMLA_SUCCESS;
+    if (op->token_begin != token_begin)
+        status = mla__arg_set_int(&op->kernel, TOKEN_BEGIN_ARG, token_begin);
+    if (status != CLMLA_SUCCESS)
+        return status;
+    op->token_begin = token_begin;
+    if (op->num_tokens != num_tokens)
+        status = mla__arg_set_int(&op->kernel, NUM_TOKENS_ARG, num_tokens);
+    if (status != CLMLA_SUCCESS)
+        return status;
+    op->num_tokens = num_tokens;
+    const size_t global = work_groups * op->work_group;
+    return mla__stream_launch(stream, &op->kernel, 1, &global, &op->work_group);
+}
+
+clmla_status mla__cache_append_enqueue(mla__cache_append *op, mla__stream *stream,
+                                       int32_t token_begin, int32_t num_tokens)
+{
+    return launch(op, stream, token_begin, num_tokens, (size_t)num_tokens);
+}
+
+clmla_status mla__cache_append_warm(mla__cache_append *op, mla__stream *stream)
+{
+    return launch(op, stream, 0, 0, 1);
+}
+
+int mla__cache_append_describe(const mla__cache_append *op, char *text, size_t capacity)
+{
+    return snprintf(text, capacity,
+                    "cache_append: kv norm, rope and append in one, %zu work-item%s a token",
+                    op->work_group, op->work_group == 1 ? "" : "s");
+}
+
+void mla__cache_append_release(mla__cache_append *op) { mla__kernel_release(&op->kernel); }
+
+clmla_status clmla_enqueue_cache_append(clmla_context *context,
+                                        const clmla_cache_append_params *params,
+                                        cl_command_queue queue, cl_uint num_events,
+                                        const cl_event *wait_list, cl_event *event)
+{
+    if (context == NULL)
+        return CLMLA_INVALID_ARGUMENT;
+    mla__cache_append op = {.num_tokens = 0};
+    mla__stream stream;
+    clmla_status status = mla__cache_append_bind(context, params, &op);
+    if (status != CLMLA_SUCCESS)
+        return status;
+    status = mla__stream_begin(&stream, queue, num_events, wait_list);
+    if (status == CLMLA_SUCCESS)
+        status = mla__cache_append_enqueue(&op, &stream, 0, op.num_tokens);
+    if (status == CLMLA_SUCCESS)
+        status = mla__stream_end(&stream, event);
+    mla__cache_append_release(&op);
+    return status;
+}

@@ -1,0 +1,27 @@
+/* kv norm, RoPE of k_pe and append in one launch. See clmla_enqueue_cache_append and op.h. */
+#ifndef CLMLA_OPS_CACHE_APPEND_H
+#define CLMLA_OPS_CACHE_APPEND_H
+
+#include "ops/op.h"
+#include "ops/sequences.h"
+
+typedef struct mla__cache_append {
+    mla__kernel kernel;
+    cl_uint sequences_arg, cos_sin_arg; /* first index of each */
+    int32_t token_begin, num_tokens;    /* as set in the kernel */
+    size_t work_group;                  /* work-items per token */
+} mla__cache_append;
+
+clmla_status mla__cache_append_bind(clmla_context *context, const clmla_cache_append_params *params,
+                                    mla__cache_append *op);
+/* Another plan's tables. */
+clmla_status mla__cache_append_set_sequences(mla__cache_append *op, const mla__sequences *sequences,
+                                             const mla__view *cos_sin);
+/* Row i of kv_a is token token_begin + i of the step. */
+clmla_status mla__cache_append_enqueue(mla__cache_append *op, mla__stream *stream,
+                                       int32_t token_begin, int32_t num_tokens);
+clmla_status mla__cache_append_warm(mla__cache_append *op, mla__stream *stream);
+int mla__cache_append_describe(const mla__cache_append *op, char *text, size_t capacity);
+void mla__cache_append_release(mla__cache_append *op);
+
+#endif

@@ -1,0 +1,32 @@
+/* y = x · Wᵀ: choice of backend and the bound op. See clmla_enqueue_projection in clmla.h. */
+#ifndef CLMLA_OPS_PROJECTION_H
+#define CLMLA_OPS_PROJECTION_H
+
+#include "ops/matrix.h"
+#include "ops/op.h"
+#include "ops/projection_clblast.h"
+#include "ops/projection_native.h"
+
+typedef struct mla__projection {
+    clmla_projection_backend backend; /* AUTO: native up to native_max_rows, CLBlast above */
+    int32_t native_max_rows;
+    mla__projection_native native;
+    mla__projection_clblast clblast;
+} mla__projection;
+
+clmla_status mla__projection_bind(clmla_context *context, const clmla_projection_params *params,
+                                  mla__projection *op);
+/* Rows x_row .. x_row + num_rows - 1 of x into rows y_row .. of y. */
+clmla_status mla__projection_enqueue(mla__projection *op, mla__stream *stream, int32_t x_row,
+                                     int32_t y_row, int32_t num_rows);
+clmla_status mla__projection_warm(mla__projection *op, mla__stream *stream);
+int mla__projection_describe(const mla__projection *op, char *text, size_t capacity);
+void mla__projection_release(mla__projection *op);
+
+/* Backend that a projection of max_rows rows resolves to: NATIVE, CLBLAST, or AUTO when both are
+ * used, depending on the rows of a call. */
+clmla_projection_backend mla__projection_resolve(const clmla_context *context,
+                                                 clmla_projection_backend asked, int32_t max_rows,
+                                                 int32_t *native_max_rows);
+
+#endif

@@ -1,0 +1,123 @@
+#include "ops/projection_native.h"
+
+static const char *const CPU_FILES[] = {"cpu/projection.cl", NULL};
+static const char *const GPU_FILES[] = {"gpu/projection.cl", NULL};
+
+/* Arguments of the kernel that change between calls. */
+enum { X_ROW_ARG = 12, Y_ROW_ARG = 13, NUM_ROWS_ARG = 14 };
+
+static clmla_status bind_variant(clmla_context *context, const clmla_projection_params *params,
+                                 const mla__view *x, const mla__view *y, int32_t rows,
+                                 mla__projection_variant *variant)
+{
+    const clmla_matrix *w = params->matrix;
+    const bool cpu = context->kernel_class == CLMLA_KERNELS_CPU;
+    mla__defines defines = {0};
+    mla__projection_tile_default(&context->device, context->kernel_class, w->dtype, rows,
+                                 &variant->tile);
+    mla__define_dtype(&defines, "X_DTYPE", x->dtype);
+    mla__define_dtype(&defines, "W_DTYPE", w->dtype);
+    mla__define_dtype(&defines, "Y_DTYPE", y->dtype);
+    mla__define_int(&defines, "PAIRED", w->dtype != CLMLA_DTYPE_F32);
+    mla__define_int(&defines, "PAIR_F16", w->dtype == CLMLA_DTYPE_F16);
+    mla__define_int(&defines, "ACCUMULATE", params->output_mode == CLMLA_ACCUMULATE);
+    mla__define_projection_tile(&defines, &variant->tile);
+    const clmla_status status = mla__kernel_create(context, cpu ? CPU_FILES : GPU_FILES, &defines,
+                                                   "projection", &variant->kernel);
+    if (status != CLMLA_SUCCESS)
+        return status;
+    mla__kernel *k = &variant->kernel;
+    mla__arg_view(k, x, 2);
+    mla__arg_buffer(k, w->buffer);
+    mla__arg_ulong(k, w->offset_bytes / 4);
+    mla__arg_view(k, y, 2);
+    mla__arg_int(k, w->out_features);
+    mla__arg_int(k, w->in_features);
+    variant->x_row = variant->y_row = variant->num_rows = -1;
+    return mla__kernel_ready(k);
+}
+
+clmla_status mla__projection_native_bind(clmla_context *context,
+                                         const clmla_projection_params *params, const mla__view *x,
+                                         const mla__view *y, mla__projection_native *op)
+{
+    mla__projection_native bound = {.kernel_class = context->kernel_class,
+                                    .matrix = params->matrix};
+    clmla_status status = bind_variant(context, params, x, y, 1, &bound.few);
+    if (status == CLMLA_SUCCESS &&
+        params->num_rows > mla__projection_few_rows(context->kernel_class))
+        status = bind_variant(context, params, x, y, params->num_rows, &bound.many);
+    if (status != CLMLA_SUCCESS) {
+        mla__projection_native_release(&bound);
+        return status;
+    }
+    *op = bound;
+    return CLMLA_SUCCESS;
+}
+
+static clmla_status set_arg(mla__kernel *kernel, cl_uint index, int32_t value, int32_t *current)
+{
+    if (value == *current)
+        return CLMLA_SUCCESS;
+    const clmla_status status = mla__arg_set_int(kernel, index, value);
+    if (status == CLMLA_SUCCESS)
+        *current = value;
+    return status;
+}
+
+static size_t divide_up(int32_t a, int32_t b)
+{
+    return (size_t)mla__ceil_div((uint64_t)a, (uint64_t)b);
+}
+
+/* num_rows may be 0 (warming up): the kernel then returns at once. */
+static clmla_status launch(const mla__projection_native *op, mla__projection_variant *variant,
+                           mla__stream *stream, int32_t x_row, int32_t y_row, int32_t num_rows)
+{
+    clmla_status status = set_arg(&variant->kernel, X_ROW_ARG, x_row, &variant->x_row);
+    if (status == CLMLA_SUCCESS)
+        status = set_arg(&variant->kernel, Y_ROW_ARG, y_row, &variant->y_row);
+    if (status == CLMLA_SUCCESS)
+        status = set_arg(&variant->kernel, NUM_ROWS_ARG, num_rows, &variant->num_rows);
+    if (status != CLMLA_SUCCESS)
+        return status;
+    const mla__projection_tile *tile = &variant->tile;
+    const int32_t columns = op->matrix->out_features;
+    const int32_t rows = num_rows > 0 ? num_rows : 1;
+    const size_t batches = (size_t)op->matrix->num_batches;
+    if (op->kernel_class == CLMLA_KERNELS_CPU) {
+        const size_t global[] = {divide_up(columns, 16 * tile->tile_vectors),
+                                 divide_up(rows, tile->block_rows), batches};
+        const size_t local[] = {1, 1, 1};
+        return mla__stream_launch(stream, &variant->kernel, 3, global, local);
+    }
+    const size_t work_group = (size_t)(tile->tile_rows / tile->work_rows) *
+                              (size_t)(tile->tile_columns / tile->work_columns);
+    const size_t global[] = {divide_up(columns, tile->tile_columns) * work_group,
+                             divide_up(rows, tile->tile_rows), batches};
+    const size_t local[] = {work_group, 1, 1};
+    return mla__stream_launch(stream, &variant->kernel, 3, global, local);
+}
+
+clmla_status mla__projection_native_enqueue(mla__projection_native *op, mla__stream *stream,
+                                            int32_t x_row, int32_t y_row, int32_t num_rows)
+{
+    if (num_rows <= 0)
+        return CLMLA_SUCCESS;
+    const bool few = num_rows <= mla__projection_few_rows(op->kernel_class);
+    return launch(op, few ? &op->few : &op->many, stream, x_row, y_row, num_rows);
+}
+
+clmla_status mla__projection_native_warm(mla__projection_native *op, mla__stream *stream)
+{
+    clmla_status status = launch(op, &op->few, stream, 0, 0, 0);
+    if (status == CLMLA_SUCCESS && op->many.kernel.kernel != NULL)
+        status = launch(op, &op->many, stream, 0, 0, 0);
+    return status;
+}
+
+void mla__projection_native_release(mla__projection_native *op)
+{
+    mla__kernel_release(&op->few.kernel);
+    mla__kernel_release(&op->many.kernel);
+}

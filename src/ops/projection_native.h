@@ -1,0 +1,29 @@
+/* The native projection kernels of both classes: cl/cpu/projection.cl, cl/gpu/projection.cl. */
+#ifndef CLMLA_OPS_PROJECTION_NATIVE_H
+#define CLMLA_OPS_PROJECTION_NATIVE_H
+
+#include "ops/matrix.h"
+#include "tuning/params.h"
+
+/* One of the two builds of the kernel: a tile for few rows and one for the rest. */
+typedef struct mla__projection_variant {
+    mla__kernel kernel;
+    mla__projection_tile tile;
+    int32_t x_row, y_row, num_rows; /* arguments as they stand in the kernel; -1: not set yet */
+} mla__projection_variant;
+
+typedef struct mla__projection_native {
+    mla__projection_variant few, many; /* many has no kernel when no call can have that many rows */
+    clmla_kernel_class kernel_class;
+    const clmla_matrix *matrix;
+} mla__projection_native;
+
+clmla_status mla__projection_native_bind(clmla_context *context,
+                                         const clmla_projection_params *params, const mla__view *x,
+                                         const mla__view *y, mla__projection_native *op);
+clmla_status mla__projection_native_enqueue(mla__projection_native *op, mla__stream *stream,
+                                            int32_t x_row, int32_t y_row, int32_t num_rows);
+clmla_status mla__projection_native_warm(mla__projection_native *op, mla__stream *stream);
+void mla__projection_native_release(mla__projection_native *op);
+
+#endif

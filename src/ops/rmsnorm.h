@@ -1,0 +1,20 @@
+/* See clmla_enqueue_rmsnorm in clmla.h and op.h for the shape. */
+#ifndef CLMLA_OPS_RMSNORM_H
+#define CLMLA_OPS_RMSNORM_H
+
+#include "ops/op.h"
+
+typedef struct mla__rmsnorm {
+    mla__kernel kernel;
+    int32_t num_tokens; /* as set in the kernel */
+    size_t work_group;  /* work-items per token */
+} mla__rmsnorm;
+
+clmla_status mla__rmsnorm_bind(clmla_context *context, const clmla_rmsnorm_params *params,
+                               mla__rmsnorm *op);
+clmla_status mla__rmsnorm_enqueue(mla__rmsnorm *op, mla__stream *stream, int32_t num_tokens);
+clmla_status mla__rmsnorm_warm(mla__rmsnorm *op, mla__stream *stream);
+int mla__rmsnorm_describe(const mla__rmsnorm *op, char *text, size_t capacity);
+void mla__rmsnorm_release(mla__rmsnorm *op);
+
+#endif

@@ -1,0 +1,89 @@
+#include "core/dtype.h"
+#include "tuning/params.h"
+
+enum {
+    CPU_SCRATCH_BYTES = 256 * 1024,    /* wanted: half of a core's L2, and of a small stack */
+    CPU_STACK_BYTES = 2 * 1024 * 1024, /* PoCL keeps private arrays on a worker's stack */
+    GPU_LOCAL_BYTES = 32 * 1024        /* what every OpenCL GPU has */
+};
+
+/* Private memory of cl/cpu/attention.cl: query, sum and scores of each row, and the block of keys,
+ * all float32. */
+static uint64_t cpu_bytes(const mla__attention_tile *tile, int32_t kv_lora_rank, int32_t rope_dim)
+{
+    const uint64_t latent = (uint64_t)kv_lora_rank, key = latent + (uint64_t)rope_dim;
+    const uint64_t rows = (uint64_t)tile->tile_rows, block = (uint64_t)tile->block_tokens;
+    return 4 * (rows * (key + latent + block) + block * key);
+}
+
+/* First the tiles with the most sums in registers (16, of 32 vector registers; more than 24 spill):
+ * two row vectors share each key element that is broadcast. Then smaller ones, for wide latents. */
+static bool cpu_tile(int32_t kv_lora_rank, int32_t rope_dim, mla__attention_tile *tile)
+{
+    static const mla__attention_tile choices[] = {
+        {.row_vectors = 2, .block_tokens = 32, .tile_tokens = 8, .tile_values = 8},
+        {.row_vectors = 2, .block_tokens = 16, .tile_tokens = 8, .tile_values = 8},
+        {.row_vectors = 1, .block_tokens = 32, .tile_tokens = 16, .tile_values = 16},
+        {.row_vectors = 1, .block_tokens = 16, .tile_tokens = 16, .tile_values = 16},
+        {.row_vectors = 1, .block_tokens = 4, .tile_tokens = 4, .tile_values = 16},
+    };
+    const int num_choices = sizeof(choices) / sizeof(choices[0]);
+    for (int i = 0; i < num_choices; i++) {
+        *tile = choices[i];
+        tile->tile_rows = 16 * tile->row_vectors;
+        if (cpu_bytes(tile, kv_lora_rank, rope_dim) <= CPU_SCRATCH_BYTES)
+            return true;
+    }
+    return cpu_bytes(tile, kv_lora_rank, rope_dim) <= CPU_STACK_BYTES;
+}
+
+/* Local memory of cl/gpu/attention.cl, array by array; element_bytes of the widest of the storage
+ * dtypes. */
+static uint64_t gpu_bytes(const mla__attention_tile *tile, uint64_t element_bytes,
+                          int32_t kv_lora_rank, int32_t rope_dim)
+{
+    const uint64_t rows = (uint64_t)tile->tile_rows, block = (uint64_t)tile->block_tokens;
+    const uint64_t pairs = ((uint64_t)kv_lora_rank + 1) / 2 + ((uint64_t)rope_dim + 1) / 2;
+    const uint64_t pitch = (pairs + 11) / 16 * 16 + 4;
+    return 2 * element_bytes * (rows * pairs + block * pitch) + 16 * (uint64_t)tile->work_group +
+           4 * rows * block + 16 * rows;
+}
+
+/* 16 rows × 8 keys of 576 16-bit elements fill 32 KiB to the last bytes. Wider elements and latents
+ * take fewer rows and keys, then smaller work-groups. */
+static bool gpu_tile(const mla__device *device, uint64_t element_bytes, int32_t kv_lora_rank,
+                     int32_t rope_dim, mla__attention_tile *tile)
+{
+    static const struct {
+        int32_t rows, tokens;
+    } choices[] = {{16, 8}, {16, 4}, {8, 8}, {8, 4}, {4, 4}, {4, 2}, {2, 2}};
+    const int num_choices = sizeof(choices) / sizeof(choices[0]);
+    const uint64_t limit = device->local_mem_bytes < GPU_LOCAL_BYTES ? device->local_mem_bytes
+                                                                     : (uint64_t)GPU_LOCAL_BYTES;
+    for (int32_t work_group = 256; work_group >= 32; work_group /= 2) {
+        if ((size_t)work_group > device->max_work_group_size)
+            continue;
+        for (int i = 0; i < num_choices; i++) {
+            *tile = (mla__attention_tile){.tile_rows = choices[i].rows,
+                                          .block_tokens = choices[i].tokens,
+                                          .work_group = work_group};
+            if (gpu_bytes(tile, element_bytes, kv_lora_rank, rope_dim) <= limit)
+                return true;
+        }
+    }
+    return false;
+}
+
+bool mla__attention_tile_default(const mla__device *device, clmla_kernel_class kernel_class,
+                                 clmla_dtype activation_dtype, int32_t kv_lora_rank,
+                                 int32_t rope_dim, mla__attention_tile *tile)
+{
+    mla__attention_tile chosen;
+    const bool fits =
+        kernel_class == CLMLA_KERNELS_CPU
+            ? cpu_tile(kv_lora_rank, rope_dim, &chosen)
+            : gpu_tile(device, mla__dtype_bytes(activation_dtype), kv_lora_rank, rope_dim, &chosen);
+    if (fits)
+        *tile = chosen;
+    return fits;
+}

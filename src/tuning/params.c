@@ -1,0 +1,115 @@
+#include "tuning/params.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+
+/* ---- projection ---------------------------------------------------------------------------- */
+
+/* cpu: below a tile of four rows the fourth's work would be thrown away. gpu: sixteen rows fill the
+ * tile that is made for decoding. */
+int32_t mla__projection_few_rows(clmla_kernel_class kernel_class)
+{
+    return kernel_class == CLMLA_KERNELS_CPU ? 3 : 16;
+}
+
+/* Four rows by four vectors of sixteen floats: 16 sums and 4 weights of 32 vector registers; with
+ * more than 24 sums a compiler spills. One row has the same columns, so that it reads whole panels.
+ * 64 rows of x (K = 8192: 2 MiB of float32) stay near while a panel passes. */
+static void cpu_tile(bool few_rows, mla__projection_tile *tile)
+{
+    tile->tile_rows = few_rows ? 1 : 4;
+    tile->tile_vectors = 4;
+    tile->block_rows = 64;
+}
+
+/* Work-items of a group: 256, or what the device has, halving the rows (then the columns) that the
+ * group spreads over and giving each work-item more. Every tile of a device has the same tile_k, so
+ * that they pad k alike (bit-equal rows). */
+static void gpu_tile(const mla__device *device, bool few_rows, mla__projection_tile *tile)
+{
+    enum { SMALL_LOCAL_MEM_BYTES = 24 * 1024 };
+    tile->tile_rows = few_rows ? 16 : 64;
+    tile->tile_columns = few_rows ? 32 : 64;
+    tile->work_rows = few_rows ? 2 : 4;
+    tile->work_columns = few_rows ? 1 : 4;
+    tile->tile_k = device->local_mem_bytes < SMALL_LOCAL_MEM_BYTES ? 16 : 32;
+    while (true) {
+        const int32_t group_rows = tile->tile_rows / tile->work_rows;
+        const int32_t group_columns = tile->tile_columns / tile->work_columns;
+        if ((size_t)(group_rows * group_columns) <= device->max_work_group_size ||
+            group_rows * group_columns == 1)
+            break;
+        if (group_rows > 1)
+            tile->work_rows *= 2;
+        else
+            tile->work_columns *= 2;
+    }
+}
+
+void mla__projection_tile_default(const mla__device *device, clmla_kernel_class kernel_class,
+                                  clmla_dtype weights_dtype, int32_t max_rows,
+                                  mla__projection_tile *tile)
+{
+    const bool few_rows = max_rows <= mla__projection_few_rows(kernel_class);
+    (void)weights_dtype; /* no default depends on it; a tuning record may */
+    *tile = (mla__projection_tile){0};
+    if (kernel_class == CLMLA_KERNELS_CPU)
+        cpu_tile(few_rows, tile);
+    else
+        gpu_tile(device, few_rows, tile);
+}
+
+/* ---- macros and text ----------------------------------------------------------------------- */
+
+typedef struct named_value {
+    const char *field, *macro;
+    int32_t value;
+} named_value;
+
+static void define_all(mla__defines *defines, const named_value *values, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        mla__define_int(defines, values[i].macro, values[i].value);
+}
+
+static int text_of(const named_value *values, size_t count, char *text, size_t capacity)
+{
+    int length = 0;
+    if (capacity > 0)
+        text[0] = '\0';
+    for (size_t i = 0; i < count; i++) {
+        if (values[i].value == 0)
+            continue;
+        const bool room = (size_t)length < capacity;
+        length += snprintf(room ? text + length : NULL, room ? capacity - (size_t)length : 0,
+                           "%s%s=%d", length > 0 ? " " : "", values[i].field, (int)values[i].value);
+    }
+    return length;
+}
+
+#define NAMED_VALUE(name, text, meaning) {#name, #text, tile->name},
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+void mla__define_projection_tile(mla__defines *defines, const mla__projection_tile *tile)
+{
+    const named_value values[] = {MLA__PROJECTION_TILE(NAMED_VALUE)};
+    define_all(defines, values, COUNT(values));
+}
+
+void mla__define_attention_tile(mla__defines *defines, const mla__attention_tile *tile)
+{
+    const named_value values[] = {MLA__ATTENTION_TILE(NAMED_VALUE)};
+    define_all(defines, values, COUNT(values));
+}
+
+int mla__projection_tile_text(const mla__projection_tile *tile, char *text, size_t capacity)
+{
+    const named_value values[] = {MLA__PROJECTION_TILE(NAMED_VALUE)};
+    return text_of(values, COUNT(values), text, capacity);
+}
+
+int mla__attention_tile_text(const mla__attention_tile *tile, char *text, size_t capacity)
+{
+    const named_value values[] = {MLA__ATTENTION_TILE(NAMED_VALUE)};
+    return text_of(values, COUNT(values), text, capacity);
+}

@@ -1,0 +1,64 @@
+/*
+ * Tile parameters of the kernel families, one X-macro list each: the list gives the struct, the
+ * macro names that kernels are built with, and the text of --verbose. X(field, MACRO, meaning).
+ */
+#ifndef CLMLA_TUNING_PARAMS_H
+#define CLMLA_TUNING_PARAMS_H
+
+#include <stdint.h>
+
+#include "ocl/device.h"
+#include "ocl/program.h"
+
+/* cl/cpu/projection.cl uses tile_rows, tile_vectors, block_rows;
+ * cl/gpu/projection.cl uses tile_rows, tile_columns, tile_k, work_rows, work_columns. */
+#define MLA__PROJECTION_TILE(X)                                                                    \
+    X(tile_rows, TILE_ROWS, "rows of y per tile")                                                  \
+    X(tile_vectors, TILE_VECTORS, "cpu: vectors of 16 columns per tile")                           \
+    X(block_rows, BLOCK_ROWS, "cpu: rows that one work-item computes in turn")                     \
+    X(tile_columns, TILE_COLUMNS, "gpu: columns of y per work-group")                              \
+    X(tile_k, TILE_K, "gpu: k per stage in local memory")                                          \
+    X(work_rows, WORK_ROWS, "gpu: rows per work-item")                                             \
+    X(work_columns, WORK_COLUMNS, "gpu: columns per work-item")
+
+/* cl/cpu/attention.cl uses row_vectors, block_tokens, tile_tokens, tile_values;
+ * cl/gpu/attention.cl uses tile_rows, block_tokens, work_group. */
+#define MLA__ATTENTION_TILE(X)                                                                     \
+    X(tile_rows, TILE_ROWS, "rows (token · heads) per group")                                      \
+    X(row_vectors, ROW_VECTORS, "cpu: vectors of 16 rows per work-item")                           \
+    X(block_tokens, BLOCK_TOKENS, "keys per block")                                                \
+    X(tile_tokens, TILE_TOKENS, "cpu: keys per register tile of the scores")                       \
+    X(tile_values, TILE_VALUES, "cpu: latent elements per register tile of the sum")               \
+    X(work_group, WORK_GROUP, "gpu: work-items per group")
+
+#define MLA__TILE_FIELD(field, macro, meaning) int32_t field;
+typedef struct mla__projection_tile {
+    MLA__PROJECTION_TILE(MLA__TILE_FIELD)
+} mla__projection_tile;
+typedef struct mla__attention_tile {
+    MLA__ATTENTION_TILE(MLA__TILE_FIELD)
+} mla__attention_tile;
+#undef MLA__TILE_FIELD
+
+/* Built-in defaults. Deterministic in their arguments. Up to this many rows a projection has a tile
+ * of its own. */
+int32_t mla__projection_few_rows(clmla_kernel_class kernel_class);
+void mla__projection_tile_default(const mla__device *device, clmla_kernel_class kernel_class,
+                                  clmla_dtype weights_dtype, int32_t max_rows,
+                                  mla__projection_tile *tile);
+/* Chooses sizes so that the kernel's scratch (cpu: private, at most 256 KiB where any choice gets
+ * there) or local memory (gpu: at most 32 KiB and the device's) fits. False: nothing fits. */
+bool mla__attention_tile_default(const mla__device *device, clmla_kernel_class kernel_class,
+                                 clmla_dtype activation_dtype, int32_t kv_lora_rank,
+                                 int32_t rope_dim, mla__attention_tile *tile);
+
+/* Adds every field of a tile as macros. */
+void mla__define_projection_tile(mla__defines *defines, const mla__projection_tile *tile);
+void mla__define_attention_tile(mla__defines *defines, const mla__attention_tile *tile);
+
+/* "tile_rows=4 tile_vectors=4 ..." without the fields that are 0; returns the length as snprintf.
+ */
+int mla__projection_tile_text(const mla__projection_tile *tile, char *text, size_t capacity);
+int mla__attention_tile_text(const mla__attention_tile *tile, char *text, size_t capacity);
+
+#endif

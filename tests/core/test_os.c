@@ -1,0 +1,134 @@
+#include "core/os.h"
+#include "support/support.h"
+
+#define FILE_PATH TEST_OUTPUT_DIR "/test_os.bin"
+#define MISSING_PATH TEST_OUTPUT_DIR "/no/such/file"
+
+static void write_file(const char *data, size_t bytes)
+{
+    FILE *stream = fopen(FILE_PATH, "wb");
+    assert_non_null(stream);
+    assert_int_equal(fwrite(data, 1, bytes, stream), bytes);
+    assert_int_equal(fclose(stream), 0);
+}
+
+/* Sizes around the buffer that reading starts with, zeros included. */
+static void reads_whole_files_of_any_size(void **state)
+{
+    (void)state;
+    const size_t sizes[] = {0, 1, 65534, 65535, 65536, 131071, 131072, 300000};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        char *expected = malloc(sizes[i] + 1), *data = NULL;
+        size_t bytes = 7;
+        assert_non_null(expected);
+        for (size_t k = 0; k < sizes[i]; k++)
+            expected[k] = (char)(k * 31 % 127);
+        write_file(expected, sizes[i]);
+        assert_int_equal(mla__os_read_file(FILE_PATH, &data, &bytes), CLMLA_SUCCESS);
+        assert_int_equal(bytes, sizes[i]);
+        assert_memory_equal(data, expected, bytes);
+        assert_int_equal(data[bytes], 0);
+        free(data);
+        free(expected);
+    }
+    (void)remove(FILE_PATH);
+}
+
+static void maps_files_and_empty_files(void **state)
+{
+    (void)state;
+    mla__os_map map = {0};
+    write_file("latent", 6);
+    assert_int_equal(mla__os_map_file(FILE_PATH, &map), CLMLA_SUCCESS);
+    assert_int_equal(map.bytes, 6);
+    assert_memory_equal(map.data, "latent", 6);
+    mla__os_unmap_file(&map);
+    assert_null(map.data);
+    assert_int_equal(map.bytes, 0);
+    mla__os_unmap_file(&map); /* again: nothing */
+
+    write_file("", 0);
+    map = (mla__os_map){.data = (const unsigned char *)"x", .bytes = 1};
+    assert_int_equal(mla__os_map_file(FILE_PATH, &map), CLMLA_SUCCESS);
+    assert_null(map.data);
+    assert_int_equal(map.bytes, 0);
+    mla__os_unmap_file(&map);
+    (void)remove(FILE_PATH);
+}
+
+static void says_why_a_file_cannot_be_read_and_leaves_outputs_alone(void **state)
+{
+    (void)state;
+    char *data = NULL;
+    size_t bytes = 7;
+    mla__os_map map = {.bytes = 7};
+    assert_int_equal(mla__os_read_file(MISSING_PATH, &data, &bytes), CLMLA_IO);
+    assert_true(strlen(mla__os_last_error()) > 0);
+    assert_int_equal(mla__os_read_file(TEST_OUTPUT_DIR, &data, &bytes), CLMLA_IO);
+    assert_null(data);
+    assert_int_equal(bytes, 7);
+    assert_int_equal(mla__os_map_file(MISSING_PATH, &map), CLMLA_IO);
+    assert_int_equal(mla__os_map_file(TEST_OUTPUT_DIR, &map), CLMLA_IO);
+    assert_string_equal(mla__os_last_error(), "is a directory");
+    assert_int_equal(map.bytes, 7);
+}
+
+static void tells_directories_from_files(void **state)
+{
+    (void)state;
+    write_file("x", 1);
+    assert_true(mla__os_is_directory(TEST_OUTPUT_DIR));
+    assert_false(mla__os_is_directory(FILE_PATH));
+    assert_false(mla__os_is_directory(MISSING_PATH));
+    (void)remove(FILE_PATH);
+}
+
+static void the_clock_does_not_go_back(void **state)
+{
+    (void)state;
+    const uint64_t start = mla__os_now_ns();
+    uint64_t last = start;
+    while (last < start + 1000000) { /* a millisecond passes */
+        const uint64_t now = mla__os_now_ns();
+        assert_true(now >= last);
+        last = now;
+    }
+}
+
+static void locks_can_be_taken_again_once_released(void **state)
+{
+    (void)state;
+    mla__os_mutex *mutex = mla__os_mutex_create();
+    assert_non_null(mutex);
+    for (int i = 0; i < 2; i++) {
+        mla__os_mutex_lock(mutex);
+        mla__os_clblast_lock();
+        mla__os_clblast_unlock();
+        mla__os_mutex_unlock(mutex);
+    }
+    mla__os_mutex_destroy(mutex);
+    mla__os_mutex_destroy(NULL);
+}
+
+static void a_default_does_not_replace_a_set_variable(void **state)
+{
+    (void)state;
+    mla__os_default_environment("CLMLA_TEST_OS_VARIABLE", "first");
+    assert_string_equal(getenv("CLMLA_TEST_OS_VARIABLE"), "first");
+    mla__os_default_environment("CLMLA_TEST_OS_VARIABLE", "second");
+    assert_string_equal(getenv("CLMLA_TEST_OS_VARIABLE"), "first");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(reads_whole_files_of_any_size),
+        cmocka_unit_test(maps_files_and_empty_files),
+        cmocka_unit_test(says_why_a_file_cannot_be_read_and_leaves_outputs_alone),
+        cmocka_unit_test(tells_directories_from_files),
+        cmocka_unit_test(the_clock_does_not_go_back),
+        cmocka_unit_test(locks_can_be_taken_again_once_released),
+        cmocka_unit_test(a_default_does_not_replace_a_set_variable),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,338 @@
+/* The whole layer on small shapes against the double reference. */
+#include "core/dtype.h"
+#include "support/layer_fixture.h"
+
+/* Bounds on the relative L2 error: of bf16 and f16 storage as the golden cases of this size have
+ * them (1.1 times the official bf16 run's error, about 1e-2), f16's mantissa is 8 times finer; f32
+ * as design: 5e-6. */
+static double bound_of(clmla_dtype dtype)
+{
+    return dtype == CLMLA_DTYPE_F32 ? 5e-6 : dtype == CLMLA_DTYPE_F16 ? 2e-3 : 1e-2;
+}
+
+typedef struct layer_case {
+    const char *name;
+    int32_t q_lora_rank;
+    clmla_dtype dtype;
+    clmla_kernel_class kernel_class;
+    clmla_projection_backend projection;
+    int32_t page_block_size;
+    int32_t fused;
+    int32_t num_splits;
+    uint64_t workspace_limit_bytes;
+    int32_t num_sequences;
+    int32_t past[FIXTURE_MAX_SEQUENCES];
+    int32_t new_tokens[FIXTURE_MAX_SEQUENCES];
+} layer_case;
+
+#define MIXED .num_sequences = 6, .past = {9, 0, 31, 0, 70, 5}, .new_tokens = {1, 7, 3, 0, 1, 0}
+#define DECODE .num_sequences = 5, .past = {9, 1, 31, 80, 64}, .new_tokens = {1, 1, 1, 1, 1}
+
+static const layer_case cases[] = {
+    {"cpu native bf16, paged, mixed", 36, CLMLA_DTYPE_BF16, CLMLA_KERNELS_CPU,
+     CLMLA_PROJECTION_NATIVE, 16, MIXED},
+    {"cpu native bf16 without q LoRA, contiguous, mixed", 0, CLMLA_DTYPE_BF16, CLMLA_KERNELS_CPU,
+     CLMLA_PROJECTION_NATIVE, 0, MIXED},
+    {"cpu native f32, page of one row, mixed", 36, CLMLA_DTYPE_F32, CLMLA_KERNELS_CPU,
+     CLMLA_PROJECTION_NATIVE, 1, MIXED},
+    {"cpu native f16, paged, mixed", 36, CLMLA_DTYPE_F16, CLMLA_KERNELS_CPU,
+     CLMLA_PROJECTION_NATIVE, 16, MIXED},
+    {"cpu native bf16, fused cache, decode", 0, CLMLA_DTYPE_BF16, CLMLA_KERNELS_CPU,
+     CLMLA_PROJECTION_NATIVE, 7, .fused = 1, DECODE},
+    {"cpu native f32, three splits, decode", 0, CLMLA_DTYPE_F32, CLMLA_KERNELS_CPU,
+     CLMLA_PROJECTION_NATIVE, 16, .num_splits = 3, DECODE},
+    {"cpu clblast bf16, paged, mixed", 36, CLMLA_DTYPE_BF16, CLMLA_KERNELS_CPU,
+     CLMLA_PROJECTION_CLBLAST, 16, MIXED},
+    {"cpu clblast f32, contiguous, mixed", 0, CLMLA_DTYPE_F32, CLMLA_KERNELS_CPU,
+     CLMLA_PROJECTION_CLBLAST, 0, MIXED},
+    {"gpu native bf16, paged, mixed", 36, CLMLA_DTYPE_BF16, CLMLA_KERNELS_GPU,
+     CLMLA_PROJECTION_NATIVE, 16, MIXED},
+    {"gpu native f32, fused cache, mixed", 0, CLMLA_DTYPE_F32, CLMLA_KERNELS_GPU,
+     CLMLA_PROJECTION_NATIVE, 5, .fused = 1, MIXED},
+    {"gpu native f16, contiguous, decode", 36, CLMLA_DTYPE_F16, CLMLA_KERNELS_GPU,
+     CLMLA_PROJECTION_NATIVE, 0, DECODE},
+    {"gpu native f32, two splits, decode", 0, CLMLA_DTYPE_F32, CLMLA_KERNELS_GPU,
+     CLMLA_PROJECTION_NATIVE, 16, .num_splits = 2, DECODE},
+    {"gpu auto bf16, few rows native and many CLBlast, mixed", 36, CLMLA_DTYPE_BF16,
+     CLMLA_KERNELS_GPU, CLMLA_PROJECTION_AUTO, 16, .num_sequences = 2, .past = {4, 0},
+     .new_tokens = {1, 40}},
+    {"cpu native bf16 in blocks of few tokens, mixed", 36, CLMLA_DTYPE_BF16, CLMLA_KERNELS_CPU,
+     CLMLA_PROJECTION_NATIVE, 16, .workspace_limit_bytes = 16384, MIXED},
+    {"cpu native bf16, no tokens at all", 36, CLMLA_DTYPE_BF16, CLMLA_KERNELS_CPU,
+     CLMLA_PROJECTION_NATIVE, 16, .num_sequences = 2, .past = {4, 0}, .new_tokens = {0, 0}},
+};
+
+static fixture create(const layer_case *c)
+{
+    const fixture_options options = {.config = fixture_config(c->q_lora_rank),
+                                     .kernel_class = c->kernel_class,
+                                     .projection = c->projection,
+                                     .dtype = c->dtype,
+                                     .page_block_size = c->page_block_size,
+                                     .fused = c->fused,
+                                     .num_splits = c->num_splits,
+                                     .workspace_limit_bytes = c->workspace_limit_bytes};
+    return fixture_create(&options);
+}
+
+/* Output rows and appended cache rows of every sequence, against the reference. */
+static void check_step(fixture *f, const layer_case *c, const double *hidden)
+{
+    const size_t width = (size_t)f->options.config.hidden_size;
+    const size_t latent = (size_t)f->options.config.kv_lora_rank;
+    const size_t rope = (size_t)f->options.config.qk_rope_head_dim;
+    size_t first = 0;
+    for (int32_t b = 0; b < c->num_sequences; b++) {
+        const size_t n = (size_t)c->new_tokens[b];
+        const int32_t keys = c->past[b] + c->new_tokens[b];
+        double *expected = malloc((n * width + 1) * sizeof(double));
+        double *actual = malloc((n * width + 1) * sizeof(double));
+        double *kv = malloc((size_t)(keys + 1) * latent * sizeof(double));
+        double *pe = malloc((size_t)(keys + 1) * rope * sizeof(double));
+        fixture_reference(f, b, c->past[b], c->new_tokens[b], hidden + first * width, expected);
+        fixture_get_output(f, actual, first, n);
+        test_close(c->name, actual, expected, n * width, bound_of(c->dtype));
+        fixture_get_cache(f, b, keys, kv, pe);
+        test_close("kv_cache", kv, f->ref_kv[b], (size_t)keys * latent,
+                   c->dtype == CLMLA_DTYPE_F32 ? 5e-6 : 3.5e-3);
+        test_close("pe_cache", pe, f->ref_pe[b], (size_t)keys * rope,
+                   c->dtype == CLMLA_DTYPE_F32 ? 5e-6 : 3.5e-3);
+        free(expected);
+        free(actual);
+        free(kv);
+        free(pe);
+        first += n;
+    }
+}
+
+static void check_rest_untouched(const fixture *f, size_t first)
+{
+    const size_t rest = (size_t)f->options.max_num_tokens - first;
+    const size_t width = (size_t)f->options.config.hidden_size;
+    double *values = malloc((rest * width + 1) * sizeof(double));
+    fixture_get_output(f, values, first, rest);
+    for (size_t i = 0; i < rest * width; i++)
+        assert_true(isnan(values[i]));
+    free(values);
+}
+
+static void matches_reference(void **state)
+{
+    const layer_case *c = *state;
+    fixture f = create(c);
+    size_t total = 0;
+    for (int32_t b = 0; b < c->num_sequences; b++) {
+        fixture_set_past(&f, b, c->past[b], 100 + (uint64_t)b);
+        total += (size_t)c->new_tokens[b];
+    }
+    double *hidden = fixture_draw_hidden(&f, total, 7);
+    fixture_set_hidden(&f, hidden, 0, total);
+    assert_int_equal(fixture_plan(&f, c->num_sequences, c->past, c->new_tokens), CLMLA_SUCCESS);
+    cl_event done;
+    const cl_command_queue queue = test_device_get()->queue;
+    assert_int_equal(clmla_enqueue_layer(f.binding, f.plan, queue, 0, NULL, &done), CLMLA_SUCCESS);
+    assert_int_equal(clWaitForEvents(1, &done), CL_SUCCESS);
+    assert_int_equal(clReleaseEvent(done), CL_SUCCESS);
+    check_step(&f, c, hidden);
+    check_rest_untouched(&f, total);
+    free(hidden);
+    fixture_release(&f);
+}
+
+/* ---- steps ------------------------------------------------------------------------------------
+ */
+
+/* Decode with output bound to hidden_states: nothing waits between the steps, and each step equals
+ * the reference fed with what the device fed itself. */
+static void decode_feeds_back_without_waiting(void **state)
+{
+    enum { SEQUENCES = 3, STEPS = 6 };
+    const fixture_options options = {.config = fixture_config(36),
+                                     .kernel_class = CLMLA_KERNELS_CPU,
+                                     .projection = CLMLA_PROJECTION_NATIVE,
+                                     .dtype = CLMLA_DTYPE_F32,
+                                     .page_block_size = 4,
+                                     .feed_back = 1};
+    const int32_t past[SEQUENCES] = {3, 17, 8}, one[SEQUENCES] = {1, 1, 1};
+    (void)state;
+    fixture f = fixture_create(&options);
+    const size_t width = (size_t)f.options.config.hidden_size;
+    const cl_command_queue queue = test_device_get()->queue;
+    for (int32_t b = 0; b < SEQUENCES; b++)
+        fixture_set_past(&f, b, past[b], 50 + (uint64_t)b);
+    double *fed = fixture_draw_hidden(&f, SEQUENCES, 3);
+    double *expected = malloc(SEQUENCES * width * sizeof(double));
+    double *actual = malloc(SEQUENCES * width * sizeof(double));
+    fixture_set_hidden(&f, fed, 0, SEQUENCES);
+    assert_int_equal(fixture_plan(&f, SEQUENCES, past, one), CLMLA_SUCCESS);
+    for (int step = 0; step < STEPS; step++) {
+        if (step > 0)
+            assert_int_equal(clmla_enqueue_advance(f.plan, NULL, queue, 0, NULL, NULL),
+                             CLMLA_SUCCESS);
+        assert_int_equal(clmla_enqueue_layer(f.binding, f.plan, queue, 0, NULL, NULL),
+                         CLMLA_SUCCESS);
+        for (int32_t b = 0; b < SEQUENCES; b++)
+            fixture_reference(&f, b, past[b] + step, 1, fed + (size_t)b * width,
+                              expected + (size_t)b * width);
+        memcpy(fed, expected, SEQUENCES * width * sizeof(double));
+    }
+    fixture_get_output(&f, actual, 0, SEQUENCES); /* the only wait */
+    test_close("after six steps", actual, expected, SEQUENCES * width, 2e-5);
+    free(fed);
+    free(expected);
+    free(actual);
+    fixture_release(&f);
+}
+
+/* Three speculative tokens, two of which are rejected: the next step overwrites their rows. */
+static void advance_takes_back_rejected_tokens(void **state)
+{
+    const fixture_options options = {.config = fixture_config(0),
+                                     .kernel_class = CLMLA_KERNELS_CPU,
+                                     .projection = CLMLA_PROJECTION_NATIVE,
+                                     .dtype = CLMLA_DTYPE_F32,
+                                     .page_block_size = 4};
+    const int32_t past[1] = {10}, three[1] = {3}, accepted_one[1] = {1};
+    (void)state;
+    fixture f = fixture_create(&options);
+    const size_t width = (size_t)f.options.config.hidden_size;
+    const cl_command_queue queue = test_device_get()->queue;
+    fixture_set_past(&f, 0, past[0], 5);
+    double *first = fixture_draw_hidden(&f, 3, 1), *second = fixture_draw_hidden(&f, 3, 2);
+    double *expected = malloc(3 * width * sizeof(double)),
+           *actual = malloc(3 * width * sizeof(double));
+    fixture_set_hidden(&f, first, 0, 3);
+    assert_int_equal(fixture_plan(&f, 1, past, three), CLMLA_SUCCESS);
+    assert_int_equal(clmla_enqueue_layer(f.binding, f.plan, queue, 0, NULL, NULL), CLMLA_SUCCESS);
+    fixture_reference(&f, 0, 10, 3, first, expected);
+    fixture_set_hidden(&f, second, 0, 3);
+    /* Keys: 13 before, one of three accepted leaves 11, three new make 14. */
+    assert_int_equal(clmla_enqueue_advance(f.plan, accepted_one, queue, 0, NULL, NULL),
+                     CLMLA_SUCCESS);
+    assert_int_equal(clmla_enqueue_layer(f.binding, f.plan, queue, 0, NULL, NULL), CLMLA_SUCCESS);
+    fixture_reference(&f, 0, 11, 3, second, expected);
+    fixture_get_output(&f, actual, 0, 3);
+    test_close("second step", actual, expected, 3 * width, 5e-6);
+    free(first);
+    free(second);
+    free(expected);
+    free(actual);
+    fixture_release(&f);
+}
+
+/* ---- tensor parallelism -----------------------------------------------------------------------
+ */
+
+/* A shard's weights are views of the whole: rows of q_b_proj and kv_b_proj by heads, columns of
+ * o_proj. Its binding adds to a float32 output. */
+static void shard_weights(const clmla_config *whole, const fixture_weights *w, int32_t first_head,
+                          clmla_weights_params *p)
+{
+    const uint64_t h = (uint64_t)first_head;
+    const uint64_t qk = (uint64_t)(whole->qk_nope_head_dim + whole->qk_rope_head_dim);
+    const uint64_t nope_v = (uint64_t)(whole->qk_nope_head_dim + whole->v_head_dim);
+    *p = fixture_weights_params(w);
+    p->q_b_proj.tensor.offset_bytes = 2 * h * qk * (uint64_t)whole->q_lora_rank;
+    p->kv_b_proj.tensor.offset_bytes = 2 * h * nope_v * (uint64_t)whole->kv_lora_rank;
+    p->o_proj.tensor.offset_bytes = 2 * h * (uint64_t)whole->v_head_dim;
+    p->o_proj.tensor.strides[0] =
+        (uint64_t)whole->num_attention_heads * (uint64_t)whole->v_head_dim;
+}
+
+static void run_shard(const fixture *whole, int32_t first_head, int32_t num_heads,
+                      clmla_output_mode mode)
+{
+    clmla_config config = whole->options.config;
+    clmla_weights_params weights_params;
+    clmla_layer *layer;
+    clmla_weights *weights;
+    clmla_plan *plan;
+    clmla_binding *binding;
+    const cl_command_queue queue = test_device_get()->queue;
+    config.num_attention_heads = num_heads;
+    const clmla_layer_params params = {.struct_size = sizeof(params),
+                                       .config = &config,
+                                       .max_num_sequences = FIXTURE_MAX_SEQUENCES,
+                                       .max_num_tokens = whole->options.max_num_tokens,
+                                       .max_cache_seqlen = FIXTURE_MAX_KEYS,
+                                       .hidden_dtype = CLMLA_DTYPE_BF16,
+                                       .output_dtype = CLMLA_DTYPE_F32};
+    shard_weights(&whole->options.config, &whole->host_weights, first_head, &weights_params);
+    assert_int_equal(clmla_layer_create(whole->context, &params, &layer), CLMLA_SUCCESS);
+    assert_int_equal(clmla_weights_create(layer, &weights_params, queue, &weights), CLMLA_SUCCESS);
+    assert_int_equal(clmla_plan_create(layer, &plan), CLMLA_SUCCESS);
+    clmla_layer_info info = {.struct_size = sizeof(info)};
+    assert_int_equal(clmla_layer_get_info(layer, &info), CLMLA_SUCCESS);
+    test_buffer workspace = test_buffer_poisoned((size_t)info.workspace_bytes, CLMLA_DTYPE_F32);
+    const clmla_binding_params binding_params = {.struct_size = sizeof(binding_params),
+                                                 .weights = weights,
+                                                 .kv_cache = whole->kv_cache.tensor,
+                                                 .pe_cache = whole->pe_cache.tensor,
+                                                 .hidden_states = whole->hidden.tensor,
+                                                 .output = whole->output.tensor,
+                                                 .output_mode = mode,
+                                                 .workspace = workspace.tensor};
+    assert_int_equal(clmla_binding_create(layer, &binding_params, &binding), CLMLA_SUCCESS);
+    const int32_t cu[3] = {0, 5, 6}, lengths[3] = {5, 21};
+    const clmla_step step = {.struct_size = sizeof(step),
+                             .num_sequences = 2,
+                             .cu_seqlens_q = cu,
+                             .cache_seqlens = lengths};
+    assert_int_equal(clmla_enqueue_plan(plan, &step, queue, 0, NULL, NULL), CLMLA_SUCCESS);
+    assert_int_equal(clmla_enqueue_layer(binding, plan, queue, 0, NULL, NULL), CLMLA_SUCCESS);
+    assert_int_equal(clFinish(queue), CL_SUCCESS);
+    clmla_binding_release(binding);
+    clmla_plan_release(plan);
+    clmla_weights_release(weights);
+    clmla_layer_release(layer);
+    test_buffer_release(&workspace);
+}
+
+static void two_shards_add_up_to_the_whole(void **state)
+{
+    const fixture_options options = {.config = fixture_config(36),
+                                     .kernel_class = CLMLA_KERNELS_CPU,
+                                     .projection = CLMLA_PROJECTION_NATIVE,
+                                     .output_dtype = CLMLA_DTYPE_F32};
+    (void)state;
+    fixture f = fixture_create(&options);
+    const size_t width = (size_t)f.options.config.hidden_size;
+    fixture_set_past(&f, 1, 20, 9);
+    double *hidden = fixture_draw_hidden(&f, 6, 4);
+    double *expected = malloc(6 * width * sizeof(double)),
+           *actual = malloc(6 * width * sizeof(double));
+    fixture_set_hidden(&f, hidden, 0, 6);
+    run_shard(&f, 0, 3, CLMLA_OVERWRITE);
+    run_shard(&f, 3, 1, CLMLA_ACCUMULATE);
+    fixture_reference(&f, 0, 0, 5, hidden, expected);
+    fixture_reference(&f, 1, 20, 1, hidden + 5 * width, expected + 5 * width);
+    fixture_get_output(&f, actual, 0, 6);
+    test_close("sum of shards", actual, expected, 6 * width, 1e-2);
+    free(hidden);
+    free(expected);
+    free(actual);
+    fixture_release(&f);
+}
+
+int main(void)
+{
+    enum { NUM_CASES = sizeof(cases) / sizeof(cases[0]) };
+    struct CMUnitTest tests[NUM_CASES + 3];
+    memset(tests, 0, sizeof(tests));
+    for (size_t i = 0; i < NUM_CASES; i++) {
+        layer_case *state = malloc(sizeof(*state));
+        *state = cases[i];
+        tests[i].name = cases[i].name;
+        tests[i].test_func = matches_reference;
+        tests[i].initial_state = state;
+    }
+    const struct CMUnitTest steps[3] = {cmocka_unit_test(decode_feeds_back_without_waiting),
+                                        cmocka_unit_test(advance_takes_back_rejected_tokens),
+                                        cmocka_unit_test(two_shards_add_up_to_the_whole)};
+    memcpy(tests + NUM_CASES, steps, sizeof(steps));
+    const int failed = cmocka_run_group_tests_name("layer", tests, NULL, NULL);
+    for (size_t i = 0; i < NUM_CASES; i++)
+        free(tests[i].initial_state);
+    test_device_close();
+    return failed;
+}

@@ -1,0 +1,241 @@
+/*
+ * One projection on random data against the sum in double, with poison around everything that the
+ * operation must not touch.
+ */
+#ifndef CLMLA_TESTS_OPS_PROJECTION_CASE_H
+#define CLMLA_TESTS_OPS_PROJECTION_CASE_H
+
+#include "ops/projection.h"
+#include "ops/rows.h"
+
+enum { BF16 = CLMLA_DTYPE_BF16, F16 = CLMLA_DTYPE_F16, F32 = CLMLA_DTYPE_F32 };
+
+typedef struct projection_case {
+    const char *name;
+    int32_t M, N, K;
+    int32_t batches; /* 0: 1 */
+    clmla_dtype x, w, y;
+    size_t row_gap, batch_gap; /* elements of poison after each row and after each batch's part */
+    size_t offset;             /* elements of poison before x and y */
+    int32_t x_row, y_row;      /* first row of the call within the bound tensors */
+    bool accumulate;
+    bool transposed;
+    bool poison_row; /* row 0 of x is NaN: only row 0 of y may be */
+} projection_case;
+
+/* A case's tensors and what is expected. */
+typedef struct projection_data {
+    size_t batches, x_stride, y_stride, x_batch, y_batch, x_count, y_count, w_count;
+    unsigned char *x, *y; /* as uploaded */
+    float *w;             /* [batches, N, K], or transposed */
+    double *expected;     /* [M, batches, N] */
+    double *error;        /* bound before the last rounding */
+} projection_data;
+
+/* Rows that x and y have. */
+static int32_t projection_bound_rows(const projection_case *c)
+{
+    return c->M + (c->x_row > c->y_row ? c->x_row : c->y_row);
+}
+
+static size_t projection_w_index(const projection_case *c, size_t b, size_t n, size_t k)
+{
+    const size_t N = (size_t)c->N, K = (size_t)c->K;
+    return c->transposed ? (b * K + k) * N + n : (b * N + n) * K + k;
+}
+
+/* What storing a weight makes of it. */
+static double projection_rounded(clmla_dtype dtype, float value)
+{
+    unsigned char bytes[4];
+    mla__store(bytes, dtype, 0, (double)value);
+    return mla__load(bytes, dtype, 0);
+}
+
+/* A chain of K fused multiply-adds, in whatever order, is within K · 2^-24 · Σ|x||w|; ACCUMULATE
+ * adds one rounding of the sum. */
+static void projection_expect(const projection_case *c, projection_data *d)
+{
+    const size_t K = (size_t)c->K, N = (size_t)c->N;
+    for (size_t m = 0; m < (size_t)c->M; m++) {
+        for (size_t b = 0; b < d->batches; b++) {
+            for (size_t n = 0; n < N; n++) {
+                const size_t xi = c->offset + (m + (size_t)c->x_row) * d->x_stride + b * d->x_batch;
+                const size_t yi =
+                    c->offset + (m + (size_t)c->y_row) * d->y_stride + b * d->y_batch + n;
+                double sum = 0, magnitude = 0;
+                for (size_t k = 0; k < K; k++) {
+                    const double x = mla__load(d->x, c->x, xi + k);
+                    const double w = projection_rounded(c->w, d->w[projection_w_index(c, b, n, k)]);
+                    sum += x * w;
+                    magnitude += fabs(x * w);
+                }
+                double error = (double)K * 0x1p-24 * magnitude;
+                if (c->accumulate) {
+                    sum += mla__load(d->y, c->y, yi);
+                    error += 0x1p-24 * (fabs(sum) + error);
+                }
+                const size_t at = (m * d->batches + b) * N + n;
+                d->expected[at] = sum;
+                d->error[at] = error;
+            }
+        }
+    }
+}
+
+static projection_data projection_make(const projection_case *c)
+{
+    test_random random = {.state = 11};
+    projection_data d = {.batches = c->batches > 0 ? (size_t)c->batches : 1};
+    const size_t M = (size_t)c->M, N = (size_t)c->N, K = (size_t)c->K;
+    d.x_batch = K + c->batch_gap;
+    d.y_batch = N + c->batch_gap;
+    d.x_stride = d.batches * d.x_batch + c->row_gap;
+    d.y_stride = d.batches * d.y_batch + c->row_gap;
+    const size_t rows = (size_t)projection_bound_rows(c);
+    d.x_count = c->offset + rows * d.x_stride;
+    d.y_count = c->offset + rows * d.y_stride;
+    d.w_count = d.batches * N * K;
+    d.x = poisoned(d.x_count, c->x);
+    d.y = poisoned(d.y_count, c->y);
+    d.w = calloc(d.w_count, sizeof *d.w);
+    assert_non_null(d.w);
+    d.expected = doubles(M * d.batches * N);
+    d.error = doubles(M * d.batches * N);
+    for (size_t i = 0; i < d.w_count; i++)
+        d.w[i] = (float)test_random_normal(&random);
+    for (size_t m = 0; m < M; m++) {
+        for (size_t b = 0; b < d.batches; b++) {
+            const size_t xi = c->offset + (m + (size_t)c->x_row) * d.x_stride + b * d.x_batch;
+            const size_t yi = c->offset + (m + (size_t)c->y_row) * d.y_stride + b * d.y_batch;
+            for (size_t k = 0; k < K && !(c->poison_row && m == 0); k++)
+                put_random(d.x, c->x, xi + k, &random);
+            for (size_t n = 0; n < N && c->accumulate; n++)
+                put_random(d.y, c->y, yi + n, &random);
+        }
+    }
+    projection_expect(c, &d);
+    return d;
+}
+
+static void projection_free(projection_data *d)
+{
+    free(d->x);
+    free(d->y);
+    free(d->w);
+    free(d->expected);
+    free(d->error);
+}
+
+/* Every element of y: the result within its bound, or still what it was. */
+static void projection_check(const projection_case *c, const projection_data *d,
+                             const unsigned char *y)
+{
+    const size_t first = c->offset + (size_t)c->y_row * d->y_stride, N = (size_t)c->N;
+    for (size_t at = 0; at < d->y_count; at++) {
+        const size_t row = at < first ? 0 : (at - first) / d->y_stride;
+        const size_t inside = at < first ? 0 : (at - first) % d->y_stride;
+        const size_t b = inside / d->y_batch, n = inside % d->y_batch;
+        if (at < first || row >= (size_t)c->M || b >= d->batches || n >= N) {
+            check_poison(c->name, y, c->y, at);
+            continue;
+        }
+        const double value = mla__load(y, c->y, at);
+        const size_t i = (row * d->batches + b) * N + n;
+        if (c->poison_row && row == 0) {
+            if (!isnan(value))
+                fail_msg("%s: [0, %zu] is %g, expected NaN", c->name, n, value);
+        } else {
+            check_element(c->name, row, b * N + n, c->y, value, d->expected[i], d->error[i]);
+        }
+    }
+}
+
+static clmla_matrix *projection_matrix(clmla_context *context, const projection_case *c,
+                                       const projection_data *d)
+{
+    const clmla_matrix_params params = {
+        .struct_size = sizeof params,
+        .source = {.host = d->w, .tensor = {.dtype = F32}},
+        .num_batches = c->batches,
+        .out_features = c->N,
+        .in_features = c->K,
+        .transposed = c->transposed,
+        .dtype = c->w,
+    };
+    clmla_matrix *matrix = NULL;
+    const clmla_status status =
+        clmla_matrix_create(context, &params, test_device_get()->queue, &matrix);
+    if (status != CLMLA_SUCCESS)
+        fail_msg("%s: matrix: %s: %s", c->name, clmla_status_name(status), test_last_notify());
+    return matrix;
+}
+
+/* Binds x and y of d, asks for and makes the workspace. */
+static clmla_projection_params
+projection_params_of(clmla_context *context, const projection_case *c, const projection_data *d,
+                     const clmla_matrix *matrix, const test_buffer *x, const test_buffer *y,
+                     test_buffer *workspace)
+{
+    clmla_projection_params params = {
+        .struct_size = sizeof params,
+        .matrix = matrix,
+        .num_rows = projection_bound_rows(c),
+        .x = view_of(x, c->offset, d->x_stride, d->x_batch),
+        .y = view_of(y, c->offset, d->y_stride, d->y_batch),
+        .output_mode = c->accumulate ? CLMLA_ACCUMULATE : CLMLA_OVERWRITE,
+    };
+    uint64_t bytes = 0;
+    assert_int_equal(clmla_projection_workspace_size(context, &params, &bytes), CLMLA_SUCCESS);
+    *workspace = test_buffer_poisoned((size_t)bytes, F32);
+    if (bytes > 0)
+        params.workspace = workspace->tensor;
+    return params;
+}
+
+/* The whole case on a queue. */
+static void projection_run_on(clmla_context *context, const projection_case *c,
+                              cl_command_queue queue)
+{
+    projection_data d = projection_make(c);
+    const size_t x_bytes = d.x_count * mla__dtype_bytes(c->x);
+    const size_t y_bytes = d.y_count * mla__dtype_bytes(c->y);
+    clmla_matrix *matrix = projection_matrix(context, c, &d);
+    test_buffer x = test_buffer_of(d.x, x_bytes, c->x), y = test_buffer_of(d.y, y_bytes, c->y);
+    test_buffer workspace;
+    mla__projection op = {0};
+    mla__stream stream;
+    const clmla_projection_params params =
+        projection_params_of(context, c, &d, matrix, &x, &y, &workspace);
+    clmla_status status = mla__projection_bind(context, &params, &op);
+    if (status == CLMLA_SUCCESS)
+        status = mla__stream_begin(&stream, queue, 0, NULL);
+    if (status == CLMLA_SUCCESS)
+        status = mla__projection_enqueue(&op, &stream, c->x_row, c->y_row, c->M);
+    if (status != CLMLA_SUCCESS)
+        fail_msg("%s: %s: %s", c->name, clmla_status_name(status), test_last_notify());
+    assert_int_equal(clFinish(queue), CL_SUCCESS);
+    unsigned char *out = malloc(y_bytes + 1);
+    assert_non_null(out);
+    test_buffer_read(&y, out);
+    projection_check(c, &d, out);
+    test_buffer_unchanged(c->name, &x, d.x);
+    unsigned char *scratch = malloc(workspace.bytes + 1);
+    assert_non_null(scratch);
+    test_buffer_read(&workspace, scratch); /* for its canaries */
+    free(scratch);
+    free(out);
+    mla__projection_release(&op);
+    test_buffer_release(&x);
+    test_buffer_release(&y);
+    test_buffer_release(&workspace);
+    clmla_matrix_release(matrix);
+    projection_free(&d);
+}
+
+static void projection_run(clmla_context *context, const projection_case *c)
+{
+    projection_run_on(context, c, test_device_get()->queue);
+}
+
+#endif

@@ -1,0 +1,312 @@
+/* attention against the reference in double, its errors, and its splits, on both kernel classes. */
+#include "ops/attention_tests.h"
+
+enum { NO_MASK = CLMLA_MASK_NONE };
+
+/* {id, new tokens, keys} */
+static const attention_sequence decode[] = {{1, 1, 37}};
+static const attention_sequence one_key[] = {{1, 1, 1}};
+static const attention_sequence nothing[] = {{1, 1, 0}, {2, 0, 0}};
+static const attention_sequence more_tokens_than_keys[] = {{1, 5, 3}, {2, 4, 4}};
+static const attention_sequence around_block[] = {{1, 1, 7},  {2, 1, 8},  {3, 1, 9}, {4, 1, 31},
+                                                  {5, 1, 32}, {6, 1, 33}, {7, 2, 65}};
+static const attention_sequence around_tile[] = {{1, 15, 15}, {2, 16, 16}, {3, 17, 17},
+                                                 {4, 31, 31}, {5, 32, 32}, {6, 33, 33}};
+static const attention_sequence many[] = {
+    {1, 1, 3},  {2, 2, 3},  {3, 0, 3},  {4, 5, 6},  {5, 1, 9},  {6, 1, 2},  {7, 7, 7},  {8, 0, 0},
+    {9, 1, 1},  {10, 3, 4}, {11, 1, 8}, {12, 1, 5}, {13, 2, 9}, {14, 1, 4}, {15, 0, 7}, {16, 4, 4},
+    {17, 1, 3}, {18, 1, 3}, {19, 6, 9}, {20, 1, 6}, {21, 1, 1}, {22, 1, 0}, {23, 2, 2}, {24, 1, 5}};
+
+typedef struct attention_case {
+    const char *name;
+    bool cpu_only; /* a program of its own, that takes long to build for work-groups on a CPU */
+    attention_batch batch;
+} attention_case;
+
+// clang-format off
+static const attention_case cases[] = {
+    {"one head of one token, contiguous", false,
+     {STANDARD, .num_heads = 1, SEQUENCES(decode)}},
+    {"one key: out is that key", false,
+     {STANDARD, .num_heads = 3, SEQUENCES(one_key)}},
+    {"nothing to attend: out 0, lse -INFINITY", false,
+     {STANDARD, .num_heads = 3, SEQUENCES(nothing), .page_block_size = 4}},
+    {"tokens before the first key attend nothing", false,
+     {STANDARD, .num_heads = 5, SEQUENCES(more_tokens_than_keys)}},
+    {"mixed batch, paged", false,
+     {STANDARD, .num_heads = 4, SEQUENCES(mixed), .page_block_size = 16}},
+    {"mixed batch without a mask", false,
+     {STANDARD, .num_heads = 4, .mask = NO_MASK, SEQUENCES(mixed), .page_block_size = 16}},
+    {"fused cache, strides wider than rows", false,
+     {STANDARD, .num_heads = 4, SEQUENCES(mixed), .page_block_size = 5, .gap = 6, .fused = true}},
+    {"pages of one row", false,
+     {STANDARD, .num_heads = 4, SEQUENCES(mixed), .page_block_size = 1}},
+    {"tokens past the last sequence", false,
+     {STANDARD, .num_heads = 4, SEQUENCES(mixed), .extra_tokens = 11}},
+    {"many short sequences, three heads", false,
+     {STANDARD, .num_heads = 3, SEQUENCES(many), .page_block_size = 4}},
+    {"prefill of one sequence, seven heads", false,
+     {STANDARD, .num_heads = 7, SEQUENCES(prefill)}},
+    {"rows around a tile, keys one by one", false,
+     {STANDARD, .num_heads = 1, SEQUENCES(around_tile), .page_block_size = 8}},
+    {"keys around a block", false,
+     {STANDARD, .num_heads = 17, SEQUENCES(around_block), .page_block_size = 16}},
+    {"sharp softmax", false,
+     {STANDARD, .num_heads = 4, .softmax_scale = 300, SEQUENCES(mixed)}},
+    {"no rope part", true,
+     {.num_heads = 4, .kv_lora_rank = 64, SEQUENCES(mixed), .page_block_size = 16}},
+    {"no rope part, fused", false,
+     {.num_heads = 2, .kv_lora_rank = LATENT, .out = F32, SEQUENCES(mixed), .fused = true}},
+    {"one latent element, one rope element", true,
+     {.num_heads = 2, .kv_lora_rank = 1, .rope_dim = 1, SEQUENCES(mixed), .page_block_size = 3}},
+    {"dims of whole vectors, bf16, in place, lse not wanted", true,
+     {.num_heads = 4, .kv_lora_rank = 64, .rope_dim = 16, SEQUENCES(mixed), .page_block_size = 16,
+      .in_place = true, .no_lse = true}},
+    {"f16 cache, latent in f32, in place", false,
+     {.num_heads = 4, .kv_lora_rank = 64, .rope_dim = 16, SEQUENCES(mixed), .page_block_size = 16,
+      .in_place = true, .q_lat = F32, .q_pe = F16, .cache = F16, .out = F32}},
+    {"f32 throughout, odd strides", false,
+     {.num_heads = 5, .kv_lora_rank = 35, .rope_dim = 6, SEQUENCES(mixed), .page_block_size = 16,
+      .gap = 1, .q_lat = F32, .q_pe = F32, .cache = F32, .out = F32}},
+    {"every dtype another", true,
+     {.num_heads = 4, .kv_lora_rank = 64, .rope_dim = 16, SEQUENCES(mixed), .q_lat = F16,
+      .q_pe = F32, .cache = BF16, .out = F16}},
+    {"four splits", false,
+     {STANDARD, .num_heads = 4, SEQUENCES(mixed), .page_block_size = 16, .num_splits = 4}},
+    {"splits of fixed length, in place, rows past the last sequence", true,
+     {.num_heads = 4, .kv_lora_rank = 64, .rope_dim = 16, SEQUENCES(mixed), .page_block_size = 16,
+      .in_place = true, .extra_tokens = 2, .split_tokens = 32}},
+    {"splits of one key, lse not wanted", false,
+     {STANDARD, .num_heads = 3, SEQUENCES(mixed), .no_lse = true, .split_tokens = 1}},
+    {"more splits than keys", false,
+     {STANDARD, .num_heads = 3, SEQUENCES(many), .num_splits = 50}},
+};
+// clang-format on
+
+static void check_case(clmla_context *context, const attention_case *c)
+{
+    attention_problem p = attention_problem_make(context, &c->batch);
+    const size_t rows = (size_t)p.num_tokens * (size_t)c->batch.num_heads;
+    const size_t latent = (size_t)c->batch.kv_lora_rank;
+    double *t = doubles(rows * latent), *t_lse = doubles(rows);
+    double *out = doubles(rows * latent), *lse = doubles(rows);
+    for (size_t r = 0; r < rows; r++)
+        (void)attention_reference(&p, r, t + r * latent, t_lse + r);
+    const cl_command_queue queue = test_device_get()->queue;
+    const clmla_status status = clmla_enqueue_attention(context, &p.params, queue, 0, NULL, NULL);
+    if (status != CLMLA_SUCCESS)
+        fail_msg("%s: %s: %s", c->name, clmla_status_name(status), test_last_notify());
+    assert_int_equal(clFinish(queue), CL_SUCCESS);
+    attention_problem_read(&p, out, c->batch.no_lse ? NULL : lse);
+    /* Half a unit in the last place of out. Logits are float32 sums of values that are exact:
+     * |logit| · 2^-24 · a few, which the exponential passes on as a relative error. */
+    const double rounding = p.batch.out == BF16 ? 0x1p-9 : p.batch.out == F16 ? 0x1p-12 : 0x1p-24;
+    const double logits = p.batch.softmax_scale * 0.5; /* q · k of deviation 0.1 each */
+    test_close(c->name, out, t, rows * latent, rounding + 3e-6 + logits * 1e-6);
+    for (size_t r = 0; r < rows && !c->batch.no_lse; r++) {
+        const double bound = 2e-6 * (1.0 + fabs(t_lse[r])) + logits * 1e-6;
+        if (!(lse[r] == t_lse[r] || fabs(lse[r] - t_lse[r]) <= bound))
+            fail_msg("%s: lse of row %zu is %.9g, expected %.9g", c->name, r, lse[r], t_lse[r]);
+    }
+    free(t);
+    free(t_lse);
+    free(out);
+    free(lse);
+    attention_problem_release(&p);
+}
+
+static void matches_the_formula(void **state)
+{
+    clmla_context *context = open_class(state);
+    for (size_t i = 0; i < COUNT(cases); i++)
+        if (!cases[i].cpu_only || context->kernel_class == CLMLA_KERNELS_CPU)
+            check_case(context, &cases[i]);
+    clmla_context_release(context);
+}
+
+/* ---- errors --------------------------------------------------------------------------------- */
+
+typedef struct wrong_case {
+    const char *name;
+    clmla_status expected;
+    void (*spoil)(clmla_attention_params *params);
+} wrong_case;
+
+static void newer_struct(clmla_attention_params *p) { p->struct_size += 8; }
+static void no_heads(clmla_attention_params *p) { p->num_heads = 0; }
+static void no_latent(clmla_attention_params *p) { p->kv_lora_rank = 0; }
+static void negative_rope(clmla_attention_params *p) { p->rope_dim = -2; }
+static void no_scale(clmla_attention_params *p) { p->softmax_scale = 0; }
+static void nan_scale(clmla_attention_params *p) { p->softmax_scale = (double)NAN; }
+static void huge_scale(clmla_attention_params *p) { p->softmax_scale = 1e39; }
+static void unknown_mask(clmla_attention_params *p) { p->mask = 2; }
+static void negative_splits(clmla_attention_params *p) { p->num_splits = -1; }
+static void negative_split_tokens(clmla_attention_params *p) { p->split_tokens = -1; }
+static void endless_splits(clmla_attention_params *p)
+{
+    p->split_tokens = 1;
+    p->sequences.max_cache_seqlen = 65536;
+}
+static void no_workspace(clmla_attention_params *p) { p->workspace.buffer = NULL; }
+static void late_workspace(clmla_attention_params *p) { p->workspace.offset_bytes += 260; }
+static void negative_tokens(clmla_attention_params *p) { p->sequences.num_tokens = -1; }
+static void no_page_rows(clmla_attention_params *p) { p->sequences.page_block_size = 0; }
+static void more_pages(clmla_attention_params *p) { p->sequences.num_pages += 1; }
+static void more_tokens(clmla_attention_params *p) { p->sequences.num_tokens += 1; }
+static void rows_overlap(clmla_attention_params *p) { p->q_lat.strides[1] = 32; }
+static void cache_rows_overlap(clmla_attention_params *p) { p->kv_cache.strides[1] = 32; }
+static void odd_offset(clmla_attention_params *p) { p->out.offset_bytes += 1; }
+static void integer_cache(clmla_attention_params *p) { p->kv_cache.dtype = CLMLA_DTYPE_I32; }
+static void two_cache_dtypes(clmla_attention_params *p) { p->pe_cache.dtype = F16; }
+static void half_lse(clmla_attention_params *p) { p->softmax_lse.dtype = BF16; }
+static void no_out(clmla_attention_params *p) { p->out.buffer = NULL; }
+static void out_on_the_cache(clmla_attention_params *p) { p->out = p->kv_cache; }
+static void out_half_on_q(clmla_attention_params *p)
+{
+    p->out = p->q_lat;
+    p->out.offset_bytes += 2;
+}
+
+static const wrong_case wrong[] = {
+    {"a struct of a newer version", CLMLA_INVALID_ARGUMENT, newer_struct},
+    {"no heads", CLMLA_INVALID_TENSOR_SHAPE, no_heads},
+    {"no latent", CLMLA_INVALID_TENSOR_SHAPE, no_latent},
+    {"a negative rope part", CLMLA_INVALID_TENSOR_SHAPE, negative_rope},
+    {"softmax_scale not set", CLMLA_INVALID_ARGUMENT, no_scale},
+    {"softmax_scale is a NaN", CLMLA_INVALID_ARGUMENT, nan_scale},
+    {"softmax_scale past float32", CLMLA_INVALID_ARGUMENT, huge_scale},
+    {"a mask nobody knows", CLMLA_INVALID_ARGUMENT, unknown_mask},
+    {"a negative number of splits", CLMLA_INVALID_ARGUMENT, negative_splits},
+    {"negative split_tokens", CLMLA_INVALID_ARGUMENT, negative_split_tokens},
+    {"more splits than a grid has", CLMLA_INVALID_ARGUMENT, endless_splits},
+    {"splits without a workspace", CLMLA_WORKSPACE_TOO_SMALL, no_workspace},
+    {"a workspace that ends too early", CLMLA_WORKSPACE_TOO_SMALL, late_workspace},
+    {"a negative number of tokens", CLMLA_INVALID_ARGUMENT, negative_tokens},
+    {"pages of no rows", CLMLA_INVALID_ARGUMENT, no_page_rows},
+    {"more pages than the cache", CLMLA_BUFFER_TOO_SMALL, more_pages},
+    {"more tokens than the tensors", CLMLA_BUFFER_TOO_SMALL, more_tokens},
+    {"rows of q_lat that overlap", CLMLA_INVALID_STRIDE, rows_overlap},
+    {"rows of the cache that overlap", CLMLA_INVALID_STRIDE, cache_rows_overlap},
+    {"out at half an element", CLMLA_INVALID_STRIDE, odd_offset},
+    {"a cache of integers", CLMLA_INVALID_TENSOR_DTYPE, integer_cache},
+    {"kv_cache and pe_cache of two dtypes", CLMLA_INVALID_TENSOR_DTYPE, two_cache_dtypes},
+    {"softmax_lse in bf16", CLMLA_INVALID_TENSOR_DTYPE, half_lse},
+    {"no out", CLMLA_INVALID_ARGUMENT, no_out},
+    {"out on the cache", CLMLA_INVALID_ARGUMENT, out_on_the_cache},
+    {"out an element off q_lat", CLMLA_INVALID_ARGUMENT, out_half_on_q},
+};
+
+static void rejects_wrong_arguments_and_touches_nothing(void **state)
+{
+    clmla_context *context = open_class(state);
+    const cl_command_queue queue = test_device_get()->queue;
+    const attention_batch batch = {.num_heads = 4,
+                                   .kv_lora_rank = LATENT,
+                                   .rope_dim = ROPE,
+                                   SEQUENCES(mixed),
+                                   .page_block_size = 7,
+                                   .num_splits = 3};
+    attention_problem p = attention_problem_make(context, &batch);
+    cl_event event = (cl_event)&p; /* not to be written */
+    for (size_t i = 0; i < COUNT(wrong); i++) {
+        clmla_attention_params params = p.params;
+        wrong[i].spoil(&params);
+        test_clear_notify();
+        const clmla_status status =
+            clmla_enqueue_attention(context, &params, queue, 0, NULL, &event);
+        if (status != wrong[i].expected)
+            fail_msg("%s: %s (%s), expected %s", wrong[i].name, clmla_status_name(status),
+                     test_last_notify(), clmla_status_name(wrong[i].expected));
+        if (test_last_notify()[0] == '\0')
+            fail_msg("%s: no text", wrong[i].name);
+        assert_true(event == (cl_event)&p);
+    }
+    assert_int_equal(clmla_enqueue_attention(NULL, &p.params, queue, 0, NULL, NULL),
+                     CLMLA_INVALID_ARGUMENT);
+    assert_int_equal(clmla_enqueue_attention(context, NULL, queue, 0, NULL, NULL),
+                     CLMLA_INVALID_ARGUMENT);
+    assert_int_equal(clmla_enqueue_attention(context, &p.params, NULL, 0, NULL, NULL),
+                     CL_INVALID_COMMAND_QUEUE);
+    assert_int_equal(clFinish(queue), CL_SUCCESS);
+    attention_problem_untouched(&p);
+    attention_problem_release(&p);
+    clmla_context_release(context);
+}
+
+static void a_latent_that_fits_no_tile_is_unsupported(void **state)
+{
+    const bool cpu = *(const clmla_kernel_class *)*state == CLMLA_KERNELS_CPU;
+    clmla_context *context = open_class(state);
+    mla__attention_tile tile = {.tile_rows = -1};
+    assert_false(mla__attention_tile_default(&context->device, context->kernel_class, F32, 1 << 20,
+                                             64, &tile));
+    assert_int_equal(tile.tile_rows, -1);
+    for (int32_t latent = 1; latent <= (cpu ? 8192 : 1024); latent = latent * 2 + 1)
+        assert_true(mla__attention_tile_default(&context->device, context->kernel_class, F32,
+                                                latent, 64, &tile));
+    clmla_context_release(context);
+}
+
+static void no_tokens_is_success(void **state)
+{
+    clmla_context *context = open_class(state);
+    const cl_command_queue queue = test_device_get()->queue;
+    const attention_batch batch = {.num_heads = 4, .kv_lora_rank = LATENT, .rope_dim = ROPE};
+    attention_problem p = attention_problem_make(context, &batch);
+    cl_event event = NULL;
+    assert_int_equal(clmla_enqueue_attention(context, &p.params, queue, 0, NULL, &event),
+                     CLMLA_SUCCESS);
+    assert_int_equal(clWaitForEvents(1, &event), CL_SUCCESS);
+    (void)clReleaseEvent(event);
+    attention_problem_release(&p);
+    clmla_context_release(context);
+}
+
+/* ---- splits --------------------------------------------------------------------------------- */
+
+static void splits_cover_the_keys_and_stop_where_groups_are_many(void **state)
+{
+    const clmla_kernel_class kernel_class = *(const clmla_kernel_class *)*state;
+    const int32_t least = kernel_class == CLMLA_KERNELS_CPU ? 128 : 64;
+    static clmla_context context; /* only its device is looked at */
+    const cl_uint units[] = {1, 2, 132};
+    const int32_t keys[] = {0, 1, 63, 64, 127, 128, 129, 1000, 4096, 163840}, tokens[] = {1, 2, 77};
+    context.kernel_class = kernel_class;
+    for (size_t u = 0; u < COUNT(units); u++)
+        for (size_t k = 0; k < COUNT(keys); k++)
+            for (size_t t = 0; t < COUNT(tokens); t++)
+                for (int32_t most = 1; most < 300; most += 149) {
+                    int32_t splits = -1, length = -1, again = -1, again_length = -1;
+                    context.device.compute_units = units[u];
+                    mla__attention_choose_splits(&context, 16, tokens[t], tokens[t], keys[k], most,
+                                                 &splits, &length);
+                    mla__attention_choose_splits(&context, 16, tokens[t], tokens[t], keys[k], most,
+                                                 &again, &again_length);
+                    assert_true(splits == again && length == again_length);
+                    assert_true(splits >= 1 && splits <= most && length >= 1);
+                    assert_true((int64_t)splits * length >= keys[k]);
+                    if (splits > 1) {
+                        assert_true(length >= least);
+                        assert_true((int64_t)(splits - 1) * length < keys[k]);
+                    }
+                    if (tokens[t] >= 77 && units[u] < 10)
+                        assert_int_equal(splits, 1);
+                    if (tokens[t] == 1 && units[u] > 1 && keys[k] >= 1000 && most > 1)
+                        assert_true(splits > 1);
+                }
+}
+
+int main(void)
+{
+    static clmla_kernel_class cpu = CLMLA_KERNELS_CPU, gpu = CLMLA_KERNELS_GPU;
+    const struct CMUnitTest tests[] = {
+        BOTH_CLASSES(matches_the_formula),
+        BOTH_CLASSES(rejects_wrong_arguments_and_touches_nothing),
+        BOTH_CLASSES(a_latent_that_fits_no_tile_is_unsupported),
+        BOTH_CLASSES(no_tokens_is_success),
+        BOTH_CLASSES(splits_cover_the_keys_and_stop_where_groups_are_many),
+    };
+    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    test_device_close();
+    return failed;
+}

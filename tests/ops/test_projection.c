@@ -1,0 +1,388 @@
+/* Projections of both kernel classes against the sum in double; CLBlast's are in
+ * test_projection_clblast.c. */
+#include "ops/projection_case.h"
+
+/* Tails on every side of the cpu tile (4 x 64), the gpu tiles (16 x 32, 64 x 64) and their 32 k. */
+static const projection_case shapes[] = {
+    {.name = "one of everything", .M = 1, .N = 1, .K = 1, .x = BF16, .w = BF16, .y = BF16},
+    {.name = "one row, odd k", .M = 1, .N = 65, .K = 37, .x = BF16, .w = BF16, .y = BF16},
+    {.name = "one k", .M = 5, .N = 70, .K = 1, .x = BF16, .w = BF16, .y = BF16},
+    {.name = "one column", .M = 6, .N = 1, .K = 33, .x = BF16, .w = BF16, .y = BF16},
+    {.name = "one short of a cpu tile", .M = 3, .N = 63, .K = 31, .x = BF16, .w = BF16, .y = BF16},
+    {.name = "exactly a cpu tile", .M = 4, .N = 64, .K = 32, .x = BF16, .w = BF16, .y = BF16},
+    {.name = "one past a cpu tile", .M = 5, .N = 65, .K = 33, .x = BF16, .w = BF16, .y = BF16},
+    {.name = "the most few rows", .M = 16, .N = 33, .K = 64, .x = BF16, .w = BF16, .y = BF16},
+    {.name = "one row more", .M = 17, .N = 127, .K = 65, .x = BF16, .w = BF16, .y = BF16},
+    {.name = "past a block of rows", .M = 67, .N = 129, .K = 34, .x = BF16, .w = BF16, .y = BF16},
+    {.name = "several panels, strided, with offset",
+     .M = 9,
+     .N = 200,
+     .K = 96,
+     .x = BF16,
+     .w = BF16,
+     .y = BF16,
+     .row_gap = 13,
+     .offset = 7},
+    {.name = "heads with gaps, as q_nope",
+     .M = 6,
+     .N = 40,
+     .K = 24,
+     .batches = 3,
+     .x = BF16,
+     .w = BF16,
+     .y = BF16,
+     .row_gap = 5,
+     .batch_gap = 11,
+     .offset = 3},
+    {.name = "x from row 3 into row 1",
+     .M = 7,
+     .N = 66,
+     .K = 20,
+     .x = BF16,
+     .w = BF16,
+     .y = BF16,
+     .x_row = 3,
+     .y_row = 1,
+     .row_gap = 1},
+    {.name = "x from row 0 into row 2",
+     .M = 5,
+     .N = 66,
+     .K = 20,
+     .x = BF16,
+     .w = BF16,
+     .y = BF16,
+     .y_row = 2},
+    {.name = "a transposed source, several heads",
+     .M = 5,
+     .N = 70,
+     .K = 19,
+     .batches = 2,
+     .x = BF16,
+     .w = BF16,
+     .y = BF16,
+     .transposed = true},
+    {.name = "float32 weights, odd k, strided",
+     .M = 9,
+     .N = 70,
+     .K = 33,
+     .batches = 2,
+     .x = BF16,
+     .w = F32,
+     .y = BF16,
+     .row_gap = 3},
+    {.name = "accumulate into bf16",
+     .M = 6,
+     .N = 70,
+     .K = 40,
+     .x = BF16,
+     .w = BF16,
+     .y = BF16,
+     .row_gap = 3,
+     .accumulate = true},
+    {.name = "accumulate into float32, one row",
+     .M = 1,
+     .N = 17,
+     .K = 40,
+     .x = BF16,
+     .w = BF16,
+     .y = F32,
+     .accumulate = true},
+    {.name = "a NaN row stays alone",
+     .M = 6,
+     .N = 70,
+     .K = 35,
+     .x = BF16,
+     .w = BF16,
+     .y = BF16,
+     .poison_row = true},
+    {.name = "a NaN row, float32 weights",
+     .M = 6,
+     .N = 70,
+     .K = 35,
+     .x = BF16,
+     .w = F32,
+     .y = F32,
+     .poison_row = true},
+};
+
+static void matches_reference(clmla_kernel_class kernel_class)
+{
+    clmla_context *context = test_context(kernel_class, CLMLA_PROJECTION_NATIVE);
+    for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++)
+        projection_run(context, &shapes[i]);
+    clmla_context_release(context);
+}
+
+static void cpu_matches_reference(void **state)
+{
+    (void)state;
+    matches_reference(CLMLA_KERNELS_CPU);
+}
+
+static void gpu_matches_reference(void **state)
+{
+    (void)state;
+    matches_reference(CLMLA_KERNELS_GPU);
+}
+
+/* Every pair of x and w, with a y that differs from pair to pair so that all triples of one dtype
+ * and each y with each w come up. */
+static void takes_every_dtype(void **state)
+{
+    (void)state;
+    const clmla_dtype dtypes[] = {BF16, F16, F32};
+    for (size_t c = 0; c < 2; c++) {
+        clmla_context *context = test_context(both_classes[c], CLMLA_PROJECTION_NATIVE);
+        for (size_t x = 0; x < 3; x++) {
+            for (size_t w = 0; w < 3; w++) {
+                char name[64];
+                const clmla_dtype y = dtypes[(2 * x + 2 * w) % 3];
+                (void)snprintf(name, sizeof name, "x %s, w %s, y %s", mla__dtype_name(dtypes[x]),
+                               mla__dtype_name(dtypes[w]), mla__dtype_name(y));
+                const projection_case one = {.name = name,
+                                             .M = 5,
+                                             .N = 70,
+                                             .K = 37,
+                                             .x = dtypes[x],
+                                             .w = dtypes[w],
+                                             .y = y,
+                                             .row_gap = 3,
+                                             .accumulate = x == w};
+                projection_run(context, &one);
+            }
+        }
+        clmla_context_release(context);
+    }
+}
+
+/* Runs rows [first, first + count) of d's x and writes their float32 results to out. */
+static void run_rows(clmla_context *context, const projection_data *d, const clmla_matrix *matrix,
+                     const test_buffer *x, int32_t first, int32_t count, float *out)
+{
+    const size_t N = (size_t)matrix->out_features;
+    test_buffer y = test_buffer_poisoned((size_t)count * N * sizeof *out, F32);
+    const clmla_projection_params params = {
+        .struct_size = sizeof params,
+        .matrix = matrix,
+        .num_rows = count,
+        .x = view_of(x, (size_t)first * d->x_stride, d->x_stride, 0),
+        .y = view_of(&y, 0, N, 0),
+    };
+    assert_int_equal(
+        clmla_enqueue_projection(context, &params, test_device_get()->queue, 0, NULL, NULL),
+        CLMLA_SUCCESS);
+    test_buffer_read(&y, out);
+    test_buffer_release(&y);
+}
+
+/* Batch-invariant: 37 rows at once, in parts that take each variant and each place in a tile. */
+static void rows_do_not_depend_on_their_number(void **state)
+{
+    (void)state;
+    enum { M = 37, N = 70 };
+    const clmla_dtype weights[] = {BF16, F32};
+    const int32_t parts[] = {1, 2, 3, 4, 6, 1, 17, 3};
+    for (size_t c = 0; c < 4; c++) {
+        clmla_context *context = test_context(both_classes[c % 2], CLMLA_PROJECTION_NATIVE);
+        const projection_case one = {
+            .name = "rows", .M = M, .N = N, .K = 75, .x = BF16, .w = weights[c / 2], .y = F32};
+        projection_data d = projection_make(&one);
+        clmla_matrix *matrix = projection_matrix(context, &one, &d);
+        test_buffer x = test_buffer_of(d.x, d.x_count * mla__dtype_bytes(BF16), BF16);
+        static float whole[M * N], part[M * N];
+        run_rows(context, &d, matrix, &x, 0, M, whole);
+        int32_t row = 0;
+        for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+            run_rows(context, &d, matrix, &x, row, parts[i], part);
+            assert_memory_equal(part, whole + row * N, (size_t)parts[i] * N * sizeof *part);
+            row += parts[i];
+        }
+        assert_int_equal(row, M);
+        test_buffer_release(&x);
+        clmla_matrix_release(matrix);
+        projection_free(&d);
+        clmla_context_release(context);
+    }
+}
+
+static void works_on_an_out_of_order_queue(void **state)
+{
+    (void)state;
+    if (test_device_get()->out_of_order == NULL) {
+        print_message("skipped: the device has no out-of-order queue\n");
+        skip();
+    }
+    clmla_context *context = test_context(CLMLA_KERNELS_CPU, CLMLA_PROJECTION_NATIVE);
+    projection_run_on(context, &shapes[10], test_device_get()->out_of_order);
+    clmla_context_release(context);
+}
+
+/* A bound op: rows move between calls, num_rows 0 does nothing, warming touches nothing. */
+static void bound_op_runs_again_with_other_rows(void **state)
+{
+    (void)state;
+    enum { M = 6, N = 5 };
+    for (size_t c = 0; c < 2; c++) {
+        clmla_context *context = test_context(both_classes[c], CLMLA_PROJECTION_NATIVE);
+        const projection_case one = {
+            .name = "rows move", .M = M, .N = N, .K = 9, .x = F32, .w = F32, .y = F32};
+        projection_data d = projection_make(&one);
+        clmla_matrix *matrix = projection_matrix(context, &one, &d);
+        test_buffer x = test_buffer_of(d.x, d.x_count * 4, F32);
+        test_buffer y = test_buffer_poisoned(d.y_count * 4, F32), workspace;
+        const clmla_projection_params params =
+            projection_params_of(context, &one, &d, matrix, &x, &y, &workspace);
+        mla__projection op = {0};
+        mla__stream stream;
+        assert_int_equal(mla__projection_bind(context, &params, &op), CLMLA_SUCCESS);
+        assert_int_equal(mla__stream_begin(&stream, test_device_get()->queue, 0, NULL), 0);
+        assert_int_equal(mla__projection_warm(&op, &stream), CLMLA_SUCCESS);
+        assert_int_equal(mla__projection_enqueue(&op, &stream, 0, 0, 0), CLMLA_SUCCESS);
+        unsigned char bytes[M * N * 4];
+        test_buffer_read(&y, bytes);
+        for (size_t i = 0; i < M * N; i++)
+            check_poison("after warming", bytes, F32, i);
+        /* rows 4, 5 of x into 0, 1 of y; rows 0 .. 3 into 2 .. 5 */
+        assert_int_equal(mla__projection_enqueue(&op, &stream, 4, 0, 2), CLMLA_SUCCESS);
+        assert_int_equal(mla__projection_enqueue(&op, &stream, 0, 2, 4), CLMLA_SUCCESS);
+        assert_int_equal(stream.clblast_calls, 0);
+        test_buffer_read(&y, bytes);
+        for (size_t i = 0; i < M * N; i++) {
+            const size_t from = (i / N + 4) % M * N + i % N;
+            check_element(one.name, i / N, i % N, F32, mla__load(bytes, F32, i), d.expected[from],
+                          d.error[from]);
+        }
+        char text[512];
+        assert_true(mla__projection_describe(&op, text, sizeof text) < (int)sizeof text);
+        assert_non_null(strstr(text, clmla_kernel_class_name(both_classes[c])));
+        mla__projection_release(&op);
+        test_buffer_release(&x);
+        test_buffer_release(&y);
+        test_buffer_release(&workspace);
+        clmla_matrix_release(matrix);
+        projection_free(&d);
+        clmla_context_release(context);
+    }
+}
+
+static void zero_rows_give_an_event_only(void **state)
+{
+    (void)state;
+    clmla_context *context = test_context(CLMLA_KERNELS_CPU, CLMLA_PROJECTION_AUTO);
+    const projection_case one = {
+        .name = "none", .M = 1, .N = 3, .K = 3, .x = F32, .w = F32, .y = F32};
+    projection_data d = projection_make(&one);
+    clmla_matrix *matrix = projection_matrix(context, &one, &d);
+    const clmla_projection_params params = {.struct_size = sizeof params, .matrix = matrix};
+    cl_event event = NULL;
+    assert_int_equal(
+        clmla_enqueue_projection(context, &params, test_device_get()->queue, 0, NULL, &event),
+        CLMLA_SUCCESS);
+    assert_non_null(event);
+    assert_int_equal(clWaitForEvents(1, &event), CL_SUCCESS);
+    clReleaseEvent(event);
+    clmla_matrix_release(matrix);
+    projection_free(&d);
+    clmla_context_release(context);
+}
+
+/* ---- refusals ------------------------------------------------------------------------------ */
+
+/* A valid call; each refusal changes one thing. */
+static void refuses_what_does_not_fit(void **state)
+{
+    (void)state;
+    clmla_context *context = test_context(CLMLA_KERNELS_CPU, CLMLA_PROJECTION_NATIVE);
+    const projection_case one = {
+        .name = "valid", .M = 3, .N = 5, .K = 7, .x = F32, .w = F32, .y = F32};
+    projection_data d = projection_make(&one);
+    clmla_matrix *matrix = projection_matrix(context, &one, &d);
+    test_buffer x = test_buffer_of(d.x, d.x_count * 4, F32);
+    test_buffer y = test_buffer_of(d.y, d.y_count * 4, F32), workspace;
+    const clmla_projection_params valid =
+        projection_params_of(context, &one, &d, matrix, &x, &y, &workspace);
+    clmla_projection_params wrong[10];
+    for (size_t i = 0; i < 10; i++)
+        wrong[i] = valid;
+    wrong[0].x.dtype = CLMLA_DTYPE_I32;
+    wrong[1].y.dtype = (clmla_dtype)99;
+    wrong[2].x.strides[0] = 6;
+    wrong[3].y.strides[0] = 4;
+    wrong[4].num_rows = 1000;
+    wrong[5].struct_size += 8;
+    wrong[6].matrix = NULL;
+    wrong[7].num_rows = -1;
+    wrong[8].output_mode = 7;
+    wrong[9].backend = 9;
+    const clmla_status expected[] = {CLMLA_INVALID_TENSOR_DTYPE, CLMLA_INVALID_TENSOR_DTYPE,
+                                     CLMLA_INVALID_STRIDE,       CLMLA_INVALID_STRIDE,
+                                     CLMLA_BUFFER_TOO_SMALL,     CLMLA_INVALID_ARGUMENT,
+                                     CLMLA_INVALID_ARGUMENT,     CLMLA_INVALID_TENSOR_SHAPE,
+                                     CLMLA_INVALID_ARGUMENT,     CLMLA_INVALID_ARGUMENT};
+    for (size_t i = 0; i < 10; i++) {
+        cl_event event = NULL;
+        test_clear_notify();
+        const clmla_status status =
+            clmla_enqueue_projection(context, &wrong[i], test_device_get()->queue, 0, NULL, &event);
+        if (status != expected[i])
+            fail_msg("refusal %zu: %s, expected %s", i, clmla_status_name(status),
+                     clmla_status_name(expected[i]));
+        assert_null(event);
+        assert_non_null(strstr(test_last_notify(), "projection"));
+    }
+    test_buffer_unchanged("y after refusals", &y, d.y);
+    assert_int_equal(
+        clmla_enqueue_projection(NULL, &valid, test_device_get()->queue, 0, NULL, NULL),
+        CLMLA_INVALID_ARGUMENT);
+    test_buffer_release(&x);
+    test_buffer_release(&y);
+    test_buffer_release(&workspace);
+    clmla_matrix_release(matrix);
+    projection_free(&d);
+    clmla_context_release(context);
+}
+
+static void auto_follows_class_and_rows(void **state)
+{
+    (void)state;
+    int32_t rows;
+    clmla_context *cpu = test_context(CLMLA_KERNELS_CPU, CLMLA_PROJECTION_AUTO);
+    clmla_context *gpu = test_context(CLMLA_KERNELS_GPU, CLMLA_PROJECTION_AUTO);
+    assert_int_equal(mla__projection_resolve(cpu, CLMLA_PROJECTION_AUTO, 4096, &rows),
+                     CLMLA_PROJECTION_NATIVE);
+    assert_int_equal(mla__projection_resolve(gpu, CLMLA_PROJECTION_AUTO, 32, &rows),
+                     CLMLA_PROJECTION_NATIVE);
+    assert_int_equal(mla__projection_resolve(gpu, CLMLA_PROJECTION_AUTO, 33, &rows),
+                     CLMLA_PROJECTION_AUTO);
+    assert_int_equal(rows, 32);
+    assert_int_equal(mla__projection_resolve(gpu, CLMLA_PROJECTION_NATIVE, 4096, &rows),
+                     CLMLA_PROJECTION_NATIVE);
+    assert_int_equal(mla__projection_resolve(cpu, CLMLA_PROJECTION_CLBLAST, 1, &rows),
+                     CLMLA_PROJECTION_CLBLAST);
+    assert_int_equal(rows, 0);
+    clmla_context_release(cpu);
+    clmla_context_release(gpu);
+}
+
+static int close_device(void **state)
+{
+    (void)state;
+    test_device_close();
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(cpu_matches_reference),
+        cmocka_unit_test(gpu_matches_reference),
+        cmocka_unit_test(takes_every_dtype),
+        cmocka_unit_test(rows_do_not_depend_on_their_number),
+        cmocka_unit_test(works_on_an_out_of_order_queue),
+        cmocka_unit_test(bound_op_runs_again_with_other_rows),
+        cmocka_unit_test(zero_rows_give_an_event_only),
+        cmocka_unit_test(refuses_what_does_not_fit),
+        cmocka_unit_test(auto_follows_class_and_rows),
+    };
+    return cmocka_run_group_tests_name("projection", tests, NULL, close_device);
+}

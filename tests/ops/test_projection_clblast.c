@@ -1,0 +1,383 @@
+/* Projections through CLBlast against the sum in double: both of its paths, batches, slabs, and the
+ * workspace they need. */
+#include <clblast_c.h>
+
+#include "ops/projection_case.h"
+
+static const projection_case shapes[] = {
+    {.name = "one of everything", .M = 1, .N = 1, .K = 1, .x = BF16, .w = BF16, .y = BF16},
+    {.name = "one row, odd k", .M = 1, .N = 65, .K = 37, .x = BF16, .w = BF16, .y = BF16},
+    {.name = "nothing needs padding", .M = 64, .N = 64, .K = 32, .x = BF16, .w = BF16, .y = BF16},
+    {.name = "everything needs padding, strided",
+     .M = 17,
+     .N = 129,
+     .K = 33,
+     .x = F16,
+     .w = F16,
+     .y = F16,
+     .row_gap = 5,
+     .offset = 3},
+    {.name = "float32 throughout, odd k",
+     .M = 9,
+     .N = 70,
+     .K = 33,
+     .x = F32,
+     .w = F32,
+     .y = F32,
+     .row_gap = 2},
+    {.name = "heads with gaps",
+     .M = 6,
+     .N = 40,
+     .K = 24,
+     .batches = 3,
+     .x = BF16,
+     .w = BF16,
+     .y = F32,
+     .row_gap = 5,
+     .batch_gap = 11,
+     .offset = 3},
+    {.name = "heads of float32 weights, transposed source",
+     .M = 5,
+     .N = 70,
+     .K = 19,
+     .batches = 2,
+     .x = BF16,
+     .w = F32,
+     .y = BF16,
+     .transposed = true},
+    {.name = "accumulate into bf16, from row 3 into row 1",
+     .M = 6,
+     .N = 70,
+     .K = 40,
+     .x = BF16,
+     .w = BF16,
+     .y = BF16,
+     .row_gap = 3,
+     .x_row = 3,
+     .y_row = 1,
+     .accumulate = true},
+    {.name = "a NaN row stays alone",
+     .M = 6,
+     .N = 70,
+     .K = 35,
+     .x = BF16,
+     .w = BF16,
+     .y = BF16,
+     .poison_row = true},
+};
+
+static void run_all(void)
+{
+    clmla_context *context = test_context(CLMLA_KERNELS_AUTO, CLMLA_PROJECTION_CLBLAST);
+    for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++)
+        projection_run(context, &shapes[i]);
+    clmla_context_release(context);
+}
+
+static void direct_path_matches_reference(void **state)
+{
+    (void)state;
+    run_all();
+}
+
+/* Products of at least `size`³ multiplications take CLBlast's indirect path from now on. */
+static void set_indirect_size(size_t size)
+{
+    const char *name = "XGEMM_MIN_INDIRECT_SIZE";
+    assert_int_equal(CLBlastOverrideParameters(test_device_get()->id, "GemmRoutine",
+                                               CLBlastPrecisionSingle, 1, &name, &size),
+                     CLBlastSuccess);
+}
+
+/* With and without a temporary; heads then go one by one. */
+static void indirect_path_matches_reference(void **state)
+{
+    (void)state;
+    set_indirect_size(1);
+    run_all();
+}
+
+static void small_gpu_calls_are_native_and_large_ones_not(void **state)
+{
+    (void)state;
+    clmla_context *context = test_context(CLMLA_KERNELS_GPU, CLMLA_PROJECTION_AUTO);
+    const projection_case one = {
+        .name = "mixed", .M = 40, .N = 3, .K = 5, .x = F32, .w = F32, .y = F32};
+    projection_data d = projection_make(&one);
+    clmla_matrix *matrix = projection_matrix(context, &one, &d);
+    test_buffer x = test_buffer_of(d.x, d.x_count * 4, F32);
+    test_buffer y = test_buffer_poisoned(d.y_count * 4, F32), workspace;
+    const clmla_projection_params params =
+        projection_params_of(context, &one, &d, matrix, &x, &y, &workspace);
+    mla__projection op = {0};
+    mla__stream stream;
+    assert_int_equal(mla__projection_bind(context, &params, &op), CLMLA_SUCCESS);
+    assert_int_equal(op.backend, CLMLA_PROJECTION_AUTO);
+    assert_int_equal(mla__stream_begin(&stream, test_device_get()->queue, 0, NULL), 0);
+    assert_int_equal(mla__projection_warm(&op, &stream), CLMLA_SUCCESS);
+    assert_true(stream.clblast_calls >= 1);
+    stream.clblast_calls = 0;
+    assert_int_equal(mla__projection_enqueue(&op, &stream, 0, 0, 32), CLMLA_SUCCESS);
+    assert_int_equal(stream.clblast_calls, 0);
+    assert_int_equal(mla__projection_enqueue(&op, &stream, 0, 0, 40), CLMLA_SUCCESS);
+    assert_int_equal(stream.clblast_calls, 1);
+    unsigned char bytes[40 * 3 * 4];
+    test_buffer_read(&y, bytes);
+    projection_check(&one, &d, bytes);
+    mla__projection_release(&op);
+    test_buffer_release(&x);
+    test_buffer_release(&y);
+    test_buffer_release(&workspace);
+    clmla_matrix_release(matrix);
+    projection_free(&d);
+    clmla_context_release(context);
+}
+
+static void works_on_an_out_of_order_queue(void **state)
+{
+    (void)state;
+    if (test_device_get()->out_of_order == NULL) {
+        print_message("skipped: the device has no out-of-order queue\n");
+        skip();
+    }
+    clmla_context *context = test_context(CLMLA_KERNELS_AUTO, CLMLA_PROJECTION_CLBLAST);
+    projection_run_on(context, &shapes[3], test_device_get()->out_of_order);
+    clmla_context_release(context);
+}
+
+/* A workspace that is itself a sub-buffer, and weights that do not begin where a sub-buffer may. */
+static void takes_memory_that_begins_anywhere(void **state)
+{
+    (void)state;
+    const test_device *on = test_device_get();
+    clmla_context *context = test_context(CLMLA_KERNELS_AUTO, CLMLA_PROJECTION_CLBLAST);
+    const projection_case one = {
+        .name = "anywhere", .M = 9, .N = 70, .K = 33, .x = F32, .w = F32, .y = F32};
+    projection_data d = projection_make(&one);
+    clmla_matrix *matrix = projection_matrix(context, &one, &d);
+    test_buffer x = test_buffer_of(d.x, d.x_count * 4, F32);
+    test_buffer y = test_buffer_poisoned(d.y_count * 4, F32), workspace;
+    clmla_projection_params params =
+        projection_params_of(context, &one, &d, matrix, &x, &y, &workspace);
+    cl_int error;
+    const cl_buffer_region region = {.origin = 4096, .size = workspace.bytes + 256};
+    const cl_mem root =
+        clCreateBuffer(on->context, CL_MEM_READ_WRITE, region.origin + region.size, NULL, &error);
+    assert_int_equal(error, CL_SUCCESS);
+    params.workspace.buffer =
+        clCreateSubBuffer(root, 0, CL_BUFFER_CREATE_TYPE_REGION, &region, &error);
+    assert_int_equal(error, CL_SUCCESS);
+    params.workspace.offset_bytes = 256;
+    mla__device *device = &context->device;
+    const cl_uint align = device->mem_base_addr_align_bytes;
+    for (int misaligned = 0; misaligned < 2; misaligned++) {
+        mla__projection op = {0};
+        mla__stream stream;
+        /* an alignment that the matrix at offset 256 of another buffer does not have */
+        struct clmla_matrix moved = *matrix;
+        uint64_t bytes;
+        assert_int_equal(mla__matrix_bytes(context, 1, 70, 33, F32, &bytes), CLMLA_SUCCESS);
+        cl_mem copy = clCreateBuffer(on->context, CL_MEM_READ_WRITE, bytes + 256, NULL, &error);
+        assert_int_equal(error, CL_SUCCESS);
+        assert_int_equal(clEnqueueCopyBuffer(on->queue, matrix->buffer, copy, matrix->offset_bytes,
+                                             256, bytes, 0, NULL, NULL),
+                         CL_SUCCESS);
+        moved.buffer = copy;
+        moved.offset_bytes = 256;
+        params.matrix = &moved;
+        if (misaligned) {
+            device->mem_base_addr_align_bytes = 512;
+            params.workspace = workspace.tensor;
+            test_buffer_release(&workspace);
+            workspace = test_buffer_poisoned(1 << 20, F32);
+            params.workspace = workspace.tensor;
+        }
+        assert_int_equal(mla__projection_bind(context, &params, &op), CLMLA_SUCCESS);
+        assert_int_equal(op.clblast.w_offset, misaligned ? 64 : 0);
+        assert_int_equal(mla__stream_begin(&stream, on->queue, 0, NULL), CLMLA_SUCCESS);
+        assert_int_equal(mla__projection_enqueue(&op, &stream, 0, 0, 9), CLMLA_SUCCESS);
+        unsigned char out[9 * 70 * 4];
+        test_buffer_read(&y, out);
+        projection_check(&one, &d, out);
+        mla__projection_release(&op);
+        clReleaseMemObject(copy);
+        if (!misaligned)
+            clReleaseMemObject(params.workspace.buffer);
+    }
+    device->mem_base_addr_align_bytes = align;
+    clReleaseMemObject(root);
+    test_buffer_release(&x);
+    test_buffer_release(&y);
+    test_buffer_release(&workspace);
+    clmla_matrix_release(matrix);
+    projection_free(&d);
+    clmla_context_release(context);
+}
+
+static void refuses_a_small_workspace(void **state)
+{
+    (void)state;
+    clmla_context *context = test_context(CLMLA_KERNELS_AUTO, CLMLA_PROJECTION_CLBLAST);
+    const projection_case one = {
+        .name = "workspace", .M = 3, .N = 5, .K = 7, .x = F32, .w = BF16, .y = F32};
+    projection_data d = projection_make(&one);
+    clmla_matrix *matrix = projection_matrix(context, &one, &d);
+    test_buffer x = test_buffer_of(d.x, d.x_count * 4, F32);
+    test_buffer y = test_buffer_of(d.y, d.y_count * 4, F32), workspace;
+    clmla_projection_params params =
+        projection_params_of(context, &one, &d, matrix, &x, &y, &workspace);
+    test_buffer small = test_buffer_poisoned(workspace.bytes - 1024, F32);
+    for (int given = 0; given < 2; given++) {
+        cl_event event = NULL;
+        params.workspace = given ? small.tensor : (clmla_tensor){0};
+        assert_int_equal(
+            clmla_enqueue_projection(context, &params, test_device_get()->queue, 0, NULL, &event),
+            CLMLA_WORKSPACE_TOO_SMALL);
+        assert_null(event);
+        assert_non_null(strstr(test_last_notify(), "workspace"));
+    }
+    test_buffer_unchanged("y after refusals", &y, d.y);
+    test_buffer_release(&small);
+    test_buffer_release(&x);
+    test_buffer_release(&y);
+    test_buffer_release(&workspace);
+    clmla_matrix_release(matrix);
+    projection_free(&d);
+    clmla_context_release(context);
+}
+
+/* ---- slabs --------------------------------------------------------------------------------- */
+
+/* Calls cut into several slabs of columns, groups of heads or blocks of rows, small enough to run.
+ */
+static void cut_calls_match_reference(void **state)
+{
+    (void)state;
+    const struct {
+        projection_case one;
+        int32_t columns, batches, rows;
+    } cuts[] = {
+        {{.name = "columns", .M = 5, .N = 200, .K = 40, .x = BF16, .w = BF16, .y = F32}, 64, 1, 8},
+        {{.name = "rows and columns",
+          .M = 21,
+          .N = 130,
+          .K = 9,
+          .x = BF16,
+          .w = BF16,
+          .y = F32,
+          .row_gap = 1},
+         128,
+         1,
+         8},
+        {{.name = "rows", .M = 21, .N = 60, .K = 9, .x = BF16, .w = BF16, .y = F32}, 64, 1, 8},
+        {{.name = "groups of heads",
+          .M = 5,
+          .N = 30,
+          .K = 9,
+          .batches = 5,
+          .x = BF16,
+          .w = BF16,
+          .y = F32,
+          .batch_gap = 2},
+         64,
+         2,
+         8},
+        {{.name = "groups of heads of float32 weights",
+          .M = 5,
+          .N = 30,
+          .K = 9,
+          .batches = 5,
+          .x = BF16,
+          .w = F32,
+          .y = F32},
+         64,
+         2,
+         8},
+    };
+    clmla_context *context = test_context(CLMLA_KERNELS_AUTO, CLMLA_PROJECTION_CLBLAST);
+    for (size_t i = 0; i < sizeof(cuts) / sizeof(cuts[0]); i++) {
+        const projection_case *c = &cuts[i].one;
+        projection_data d = projection_make(c);
+        const size_t y_bytes = d.y_count * mla__dtype_bytes(c->y);
+        clmla_matrix *matrix = projection_matrix(context, c, &d);
+        test_buffer x = test_buffer_of(d.x, d.x_count * mla__dtype_bytes(c->x), c->x);
+        test_buffer y = test_buffer_of(d.y, y_bytes, c->y), workspace;
+        const clmla_projection_params params =
+            projection_params_of(context, c, &d, matrix, &x, &y, &workspace);
+        mla__projection op = {0};
+        mla__stream stream;
+        assert_int_equal(mla__projection_bind(context, &params, &op), CLMLA_SUCCESS);
+        /* smaller parts fit where larger ones did; the temporary of the whole stays */
+        assert_true(cuts[i].columns <= op.clblast.layout.slab_columns);
+        op.clblast.layout.slab_columns = cuts[i].columns;
+        op.clblast.layout.slab_batches = cuts[i].batches;
+        op.clblast.layout.slab_rows = cuts[i].rows;
+        assert_int_equal(mla__stream_begin(&stream, test_device_get()->queue, 0, NULL), 0);
+        assert_int_equal(mla__projection_enqueue(&op, &stream, 0, 0, c->M), CLMLA_SUCCESS);
+        assert_true(stream.clblast_calls > 1);
+        unsigned char *out = malloc(y_bytes);
+        assert_non_null(out);
+        test_buffer_read(&y, out);
+        projection_check(c, &d, out);
+        free(out);
+        mla__projection_release(&op);
+        test_buffer_release(&x);
+        test_buffer_release(&y);
+        test_buffer_release(&workspace);
+        clmla_matrix_release(matrix);
+        projection_free(&d);
+    }
+    clmla_context_release(context);
+}
+
+/* DeepSeek-R1's projections of 704 rows stay within 150 MiB, in bf16 and in float32. */
+static void workspace_of_r1_is_bounded(void **state)
+{
+    (void)state;
+    const struct {
+        const char *name;
+        int32_t batches, N, K;
+    } matrices[] = {{"q_a_proj", 1, 1536, 7168}, {"q_b_proj", 1, 24576, 1536},
+                    {"kv_a_proj", 1, 576, 7168}, {"W_UK", 128, 512, 128},
+                    {"W_UV", 128, 128, 512},     {"o_proj", 1, 7168, 16384}};
+    const clmla_dtype dtypes[] = {BF16, F32};
+    clmla_context *context = test_context(CLMLA_KERNELS_AUTO, CLMLA_PROJECTION_CLBLAST);
+    for (size_t i = 0; i < 2 * sizeof(matrices) / sizeof(matrices[0]); i++) {
+        const size_t j = i / 2;
+        const struct clmla_matrix matrix = {.num_batches = matrices[j].batches,
+                                            .out_features = matrices[j].N,
+                                            .in_features = matrices[j].K,
+                                            .dtype = dtypes[i % 2]};
+        uint64_t bytes, of_one_row;
+        assert_int_equal(mla__projection_clblast_workspace(context, &matrix, 704, &bytes), 0);
+        assert_int_equal(mla__projection_clblast_workspace(context, &matrix, 1, &of_one_row), 0);
+        print_message("%-9s %s: %.1f MiB for 704 rows, %.1f for one\n", matrices[j].name,
+                      mla__dtype_name(matrix.dtype), (double)bytes / (1 << 20),
+                      (double)of_one_row / (1 << 20));
+        assert_true(bytes <= (uint64_t)150 << 20);
+        assert_true(of_one_row <= bytes);
+    }
+    clmla_context_release(context);
+}
+
+static int close_device(void **state)
+{
+    (void)state;
+    test_device_close();
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(workspace_of_r1_is_bounded), /* before anything overrides CLBlast */
+        cmocka_unit_test(direct_path_matches_reference),
+        cmocka_unit_test(cut_calls_match_reference),
+        cmocka_unit_test(small_gpu_calls_are_native_and_large_ones_not),
+        cmocka_unit_test(works_on_an_out_of_order_queue),
+        cmocka_unit_test(refuses_a_small_workspace),
+        cmocka_unit_test(indirect_path_matches_reference),
+        cmocka_unit_test(takes_memory_that_begins_anywhere),
+    };
+    return cmocka_run_group_tests_name("projection_clblast", tests, NULL, close_device);
+}

@@ -1,0 +1,148 @@
+#!/usr/bin/env bash
+# Checks the whole project: format, scripts, a Release build with warnings as errors and its
+# tests, an AddressSanitizer + UBSan build and its tests.
+#
+#   tools/check.sh           the default, for every change
+#   tools/check.sh --full    also the slow tests, ThreadSanitizer, and clmla verify on the golden
+#                            files with every dtype, projection and kernel class
+#
+# Builds in build-check/, build-asan/ and build-tsan/. Installs what the tests need (tools/deps.sh).
+# Goes on after a failure, names all failures at the end and then exits 1.
+set -uo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+full=false
+case "${1:-}" in
+'') ;;
+--full) full=true ;;
+-h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0" && exit 0 ;;
+*) echo "check.sh: unknown option $1; there is only --full" >&2 && exit 2 ;;
+esac
+
+jobs=$(nproc)
+failures=()
+skips=()
+summaries=()
+
+# One kernel cache for all builds: the same kernels are compiled once.
+export POCL_CACHE_DIR=${POCL_CACHE_DIR:-$root/build-check/pocl-cache}
+export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
+export LSAN_OPTIONS=${LSAN_OPTIONS:-suppressions=$root/tests/lsan.supp:print_suppressions=0}
+
+# step <name> <command...>: runs it, notes a failure.
+step() {
+    local name=$1
+    shift
+    echo "== $name"
+    if ! "$@"; then
+        failures+=("$name")
+        return 1
+    fi
+}
+
+skip() {
+    echo "== $1: skipped, $2"
+    skips+=("$1: $2")
+}
+
+check_format() {
+    find "$root"/{include,src,cl,tests,tools} \
+        \( -name '*.[ch]' -o -name '*.cl' -o -name '*.clh' \) -print0 |
+        xargs -0 clang-format-14 --dry-run -Werror
+}
+
+check_scripts() {
+    shellcheck "$root"/tools/*.sh "$root"/tests/*/*.sh "$root/.ci/run"
+}
+
+# build <folder> <cmake options...>
+build() {
+    local folder=$1
+    shift
+    cmake -S "$root" -B "$root/$folder" "$@" >/dev/null || return 1
+    if ! cmake --build "$root/$folder" --parallel "$jobs" >"$root/$folder/build.log" 2>&1; then
+        tail -n 60 "$root/$folder/build.log" >&2
+        return 1
+    fi
+}
+
+# run_tests <folder> <ctest options...>
+run_tests() {
+    local folder=$1 log status
+    shift
+    log=$root/$folder/ctest.log
+    (cd "$root/$folder" && ctest --output-on-failure --no-tests=error -j "$jobs" "$@") | tee "$log"
+    status=${PIPESTATUS[0]}
+    summaries+=("$folder: $(grep 'tests passed' "$log")")
+    # What a test program left out says so on a line of its own; "# skip" is bats' word for it.
+    while read -r line; do
+        skips+=("$folder: $line")
+    done < <(grep -hEi '^(skipped: |.*# skip )' "$root/$folder/Testing/Temporary/LastTest.log" |
+        sort | uniq -c | sed 's/^ *1 //; s/^ *\([0-9]*\) /\1 times /')
+    return "$status"
+}
+
+verify_all() {
+    local dtype projection kernels status=0
+    local small=("$root"/tests/golden/[01]*.safetensors "$root"/tests/golden/2[0-6]*.safetensors)
+    local large=("$root"/tests/golden/29*.safetensors "$root"/tests/golden/3*.safetensors)
+    for dtype in bf16 f32; do
+        for projection in clblast native; do
+            for kernels in cpu gpu; do
+                echo "-- --dtype $dtype --projection $projection --kernels $kernels"
+                "$root/build-check/clmla" verify --dtype "$dtype" --projection "$projection" \
+                    --kernels "$kernels" "${small[@]}" || status=1
+            done
+            echo "-- --dtype $dtype --projection $projection, full size"
+            "$root/build-check/clmla" verify --dtype "$dtype" --projection "$projection" \
+                "${large[@]}" || status=1
+        done
+    done
+    return "$status"
+}
+
+step 'packages' "$root/tools/deps.sh" all || exit 1
+
+if command -v clang-format-14 >/dev/null; then
+    step 'format' check_format
+else
+    skip 'format' 'clang-format-14 is not installed'
+fi
+if command -v shellcheck >/dev/null; then
+    step 'scripts' check_scripts
+else
+    skip 'scripts' 'shellcheck is not installed'
+fi
+
+labels=(-LE slow)
+if $full; then
+    labels=()
+fi
+if step 'Release build' build build-check -DCMAKE_BUILD_TYPE=Release -DCLMLA_WERROR=ON; then
+    step 'Release tests' run_tests build-check "${labels[@]}"
+fi
+if step 'ASan and UBSan build' build build-asan -DCMAKE_BUILD_TYPE=Debug \
+    -DCMAKE_C_FLAGS_DEBUG='-g -O1' -DCLMLA_SANITIZER=address,undefined -DCLMLA_WERROR=ON; then
+    step 'ASan and UBSan tests' run_tests build-asan -L 'unit|cli|device' -LE slow
+fi
+if $full; then
+    if step 'TSan build' build build-tsan -DCMAKE_BUILD_TYPE=Debug \
+        -DCMAKE_C_FLAGS_DEBUG='-g -O1' -DCLMLA_SANITIZER=thread -DCLMLA_WERROR=ON; then
+        step 'TSan tests' run_tests build-tsan -L unit
+    fi
+    step 'golden files' verify_all
+else
+    skip 'slow tests, TSan, full-size golden files' 'they are part of tools/check.sh --full'
+fi
+
+echo
+echo "== check.sh: $((SECONDS / 60)) min $((SECONDS % 60)) s"
+if [ ${#skips[@]} -gt 0 ]; then
+    printf 'skipped  %s\n' "${skips[@]}"
+fi
+printf '%s\n' "${summaries[@]}"
+if [ ${#failures[@]} -gt 0 ]; then
+    printf 'FAILED   %s\n' "${failures[@]}"
+    exit 1
+fi
+echo 'all passed'
