@@ -218,8 +218,6 @@ typedef struct clmla_context_options {
                                      They are code: name only a directory you trust. Copied. */
     clmla_kernel_class kernel_class;
     clmla_projection_backend projection;
-    int32_t allow_clblast_overrides; /* 1: may call CLBlastOverrideParameters for this device,
-                                        which acts on the whole process; 0: never */
 } clmla_context_options;
 
 /** Makes a context. Retains both handles; compiles nothing yet. options may be NULL.
@@ -261,7 +259,8 @@ typedef struct clmla_matrix clmla_matrix;
 
 typedef struct clmla_matrix_params {
     size_t struct_size;
-    clmla_weight_source source; /* [num_batches, out_features, in_features]; bf16, f16, f32 */
+    clmla_weight_source source; /* [num_batches, out_features, in_features]; bf16, f16, f32. One
+                                   batch and strides[1] == 0: strides[0] is the row stride */
     int32_t num_batches;        /* 0: 1 */
     int32_t out_features;
     int32_t in_features;

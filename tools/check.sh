@@ -84,7 +84,7 @@ run_tests() {
 
 verify_all() {
     local dtype projection kernels status=0
-    local small=("$root"/tests/golden/[01]*.safetensors "$root"/tests/golden/2[0-6]*.safetensors)
+    local small=("$root"/tests/golden/[01]*.safetensors "$root"/tests/golden/2[0-8]*.safetensors)
     local large=("$root"/tests/golden/29*.safetensors "$root"/tests/golden/3*.safetensors)
     for dtype in bf16 f32; do
         for projection in clblast native; do

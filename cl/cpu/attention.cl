@@ -25,6 +25,8 @@
  * ROW_VECTORS divides BLOCK_TOKENS; TILE_VALUES.
  */
 #define LANES 16
+/* A vector that straddles two cache lines costs two loads. */
+#define VECTOR_ALIGNED __attribute__((aligned(64)))
 #define KEY_DIM (KV_LORA_RANK + ROPE_DIM)
 #define SCORE_REGISTERS (TILE_TOKENS * ROW_VECTORS)
 #define SUM_REGISTERS (TILE_VALUES * ROW_VECTORS)
@@ -277,12 +279,14 @@ CLMLA_INLINE void store_row(global STORAGE(OUT_DTYPE) * to, const float *lane, c
 
 kernel __attribute__((reqd_work_group_size(1, 1, 1))) void attention__cpu(ATTENTION_PARAMS)
 {
-    const row_group group =
-        find_group(SEQUENCES_ARGS, num_heads, token_begin, num_tokens, (long)get_global_id(0));
+    row_group group;
+    find_group(SEQUENCES_ARGS, num_heads, token_begin, num_tokens, (long)get_global_id(0), &group);
     if (group.num_rows == 0)
         return;
-    float query[TILE_ROWS * KEY_DIM], sums[TILE_ROWS * KV_LORA_RANK];
-    float keys[BLOCK_TOKENS * KEY_DIM], scores[BLOCK_TOKENS * TILE_ROWS];
+    float query[TILE_ROWS * KEY_DIM] VECTOR_ALIGNED;
+    float sums[TILE_ROWS * KV_LORA_RANK] VECTOR_ALIGNED;
+    float keys[BLOCK_TOKENS * KEY_DIM] VECTOR_ALIGNED;
+    float scores[BLOCK_TOKENS * TILE_ROWS] VECTOR_ALIGNED;
     float factors[TILE_ROWS], lses[TILE_ROWS];
     int limits[TILE_ROWS];
 
@@ -290,7 +294,7 @@ kernel __attribute__((reqd_work_group_size(1, 1, 1))) void attention__cpu(ATTENT
     const int split = (int)get_global_id(1);
     const long split_begin = (long)split * split_tokens;
     const int end = split_end(split_begin, split_tokens,
-                              visible_keys(group, num_heads, causal, group.num_rows - 1));
+                              visible_keys(&group, num_heads, causal, group.num_rows - 1));
     const int stride = group.num_rows <= LANES ? LANES : TILE_ROWS;
 
     /* Lanes without a row hold zeros, see what the last row sees, and are not stored. */
@@ -302,9 +306,9 @@ kernel __attribute__((reqd_work_group_size(1, 1, 1))) void attention__cpu(ATTENT
         limits[row] = end;
         if (row >= group.num_rows)
             continue;
-        limits[row] = min(visible_keys(group, num_heads, causal, row), end);
-        load_query(ATTENTION_ARGS, (size_t)row_token(group, num_heads, row),
-                   (size_t)row_head(group, num_heads, row), stride, query + row);
+        limits[row] = min(visible_keys(&group, num_heads, causal, row), end);
+        load_query(ATTENTION_ARGS, (size_t)row_token(&group, num_heads, row),
+                   (size_t)row_head(&group, num_heads, row), stride, query + row);
     }
 
     if (stride == LANES)
@@ -317,8 +321,8 @@ kernel __attribute__((reqd_work_group_size(1, 1, 1))) void attention__cpu(ATTENT
 #endif
 
     for (int row = 0; row < group.num_rows; row++) {
-        const size_t token = (size_t)row_token(group, num_heads, row);
-        const size_t head = (size_t)row_head(group, num_heads, row);
+        const size_t token = (size_t)row_token(&group, num_heads, row);
+        const size_t head = (size_t)row_head(&group, num_heads, row);
         const bool empty = limits[row] <= split_begin;
         const size_t state = partial ? (size_t)split * (size_t)num_tokens + token : token;
         if (lse != 0)

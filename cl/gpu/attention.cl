@@ -150,13 +150,13 @@ CLMLA_INLINE void load_block(ATTENTION_PARAMS, const int sequence, const int key
 }
 
 /* Brings the group's queries to local memory; rows that the group lacks become zero. */
-CLMLA_INLINE void load_queries(ATTENTION_PARAMS, const row_group group,
+CLMLA_INLINE void load_queries(ATTENTION_PARAMS, const row_group *group,
                                local PAIR(Q_LAT_DTYPE) * q_lat_tile,
                                local PAIR(Q_PE_DTYPE) * q_pe_tile)
 {
     const int item = (int)get_local_id(0);
     for (int row = 0; row < TILE_ROWS; row++) {
-        const bool real = row < group.num_rows;
+        const bool real = row < group->num_rows;
         const size_t token = real ? (size_t)row_token(group, num_heads, row) : 0;
         const size_t head = real ? (size_t)row_head(group, num_heads, row) : 0;
         global const STORAGE(Q_LAT_DTYPE) *lat =
@@ -217,14 +217,14 @@ CLMLA_INLINE void add_values(local const PAIR(CACHE_DTYPE) * key_tile, local con
 }
 
 /* Writes out of the group's rows; factors[r] = 1 / l of row r, 0 of a row that sees nothing. */
-CLMLA_INLINE void store_rows(ATTENTION_PARAMS, const row_group group, const size_t first_state,
+CLMLA_INLINE void store_rows(ATTENTION_PARAMS, const row_group *group, const size_t first_state,
                              local const float *factors, const float2 *sums)
 {
     const int item = (int)get_local_id(0);
     UNROLL
     for (int r = 0; r < TILE_ROWS; r++) {
         const float factor = factors[r];
-        if (r >= group.num_rows)
+        if (r >= group->num_rows)
             continue;
 #if PARTIAL_STATES
         if (factor == 0.0f)
@@ -246,6 +246,38 @@ CLMLA_INLINE void store_rows(ATTENTION_PARAMS, const row_group group, const size
     }
 }
 
+/* scores[row][key] = scale · Σ over the slices, NOTHING_SEEN where the row does not see the key. */
+CLMLA_INLINE void sum_slices(local const float *partial, local const int *limits, const int key,
+                             const float scale_log2, local float *scores)
+{
+    for (int i = (int)get_local_id(0); i < SCORES; i += WORK_GROUP) {
+        float s = 0.0f;
+        for (int slice = 0; slice < SLICES; slice++)
+            s += partial[slice * SCORES + i];
+        scores[i] =
+            key + i % BLOCK_TOKENS < limits[i / BLOCK_TOKENS] ? s * scale_log2 : NOTHING_SEEN;
+    }
+}
+
+/* p[key][row] = exp2(score - m) with the maximum m raised by the block; rescale = exp2(m_old - m).
+ */
+CLMLA_INLINE void exponentials(local const float *scores, local const int *limits, const int key,
+                               local const float *row_max, local float *raised_max,
+                               local float *rescale, local float *p)
+{
+    for (int i = (int)get_local_id(0); i < SCORES; i += WORK_GROUP) {
+        const int row = i / BLOCK_TOKENS, t = i % BLOCK_TOKENS;
+        float m = row_max[row];
+        for (int other = 0; other < BLOCK_TOKENS; other++)
+            m = fmax(m, scores[row * BLOCK_TOKENS + other]);
+        p[t * TILE_ROWS + row] = key + t < limits[row] ? exp2(scores[i] - m) : 0.0f;
+        if (t == 0) {
+            rescale[row] = exp2(row_max[row] - m);
+            raised_max[row] = m;
+        }
+    }
+}
+
 kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void attention__gpu(ATTENTION_PARAMS)
 {
     local PAIR(Q_LAT_DTYPE) q_lat_tile[TILE_ROWS * LATENT_PAIRS];
@@ -260,26 +292,28 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void attention__g
     local int limits[TILE_ROWS];
     local float *const p = partial; /* [key][row]; the partial sums are done with by then */
 
-    const row_group group =
-        find_group(SEQUENCES_ARGS, num_heads, token_begin, num_tokens, (long)get_group_id(0));
+    row_group group;
+    find_group(SEQUENCES_ARGS, num_heads, token_begin, num_tokens, (long)get_group_id(0), &group);
     if (group.num_rows == 0)
         return; /* the whole work-group */
     const int item = (int)get_local_id(0), split = (int)get_group_id(1);
     const long split_begin = (long)split * split_tokens;
     const int end = split_end(split_begin, split_tokens,
-                              visible_keys(group, num_heads, causal, group.num_rows - 1));
-    const int least = min(visible_keys(group, num_heads, causal, 0), end);
+                              visible_keys(&group, num_heads, causal, group.num_rows - 1));
+    const int least = min(visible_keys(&group, num_heads, causal, 0), end);
 
-    float total = 0.0f; /* l of row `item` */
+    /* l of row `item`. Private: kept in local memory it was read back as 0 on PoCL 3.1 after the
+     * loop, since no other work-item touches it. */
+    float total = 0.0f;
     float2 sums[COLUMNS * TILE_ROWS];
     UNROLL
     for (int i = 0; i < COLUMNS * TILE_ROWS; i++)
         sums[i] = 0.0f;
-    load_queries(ATTENTION_ARGS, group, q_lat_tile, q_pe_tile);
+    load_queries(ATTENTION_ARGS, &group, q_lat_tile, q_pe_tile);
     if (item < TILE_ROWS) {
         row_max[item] = NOTHING_SEEN;
         limits[item] =
-            item < group.num_rows ? min(visible_keys(group, num_heads, causal, item), end) : end;
+            item < group.num_rows ? min(visible_keys(&group, num_heads, causal, item), end) : end;
     }
     barrier(CLK_LOCAL_MEM_FENCE);
 
@@ -293,27 +327,11 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void attention__g
         /* s = scale · q · k */
         score_keys(q_lat_tile, q_pe_tile, key_tile, partial);
         barrier(CLK_LOCAL_MEM_FENCE);
-        for (int i = item; i < SCORES; i += WORK_GROUP) {
-            float s = 0.0f;
-            for (int slice = 0; slice < SLICES; slice++)
-                s += partial[slice * SCORES + i];
-            scores[i] =
-                key + i % BLOCK_TOKENS < limits[i / BLOCK_TOKENS] ? s * scale_log2 : NOTHING_SEEN;
-        }
+        sum_slices(partial, limits, key, scale_log2, scores);
         barrier(CLK_LOCAL_MEM_FENCE);
 
         /* p = exp2(s - m) */
-        for (int i = item; i < SCORES; i += WORK_GROUP) {
-            const int row = i / BLOCK_TOKENS, t = i % BLOCK_TOKENS;
-            float m = row_max[row];
-            for (int other = 0; other < BLOCK_TOKENS; other++)
-                m = fmax(m, scores[row * BLOCK_TOKENS + other]);
-            p[t * TILE_ROWS + row] = key + t < limits[row] ? exp2(scores[i] - m) : 0.0f;
-            if (t == 0) {
-                rescale[row] = exp2(row_max[row] - m);
-                raised_max[row] = m;
-            }
-        }
+        exponentials(scores, limits, key, row_max, raised_max, rescale, p);
         barrier(CLK_LOCAL_MEM_FENCE);
 
         /* l = l · exp2(m_old - m) + Σ p, out likewise with Σ p · c_kv */
@@ -332,12 +350,12 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void attention__g
     const size_t first_state = PARTIAL_STATES == 1 ? (size_t)split * (size_t)num_tokens : 0;
     if (item < group.num_rows) {
         const bool empty = limits[item] <= split_begin;
-        const size_t state = first_state + (size_t)row_token(group, num_heads, item);
+        const size_t state = first_state + (size_t)row_token(&group, num_heads, item);
         if (lse != 0)
-            lse[lse_offset + state * lse_token_stride + (size_t)row_head(group, num_heads, item)] =
+            lse[lse_offset + state * lse_token_stride + (size_t)row_head(&group, num_heads, item)] =
                 empty ? -INFINITY : (row_max[item] + log2(total)) * LN_2;
         rescale[item] = empty ? 0.0f : 1.0f / total;
     }
     barrier(CLK_LOCAL_MEM_FENCE);
-    store_rows(ATTENTION_ARGS, group, first_state, rescale, sums);
+    store_rows(ATTENTION_ARGS, &group, first_state, rescale, sums);
 }

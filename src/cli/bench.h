@@ -42,7 +42,8 @@ typedef struct mla_workload {
 /* The config of "lite" or "r1"; false for other names. */
 bool mla_bench_model(const char *name, clmla_config *out);
 
-/* ---- drawn data (bench_data.c) ---------------------------------------------------------------- */
+/* ---- drawn data (bench_data.c) ----------------------------------------------------------------
+ */
 
 enum { MLA_NUM_WEIGHTS = 8 };
 
@@ -64,7 +65,8 @@ void mla_draw_hidden(const clmla_config *config, int32_t request, uint64_t seed,
 void mla_draw_past(int32_t layer, int32_t request, bool rope_part, uint64_t seed, size_t count,
                    uint16_t *out);
 
-/* ---- cells (bench_cell.c) ---------------------------------------------------------------------- */
+/* ---- cells (bench_cell.c) ----------------------------------------------------------------------
+ */
 
 typedef struct mla_lane {
     int32_t first_request, num_requests;
@@ -108,7 +110,8 @@ clmla_status mla_cell_next_step(const mla_cell *cell, cl_command_queue queue);
 /* Enqueues one forward of the lane. */
 clmla_status mla_cell_forward(const mla_cell *cell, const mla_lane *lane, cl_command_queue queue);
 
-/* ---- check (bench_check.c) ---------------------------------------------------------------------- */
+/* ---- check (bench_check.c) ----------------------------------------------------------------------
+ */
 
 /* Compares a cell with the double reference. *rel_error: the worst relative L2 error of outputs or
  * cache rows, INFINITY when something is not finite. */
@@ -116,7 +119,8 @@ clmla_status mla_cell_check(const mla_cell *cell, double *rel_error);
 /* What *rel_error may be. */
 double mla_check_bound(clmla_dtype dtype);
 
-/* ---- time (bench_time.c) ------------------------------------------------------------------------- */
+/* ---- time (bench_time.c)
+ * ------------------------------------------------------------------------- */
 
 typedef struct mla_times {
     int32_t runs;
@@ -127,12 +131,14 @@ typedef struct mla_times {
 
 clmla_status mla_cell_time(const mla_cell *cell, mla_times *out);
 
-/* ---- stages (bench_stages.c) ---------------------------------------------------------------------- */
+/* ---- stages (bench_stages.c)
+ * ---------------------------------------------------------------------- */
 
 /* Time of each stage of one layer's forward: an array of {"stage","median_ms"}. */
 clmla_status mla_cell_stages(const mla_cell *cell, json_t **out);
 
-/* ---- cost (bench_cost.c) --------------------------------------------------------------------------- */
+/* ---- cost (bench_cost.c)
+ * --------------------------------------------------------------------------- */
 
 typedef struct mla_cost {
     double bytes, flop;

@@ -6,7 +6,8 @@
 #include "cli/message.h"
 #include "core/dtype.h"
 
-/* ---- lanes ------------------------------------------------------------------------------------- */
+/* ---- lanes -------------------------------------------------------------------------------------
+ */
 
 static clmla_status create_lane(const mla_cell *cell, int32_t first, int32_t count, size_t row,
                                 mla_lane *lane)
@@ -47,7 +48,8 @@ static clmla_status create_lanes(mla_cell *cell)
     return CLMLA_SUCCESS;
 }
 
-/* ---- the layer ---------------------------------------------------------------------------------- */
+/* ---- the layer ----------------------------------------------------------------------------------
+ */
 
 /* Keys of the longest request after a whole chain. */
 static int64_t most_keys(const mla_cell *cell)
@@ -104,16 +106,22 @@ static clmla_status create_layer(mla_cell *cell)
     return status;
 }
 
-/* ---- weights ------------------------------------------------------------------------------------ */
+/* ---- weights ------------------------------------------------------------------------------------
+ */
 
 static clmla_status create_weights(mla_cell *cell, int32_t index)
 {
     const mla_bench *bench = cell->bench;
     clmla_weights_params params = {.struct_size = sizeof(params)};
     clmla_weight_source *const sources[MLA_NUM_WEIGHTS] = {
-        &params.q_proj,   &params.q_a_proj,           &params.q_a_layernorm,
-        &params.q_b_proj, &params.kv_a_proj_with_mqa, &params.kv_a_layernorm,
-        &params.kv_b_proj, &params.o_proj,
+        &params.q_proj,
+        &params.q_a_proj,
+        &params.q_a_layernorm,
+        &params.q_b_proj,
+        &params.kv_a_proj_with_mqa,
+        &params.kv_a_layernorm,
+        &params.kv_b_proj,
+        &params.o_proj,
     };
     mla_drawn_weights drawn;
     clmla_status status = CL_OUT_OF_HOST_MEMORY;
@@ -131,15 +139,16 @@ static clmla_status create_weights(mla_cell *cell, int32_t index)
     return status;
 }
 
-/* ---- device memory ------------------------------------------------------------------------------- */
+/* ---- device memory
+ * ------------------------------------------------------------------------------- */
 
 /* NaN with the past rows of every request in their places. */
 static clmla_status create_cache(const mla_cell *cell, int32_t layer, bool rope_part, cl_mem *out)
 {
     const mla_bench *bench = cell->bench;
     const clmla_dtype dtype = bench->session->common->dtype;
-    const size_t width = (size_t)(rope_part ? bench->config.qk_rope_head_dim
-                                            : bench->config.kv_lora_rank);
+    const size_t width =
+        (size_t)(rope_part ? bench->config.qk_rope_head_dim : bench->config.kv_lora_rank);
     const size_t bytes = mla_pages_rows(&cell->pages) * width * mla__dtype_bytes(dtype);
     clmla_status status = CLMLA_SUCCESS;
     if (bytes == 0)
@@ -217,15 +226,15 @@ static clmla_status create_bindings(mla_cell *cell, mla_lane *lane)
             .output = {.buffer = cell->work, .offset_bytes = offset},
             .workspace.buffer = cell->workspace,
         };
-        const clmla_status status =
-            clmla_binding_create(cell->layer, &params, &lane->bindings[i]);
+        const clmla_status status = clmla_binding_create(cell->layer, &params, &lane->bindings[i]);
         if (status != CLMLA_SUCCESS)
             return status;
     }
     return CLMLA_SUCCESS;
 }
 
-/* ---- cells ----------------------------------------------------------------------------------------- */
+/* ---- cells
+ * ----------------------------------------------------------------------------------------- */
 
 static clmla_status create_memory(mla_cell *cell)
 {
@@ -309,7 +318,8 @@ void mla_cell_release(mla_cell *cell)
     mla_pages_release(&cell->pages);
 }
 
-/* ---- steps ----------------------------------------------------------------------------------------- */
+/* ---- steps
+ * ----------------------------------------------------------------------------------------- */
 
 clmla_status mla_cell_restore(const mla_cell *cell, cl_command_queue queue)
 {
@@ -319,8 +329,7 @@ clmla_status mla_cell_restore(const mla_cell *cell, cl_command_queue queue)
                                NULL, NULL);
 }
 
-clmla_status mla_cell_first_step(const mla_cell *cell, const mla_lane *lane,
-                                 cl_command_queue queue)
+clmla_status mla_cell_first_step(const mla_cell *cell, const mla_lane *lane, cl_command_queue queue)
 {
     const clmla_step step = {
         .struct_size = sizeof(step),

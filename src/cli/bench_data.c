@@ -12,10 +12,7 @@ enum { NAME_BYTES = 64 };
 #define INPUT_EXP 1
 
 /* Uniform over (-2^e, 2^e) has the standard deviation 2^e / √3; 1/√fan_in keeps outputs near 1. */
-static int weight_exp(int32_t fan_in)
-{
-    return (int)lround(-log2(sqrt((double)fan_in / 3.0)));
-}
+static int weight_exp(int32_t fan_in) { return (int)lround(-log2(sqrt((double)fan_in / 3.0))); }
 
 typedef struct weight_shape {
     const char *name;
@@ -44,9 +41,8 @@ static void weight_shapes(const clmla_config *c, weight_shape *out)
     out[5] = (weight_shape){"kv_a_layernorm", 1, kv_lora, 0, true};
     out[6] = (weight_shape){"kv_b_proj", kv_rows, kv_lora, weight_exp(c->kv_lora_rank), false};
     /* what o_proj reads is an average over keys, hence small: twice as large */
-    out[7] = (weight_shape){
-        "o_proj", hidden, o_columns,
-        weight_exp(c->num_attention_heads * c->v_head_dim) + 1, false};
+    out[7] = (weight_shape){"o_proj", hidden, o_columns,
+                            weight_exp(c->num_attention_heads * c->v_head_dim) + 1, false};
 }
 
 bool mla_draw_weights(const clmla_config *config, int32_t layer, uint64_t seed,

@@ -1,2 +1,441 @@
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/bench.h"
 #include "cli/cli.h"
-int mla_cmd_bench(int argc, char **argv){(void)argc;(void)argv;return 1;}
+#include "cli/message.h"
+#include "cli/options.h"
+#include "cli/report.h"
+#include "cli/session.h"
+#include "clmla_model.h"
+#include "core/dtype.h"
+
+static struct poptOption own_options[] = {
+    MLA_OPTION_VALUE("model", MLA_OPT_MODEL, "sizes of the layer (default lite)",
+                     "lite|r1|CONFIG.json"),
+    MLA_OPTION_VALUE("case", MLA_OPT_CASE, "default both", "prefill,decode"),
+    MLA_OPTION_VALUE("mode", MLA_OPT_MODE, "default both", "sequential,batched"),
+    MLA_OPTION_VALUE("seqlens", MLA_OPT_SEQLENS,
+                     "new tokens of each request, of the one case chosen", "L"),
+    MLA_OPTION_VALUE("pastlens", MLA_OPT_PASTLENS, "tokens in the cache before, as many", "L"),
+    MLA_OPTION_VALUE("warmup", MLA_OPT_WARMUP, "runs before timing (default 10)", "N"),
+    MLA_OPTION_VALUE("runs", MLA_OPT_RUNS, "timed runs (default 100)", "N"),
+    MLA_OPTION_VALUE("max-seconds", MLA_OPT_MAX_SECONDS,
+                     "fewer runs, at least 3, where a case and mode would take longer (default 20)",
+                     "S"),
+    MLA_OPTION_VALUE("layers", MLA_OPT_LAYERS,
+                     "layers with weights and caches of their own (default 1)", "N"),
+    MLA_OPTION_VALUE("tp", MLA_OPT_TP, "a shard of N: heads / N (default 1)", "N"),
+    MLA_OPTION_FLAG("stages", MLA_OPT_STAGES,
+                    "time of each stage too (sequential: of the first request)"),
+    MLA_OPTION_VALUE("check", MLA_OPT_CHECK,
+                     "against the double reference, before timing (default sample)",
+                     "full|sample|off"),
+    MLA_OPTION_VALUE("page-block-size", MLA_OPT_PAGE_BLOCK_SIZE,
+                     "rows per page of the cache (default 64); 0: a page per request", "N"),
+    POPT_TABLEEND,
+};
+
+static const mla_command command = {
+    .name = "bench",
+    .summary = "Measures prefill latency and decode throughput of an MLA layer.",
+    .own = own_options,
+    .has_device = true,
+    .has_numerics = true,
+    .has_format = true,
+};
+
+enum {
+    PREFILL = 0,
+    DECODE = 1,
+    SEQUENTIAL = 0,
+    BATCHED = 1,
+    DEFAULT_PAGE_BLOCK_SIZE = 64,
+    MAX_RUNS = 1000000,
+    MAX_LENGTH = 1 << 24,
+    MAX_LAYERS = 1024
+};
+
+static const char *const case_names[] = {"prefill", "decode"};
+static const char *const mode_names[] = {"sequential", "batched"};
+
+/* Everything that the arguments say. */
+typedef struct request {
+    mla_common common;
+    mla_bench bench;
+    const char *model;
+    int32_t tp;
+    uint32_t cases, modes; /* bits */
+    mla_workload workloads[2];
+    int32_t *seqlens, *pastlens; /* from the arguments; owned */
+    int32_t *ones;               /* seqlens of decode where only pastlens are given; owned */
+} request;
+
+/* ---- workloads ----------------------------------------------------------------------------------
+ */
+
+/* The seed project's: InfiniLM's attention_test.py. */
+static const int32_t prefill_seqlens[] = {64, 128, 256, 256};
+static const int32_t prefill_pastlens[] = {512, 0, 0, 256};
+static const int32_t decode_seqlens[] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+static const int32_t decode_pastlens[] = {50,  50,  50,  50,  100, 100, 100, 100,
+                                          200, 200, 200, 200, 400, 400, 400, 400};
+
+enum {
+    PREFILL_REQUESTS = sizeof(prefill_seqlens) / sizeof(prefill_seqlens[0]),
+    DECODE_REQUESTS = sizeof(decode_seqlens) / sizeof(decode_seqlens[0])
+};
+
+static bool count_tokens(mla_workload *w)
+{
+    int64_t tokens = 0;
+    for (int32_t i = 0; i < w->num_requests; i++)
+        tokens += w->seqlens[i];
+    w->num_tokens = (int32_t)tokens;
+    return tokens <= MAX_LENGTH;
+}
+
+/* --seqlens and --pastlens replace the workload of the one case that --case chooses. */
+static bool take_lengths(const mla_options *options, request *r)
+{
+    size_t num_seqlens, num_pastlens;
+    if (!mla_option_list(options, MLA_OPT_SEQLENS, 1, MAX_LENGTH, &r->seqlens, &num_seqlens) ||
+        !mla_option_list(options, MLA_OPT_PASTLENS, 0, MAX_LENGTH, &r->pastlens, &num_pastlens))
+        return false;
+    if (r->seqlens == NULL && r->pastlens == NULL)
+        return true;
+    if (r->cases == 3) {
+        mla_error("--seqlens, --pastlens: --case prefill or --case decode must say whose they are");
+        return false;
+    }
+    const int index = r->cases == 1u << DECODE ? DECODE : PREFILL;
+    if (r->pastlens == NULL || (r->seqlens == NULL && index == PREFILL)) {
+        mla_error("--%s: --%s must be given too, with as many entries",
+                  r->pastlens == NULL ? "seqlens" : "pastlens",
+                  r->pastlens == NULL ? "pastlens" : "seqlens");
+        return false;
+    }
+    if (r->seqlens != NULL && num_seqlens != num_pastlens) {
+        mla_error("--seqlens '%s' has %zu entries, --pastlens '%s' has %zu: must be as many",
+                  options->text[MLA_OPT_SEQLENS], num_seqlens, options->text[MLA_OPT_PASTLENS],
+                  num_pastlens);
+        return false;
+    }
+    if (r->seqlens == NULL) {
+        r->ones = malloc(num_pastlens * sizeof(*r->ones));
+        for (size_t i = 0; r->ones != NULL && i < num_pastlens; i++)
+            r->ones[i] = 1;
+        if (r->ones == NULL) {
+            mla_error("out of memory");
+            return false;
+        }
+    }
+    r->workloads[index] = (mla_workload){
+        .decode = index == DECODE,
+        .num_requests = (int32_t)num_pastlens,
+        .seqlens = r->seqlens != NULL ? r->seqlens : r->ones,
+        .pastlens = r->pastlens,
+    };
+    if (count_tokens(&r->workloads[index]))
+        return true;
+    mla_error("--seqlens '%s': more than %d tokens in all", options->text[MLA_OPT_SEQLENS],
+              (int)MAX_LENGTH);
+    return false;
+}
+
+/* ---- arguments ----------------------------------------------------------------------------------
+ */
+
+static bool take_model(const mla_options *options, request *r)
+{
+    clmla_model_error error = {{0}};
+    r->model = mla_option_given(options, MLA_OPT_MODEL) ? options->text[MLA_OPT_MODEL] : "lite";
+    if (!mla_bench_model(r->model, &r->bench.config) &&
+        clmla_model_config_read(r->model, &r->bench.config, &error) != CLMLA_SUCCESS) {
+        mla_error("--model '%s': must be lite, r1 or a config.json: %s", r->model, error.text);
+        return false;
+    }
+    if (r->bench.config.num_attention_heads % r->tp != 0) {
+        mla_error("--tp '%d': must divide the %d heads of %s", (int)r->tp,
+                  (int)r->bench.config.num_attention_heads, r->model);
+        return false;
+    }
+    r->bench.config.num_attention_heads /= r->tp;
+    return true;
+}
+
+static bool take_numbers(const mla_options *options, request *r)
+{
+    static const char *const checks[] = {"full", "sample", "off"};
+    int64_t warmup = 10, runs = 100, max_seconds = 20, layers = 1, tp = 1;
+    int64_t page_block_size = DEFAULT_PAGE_BLOCK_SIZE;
+    int32_t check = MLA_CHECK_SAMPLE;
+    if (!mla_option_integer(options, MLA_OPT_WARMUP, 0, MAX_RUNS, &warmup) ||
+        !mla_option_integer(options, MLA_OPT_RUNS, 1, MAX_RUNS, &runs) ||
+        !mla_option_integer(options, MLA_OPT_MAX_SECONDS, 1, MAX_RUNS, &max_seconds) ||
+        !mla_option_integer(options, MLA_OPT_LAYERS, 1, MAX_LAYERS, &layers) ||
+        !mla_option_integer(options, MLA_OPT_TP, 1, MAX_LAYERS, &tp) ||
+        !mla_option_integer(options, MLA_OPT_PAGE_BLOCK_SIZE, 0, MAX_LENGTH, &page_block_size) ||
+        !mla_option_choice(options, MLA_OPT_CHECK, checks, 3, &check))
+        return false;
+    r->tp = (int32_t)tp;
+    r->bench.num_layers = (int32_t)layers;
+    r->bench.warmup = (int32_t)warmup;
+    r->bench.runs = (int32_t)runs;
+    r->bench.max_seconds = (double)max_seconds;
+    r->bench.page_block_size = (int32_t)page_block_size;
+    r->bench.check = (mla_check)check;
+    r->bench.stages = mla_option_given(options, MLA_OPT_STAGES);
+    return true;
+}
+
+static bool take_request(const mla_options *options, request *r)
+{
+    r->cases = r->modes = 3;
+    r->workloads[PREFILL] =
+        (mla_workload){false, PREFILL_REQUESTS, prefill_seqlens, prefill_pastlens, 0};
+    r->workloads[DECODE] =
+        (mla_workload){true, DECODE_REQUESTS, decode_seqlens, decode_pastlens, 0};
+    return mla_options_common(options, &r->common) &&
+           mla_option_choices(options, MLA_OPT_CASE, case_names, 2, &r->cases) &&
+           mla_option_choices(options, MLA_OPT_MODE, mode_names, 2, &r->modes) &&
+           take_numbers(options, r) && take_model(options, r) &&
+           count_tokens(&r->workloads[PREFILL]) && count_tokens(&r->workloads[DECODE]) &&
+           take_lengths(options, r);
+}
+
+static void release_request(request *r)
+{
+    free(r->seqlens);
+    free(r->pastlens);
+    free(r->ones);
+}
+
+/* ---- results ------------------------------------------------------------------------------------
+ */
+
+static const mla_column columns[] = {
+    {.key = "case", .heading = "case"},
+    {.key = "mode", .heading = "mode"},
+    {.key = "dtype", .heading = "dtype"},
+    {.key = "projection", .heading = "projection"},
+    {.key = "kernels", .heading = "kernels"},
+    {.key = "seqlens", .heading = NULL},
+    {.key = "pastlens", .heading = NULL},
+    {.key = "num_tokens", .heading = "tokens"},
+    {.key = "runs", .heading = "runs"},
+    {.key = "median_ms", .heading = "median ms", .format = "%.4g"},
+    {.key = "min_ms", .heading = "min ms", .format = "%.4g"},
+    {.key = "tokens_per_s", .heading = "tokens/s", .format = "%.1f"},
+    {.key = "ttft_ms", .heading = "TTFT ms", .format = "%.4g"},
+    {.key = "kernel_launches", .heading = "launches"},
+    {.key = "clblast_calls", .heading = "CLBlast"},
+    {.key = "gb_per_s", .heading = "GB/s", .format = "%.2f"},
+    {.key = "gflop_per_s", .heading = "GFLOP/s", .format = "%.1f"},
+    {.key = "verified", .heading = "verified"},
+    {.key = "max_rel_error", .heading = "rel error", .format = "%.1e"},
+};
+
+static json_t *list_json(const int32_t *values, int32_t count)
+{
+    json_t *list = json_array();
+    for (int32_t i = 0; list != NULL && i < count; i++)
+        (void)json_array_append_new(list, json_integer(values[i]));
+    return list;
+}
+
+/* stages: taken, or NULL. */
+static json_t *result_json(const mla_cell *cell, const mla_times *times, double rel_error,
+                           json_t *stages)
+{
+    const mla_workload *w = cell->workload;
+    const mla_cost cost = mla_cell_cost(cell, times->runs);
+    const double tokens = (double)w->num_tokens * (double)times->runs;
+    clmla_binding_stats stats = {.struct_size = sizeof(stats)};
+    (void)clmla_binding_get_stats(cell->lanes[0].bindings[0], &stats);
+    json_t *result = json_pack(
+        "{s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:i, s:i}", "case", case_names[w->decode], "mode",
+        mode_names[cell->batched], "dtype", mla__dtype_name(cell->bench->session->common->dtype),
+        "projection", cell->info.projection, "kernels",
+        clmla_kernel_class_name(cell->info.kernel_class), "seqlens",
+        list_json(w->seqlens, w->num_requests), "pastlens", list_json(w->pastlens, w->num_requests),
+        "num_tokens", (int)w->num_tokens, "runs", (int)times->runs);
+    if (result == NULL) {
+        json_decref(stages);
+        return NULL;
+    }
+    (void)json_object_set_new(result, "median_ms", mla_report_real(times->median_ms));
+    (void)json_object_set_new(result, "min_ms", mla_report_real(times->min_ms));
+    (void)json_object_set_new(result, "tokens_per_s",
+                              mla_report_real(tokens / times->chain_seconds));
+    if (!w->decode)
+        (void)json_object_set_new(result, "ttft_ms", mla_report_real(times->ttft_ms));
+    (void)json_object_set_new(result, "kernel_launches", json_integer(stats.kernel_launches));
+    (void)json_object_set_new(result, "clblast_calls", json_integer(stats.clblast_calls));
+    (void)json_object_set_new(result, "gb_per_s",
+                              mla_report_real(1e-9 * cost.bytes / times->chain_seconds));
+    (void)json_object_set_new(result, "gflop_per_s",
+                              mla_report_real(1e-9 * cost.flop / times->chain_seconds));
+    (void)json_object_set_new(result, "verified",
+                              json_boolean(cell->bench->check != MLA_CHECK_OFF));
+    (void)json_object_set_new(result, "max_rel_error", mla_report_real(rel_error));
+    if (stages != NULL)
+        (void)json_object_set_new(result, "stages", stages);
+    return result;
+}
+
+/* The stages of every result, one line each. */
+static void print_stages(const json_t *rows)
+{
+    size_t i, j;
+    const json_t *row, *stage;
+    json_array_foreach((json_t *)(uintptr_t)rows, i, row)
+    {
+        if (json_object_get(row, "stages") == NULL)
+            continue;
+        (void)printf(
+            "\nstages of %s %s, median ms:", json_string_value(json_object_get(row, "case")),
+            json_string_value(json_object_get(row, "mode")));
+        json_array_foreach(json_object_get(row, "stages"), j, stage)(void)
+            printf(" %s %.4g", json_string_value(json_object_get(stage, "stage")),
+                   json_real_value(json_object_get(stage, "median_ms")));
+        (void)printf("\n");
+    }
+}
+
+/* The seed project's two lines, from the batched results. */
+static void print_seed_lines(const json_t *rows)
+{
+    size_t i;
+    const json_t *row;
+    (void)printf("\n");
+    json_array_foreach((json_t *)(uintptr_t)rows, i, row)
+    {
+        if (strcmp(json_string_value(json_object_get(row, "mode")), "batched") != 0)
+            continue;
+        if (strcmp(json_string_value(json_object_get(row, "case")), "prefill") == 0)
+            (void)printf("Prefill Latency: %.3f ms (batched)\n",
+                         json_real_value(json_object_get(row, "median_ms")));
+        else
+            (void)printf("Decode Throughput: %.2f tok/s (batched)\n",
+                         json_real_value(json_object_get(row, "tokens_per_s")));
+    }
+}
+
+/* ---- work ---------------------------------------------------------------------------------------
+ */
+
+/* Checks, then times. A wrong result is never timed. Returns an exit code. */
+static int bench_cell(const mla_cell *cell, const char *what, mla_report *report)
+{
+    mla_session *session = cell->bench->session;
+    const double bound = mla_check_bound(session->common->dtype);
+    double rel_error = (double)NAN;
+    mla_times times;
+    json_t *stages = NULL;
+    clmla_status status = CLMLA_SUCCESS;
+    if (cell->bench->check != MLA_CHECK_OFF) {
+        status = mla_cell_check(cell, &rel_error);
+        if (status == CLMLA_SUCCESS && !(rel_error <= bound)) {
+            mla_error("%s: wrong result, not timed: relative error %.3g against the reference, at "
+                      "most %.3g",
+                      what, rel_error, bound);
+            return MLA_EXIT_FAILED;
+        }
+    }
+    if (status == CLMLA_SUCCESS)
+        status = mla_cell_time(cell, &times);
+    if (status == CLMLA_SUCCESS && cell->bench->stages)
+        status = mla_cell_stages(cell, &stages);
+    if (status != CLMLA_SUCCESS)
+        return mla_session_fail(session, what, status);
+    if (mla_report_add(report, result_json(cell, &times, rel_error, stages)))
+        return MLA_EXIT_SUCCESS;
+    mla_error("out of memory");
+    return MLA_EXIT_FAILED;
+}
+
+static int bench_cells(const request *r, mla_report *report)
+{
+    int code = MLA_EXIT_SUCCESS;
+    for (int i = 0; i < 2; i++)
+        for (int mode = 0; mode < 2; mode++) {
+            char what[64];
+            mla_cell cell;
+            if ((r->cases & 1u << i) == 0 || (r->modes & 1u << mode) == 0)
+                continue;
+            (void)snprintf(what, sizeof(what), "%s %s", case_names[i], mode_names[mode]);
+            const clmla_status status =
+                mla_cell_create(&r->bench, &r->workloads[i], mode == BATCHED, &cell);
+            const int one = status == CLMLA_SUCCESS
+                                ? bench_cell(&cell, what, report)
+                                : mla_session_fail(r->bench.session, what, status);
+            mla_cell_release(&cell);
+            if (one != MLA_EXIT_SUCCESS)
+                code = one;
+        }
+    return code;
+}
+
+static json_t *document_json(const request *r)
+{
+    return json_pack("{s:s, s:o, s:s, s:i, s:i, s:i, s:I}", "clmla", clmla_version(), "device",
+                     mla_session_device_json(r->bench.session), "model", r->model, "layers",
+                     (int)r->bench.num_layers, "tp", (int)r->tp, "page_block_size",
+                     (int)r->bench.page_block_size, "seed", (json_int_t)r->common.seed);
+}
+
+static int bench(const request *r)
+{
+    const mla_session *session = r->bench.session;
+    const mla_format format = r->common.format;
+    mla_report report;
+    if (!mla_report_open(stdout, format, columns, sizeof(columns) / sizeof(columns[0]), false,
+                         &report)) {
+        mla_error("out of memory");
+        return MLA_EXIT_FAILED;
+    }
+    int code = bench_cells(r, &report);
+    const bool with_rows = json_array_size(report.rows) > 0;
+    if (format == MLA_FORMAT_TABLE && with_rows)
+        (void)printf("clmla %s, model %s, %s (%s)\n\n", clmla_version(), r->model,
+                     session->device->name, session->device->platform_name);
+    if (!mla_report_print(&report, format == MLA_FORMAT_JSON ? document_json(r) : NULL,
+                          "results")) {
+        mla_error("could not write the report");
+        code = MLA_EXIT_FAILED;
+    }
+    if (format == MLA_FORMAT_TABLE && with_rows) {
+        print_stages(report.rows);
+        print_seed_lines(report.rows);
+    }
+    mla_report_close(&report);
+    return code;
+}
+
+static int run(const mla_options *options)
+{
+    mla_session session;
+    request r = {.bench = {.session = &session}};
+    int code = MLA_EXIT_USAGE;
+    if (take_request(options, &r)) {
+        code = mla_session_open(&r.common, &session);
+        if (code == -1)
+            code = bench(&r);
+        mla_session_close(&session);
+    }
+    release_request(&r);
+    return code;
+}
+
+int mla_cmd_bench(int argc, char **argv)
+{
+    mla_options options;
+    int code = mla_options_parse(&command, argc, argv, &options);
+    if (code == -1)
+        code = run(&options);
+    mla_options_release(&options);
+    return code;
+}

@@ -8,10 +8,17 @@
 
 enum { ALIGNMENT = 256 };
 
-static bool place(uint64_t bytes, uint64_t *end, uint64_t *offset)
+/* Matrices begin where a sub-buffer may begin, so that CLBlast reads float32 weights in place. */
+static uint64_t alignment(const clmla_layer *layer)
+{
+    const uint64_t device = layer->context->device.mem_base_addr_align_bytes;
+    return device > ALIGNMENT ? device : ALIGNMENT;
+}
+
+static bool place(uint64_t bytes, uint64_t unit, uint64_t *end, uint64_t *offset)
 {
     uint64_t next;
-    if (!mla__checked_round_up(bytes, ALIGNMENT, &bytes) || !mla__checked_add(*end, bytes, &next))
+    if (!mla__checked_round_up(bytes, unit, &bytes) || !mla__checked_add(*end, bytes, &next))
         return false;
     *offset = *end;
     *end = next;
@@ -21,6 +28,7 @@ static bool place(uint64_t bytes, uint64_t *end, uint64_t *offset)
 clmla_status mla__weights_layout_of(const clmla_layer *layer, mla__weights_layout *out)
 {
     mla__weights_layout layout = {0};
+    const uint64_t unit = alignment(layer);
     bool fits = true;
     for (int role = 0; role < MLA__NUM_ROLES; role++) {
         const struct clmla_matrix m = mla__layer_matrix(layer, (enum mla__role)role);
@@ -31,11 +39,13 @@ clmla_status mla__weights_layout_of(const clmla_layer *layer, mla__weights_layou
             if (status != CLMLA_SUCCESS)
                 return status;
         }
-        fits = fits && place(bytes, &layout.bytes, &layout.matrices[role]);
+        fits = fits && place(bytes, unit, &layout.bytes, &layout.matrices[role]);
     }
     fits = fits &&
-           place(4 * (uint64_t)layer->config.q_lora_rank, &layout.bytes, &layout.q_a_layernorm) &&
-           place(4 * (uint64_t)layer->config.kv_lora_rank, &layout.bytes, &layout.kv_a_layernorm);
+           place(4 * (uint64_t)layer->config.q_lora_rank, unit, &layout.bytes,
+                 &layout.q_a_layernorm) &&
+           place(4 * (uint64_t)layer->config.kv_lora_rank, unit, &layout.bytes,
+                 &layout.kv_a_layernorm);
     if (!fits)
         return mla__fail(layer->context, CLMLA_INTERNAL, "weights: size overflows");
     *out = layout;

@@ -18,8 +18,7 @@ struct clmla_context {
     mla__device device;
     clmla_kernel_class kernel_class;     /* resolved */
     clmla_projection_backend projection; /* as asked for; AUTO is resolved per op */
-    bool allow_clblast_overrides;
-    clmla_notify_fn notify; /* may be NULL */
+    clmla_notify_fn notify;              /* may be NULL */
     void *notify_user;
     char *kernel_directory; /* may be NULL */
     mla__os_mutex *mutex;   /* guards programs */

@@ -25,7 +25,7 @@ typedef struct mla__device {
     cl_ulong local_mem_bytes;
     size_t max_work_group_size;
     size_t max_work_item_sizes[3];
-    cl_uint mem_base_addr_align_bytes;
+    cl_uint mem_base_addr_align_bytes; /* where sub-buffers may begin */
     int compute_capability; /* NVIDIA: 10 · major + minor, from cl_nv_device_attribute_query; else 0
                              */
     bool has_fp16;          /* cl_khr_fp16: half arithmetic; storage needs no extension */

@@ -4,8 +4,9 @@
  * Rows: the new tokens × heads of one sequence, flattened (row = token · H + head), are cut into
  * groups of tile rows; a group belongs to one sequence. Group g of the grid is found without a
  * table: base(b) = floor(cu[b]·H / R) + b never decreases, and leaves room for ceil(n_b·H / R)
- * groups, so the grid has floor(T·H / R) + B groups and a binary search gives b. cu is clipped to
- * the token block. The second grid dimension is the split: keys [s · split_tokens, (s + 1) ·
+ * groups, so the grid has floor(T·H / R) + B + 1 groups and a binary search gives b; the last is
+ * for tokens past cu[B], which are written as tokens with nothing to attend. cu is clipped to the
+ * token block. The second grid dimension is the split: keys [s · split_tokens, (s + 1) ·
  * split_tokens).
  */
 #ifndef CLMLA_OPS_ATTENTION_H

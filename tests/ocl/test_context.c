@@ -44,10 +44,6 @@ static void bad_options_are_refused_by_name(void **state)
          "kernel_class 3"},
         {"projection below the range", {.projection = -1}, CLMLA_INVALID_ARGUMENT, "projection -1"},
         {"projection above the range", {.projection = 3}, CLMLA_INVALID_ARGUMENT, "projection 3"},
-        {"a flag that is neither 0 nor 1",
-         {.allow_clblast_overrides = 2},
-         CLMLA_INVALID_ARGUMENT,
-         "allow_clblast_overrides 2"},
         {"a kernel directory that does not exist",
          {.kernel_directory = TEST_OUTPUT_DIR "/no/such"},
          CLMLA_KERNEL_SOURCE_NOT_FOUND,
@@ -102,7 +98,6 @@ static void defaults_come_from_the_device(void **state)
     assert_int_equal(clmla_context_create(on->context, on->id, NULL, &context), CLMLA_SUCCESS);
     assert_int_equal(clmla_context_kernel_class(context), expected);
     assert_int_equal(context->projection, CLMLA_PROJECTION_AUTO);
-    assert_false(context->allow_clblast_overrides);
     clmla_context_release(context);
 }
 

@@ -14,7 +14,7 @@ enum { BF16 = CLMLA_DTYPE_BF16, F16 = CLMLA_DTYPE_F16, F32 = CLMLA_DTYPE_F32 };
 /* Both dims have whole vectors of sixteen, or pairs, and a tail. Few programs are built that way.
  */
 enum { LATENT = 33, ROPE = 18 };
-#define STANDARD .kv_lora_rank = LATENT, .rope_dim = ROPE, .out = F32
+#define STANDARD .kv_lora_rank = LATENT, .rope_dim = ROPE, .q_lat = F32, .out = F32
 
 /* Sequences {id, new tokens, keys}: a chunk, single tokens, several, none; with keys and without.
  */

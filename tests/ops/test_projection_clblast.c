@@ -2,6 +2,7 @@
  * workspace they need. */
 #include <clblast_c.h>
 
+#include "ops/clblast.h"
 #include "ops/projection_case.h"
 
 static const projection_case shapes[] = {
@@ -187,7 +188,6 @@ static void takes_memory_that_begins_anywhere(void **state)
         params.matrix = &moved;
         if (misaligned) {
             device->mem_base_addr_align_bytes = 512;
-            params.workspace = workspace.tensor;
             test_buffer_release(&workspace);
             workspace = test_buffer_poisoned(1 << 20, F32);
             params.workspace = workspace.tensor;
@@ -243,6 +243,22 @@ static void refuses_a_small_workspace(void **state)
     test_buffer_release(&workspace);
     clmla_matrix_release(matrix);
     projection_free(&d);
+    clmla_context_release(context);
+}
+
+static void statuses_of_clblast_are_mapped(void **state)
+{
+    (void)state;
+    clmla_context *context = test_context(CLMLA_KERNELS_AUTO, CLMLA_PROJECTION_CLBLAST);
+    test_buffer buffer = test_buffer_poisoned(4096, F32);
+    const cl_mem mem = buffer.tensor.buffer;
+    const mla__clblast_gemm no_k = {
+        .columns = 8, .rows = 8, .k = 0, .num_batches = 1, .w = mem, .x = mem, .y = mem};
+    test_clear_notify();
+    assert_int_equal(mla__clblast_enqueue(context, test_device_get()->queue, &no_k),
+                     CLMLA_CLBLAST_FAILED);
+    assert_non_null(strstr(test_last_notify(), "-1017")); /* CLBlastInvalidDimension */
+    test_buffer_release(&buffer);
     clmla_context_release(context);
 }
 
@@ -376,6 +392,7 @@ int main(void)
         cmocka_unit_test(small_gpu_calls_are_native_and_large_ones_not),
         cmocka_unit_test(works_on_an_out_of_order_queue),
         cmocka_unit_test(refuses_a_small_workspace),
+        cmocka_unit_test(statuses_of_clblast_are_mapped),
         cmocka_unit_test(indirect_path_matches_reference),
         cmocka_unit_test(takes_memory_that_begins_anywhere),
     };

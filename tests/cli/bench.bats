@@ -1,0 +1,191 @@
+#!/usr/bin/env bats
+# shellcheck disable=SC2154 # bats sets status, output, lines and stderr
+load common
+
+# A model so small that a run takes no time.
+setup_file() {
+    cat >"$BATS_FILE_TMPDIR/tiny.json" <<'JSON'
+{"model_type": "deepseek_v2", "hidden_size": 64, "num_attention_heads": 4, "q_lora_rank": null,
+ "kv_lora_rank": 32, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 16,
+ "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "rope_scaling": null,
+ "max_position_embeddings": 4096}
+JSON
+}
+
+tiny() {
+    printf '%s/tiny.json\n' "$BATS_FILE_TMPDIR"
+}
+
+try_tiny() {
+    try bench --model "$(tiny)" --warmup 1 --runs 3 "$@"
+}
+
+@test "every case and mode, and the seed's two lines at the end" {
+    try_tiny
+    passes
+    [ "$(grep -c '^prefill ' <<<"$output")" -eq 2 ]
+    [ "$(grep -c '^decode ' <<<"$output")" -eq 2 ]
+    [[ "${lines[-2]}" =~ ^Prefill\ Latency:\ [0-9.]+\ ms\ \(batched\)$ ]]
+    [[ "${lines[-1]}" =~ ^Decode\ Throughput:\ [0-9.]+\ tok/s\ \(batched\)$ ]]
+}
+
+@test "JSON has the fields" {
+    try_tiny --format json --dtype f32
+    passes
+    [ -z "$stderr" ]
+    [ "$(json model)" = "$(tiny)" ]
+    for field in clmla device.platform device.name device.driver device.class; do
+        json "$field" >/dev/null
+    done
+    for i in 0 1 2 3; do
+        for field in projection kernels seqlens pastlens median_ms min_ms tokens_per_s \
+            kernel_launches clblast_calls gb_per_s gflop_per_s; do
+            json "results.$i.$field" >/dev/null
+        done
+        [ "$(json "results.$i.dtype")" = f32 ]
+        [ "$(json "results.$i.runs")" = 3 ]
+        [ "$(json "results.$i.verified")" = true ]
+        [[ "$(json "results.$i.max_rel_error")" =~ e-0?[5-9]$ ]]
+    done
+    [ "$(json results.0.case) $(json results.0.mode)" = "prefill sequential" ]
+    [ "$(json results.1.case) $(json results.1.mode)" = "prefill batched" ]
+    [ "$(json results.2.case) $(json results.2.mode)" = "decode sequential" ]
+    [ "$(json results.3.case) $(json results.3.mode)" = "decode batched" ]
+    json results.0.ttft_ms >/dev/null
+    [ "$(json results.0.num_tokens)" = 704 ]
+    [ "$(json results.0.seqlens)" = "[64,128,256,256]" ]
+    [ "$(json results.0.pastlens)" = "[512,0,0,256]" ]
+    [ "$(json results.3.num_tokens)" = 16 ]
+    run json results.2.ttft_ms # last: run replaces $output
+    [ "$status" -eq 1 ]
+}
+
+@test "CSV has a heading and a line per case and mode" {
+    try_tiny --format csv
+    passes
+    [ "${#lines[@]}" -eq 5 ]
+    [[ "${lines[0]}" == case,mode,dtype,projection,kernels,seqlens,pastlens,num_tokens,runs,* ]]
+}
+
+@test "one case, one mode, lengths of one's own" {
+    try_tiny --case prefill --mode batched --seqlens 3,70,1 --pastlens 0,5,9 --format json
+    passes
+    [ "$(json results.0.seqlens)" = "[3,70,1]" ]
+    [ "$(json results.0.num_tokens)" = 74 ]
+    run json results.1.case
+    [ "$status" -eq 1 ]
+}
+
+@test "decode with past lengths alone, and with several tokens a step" {
+    try_tiny --case decode --pastlens 5,0,64 --format json
+    passes
+    [ "$(json results.0.seqlens)" = "[1,1,1]" ]
+    try_tiny --case decode --seqlens 2,1,3 --pastlens 5,0,64 --format json
+    passes
+    [ "$(json results.1.num_tokens)" = 6 ]
+}
+
+@test "every dtype, projection, class, check and page size" {
+    for options in "--dtype f16" "--projection clblast" "--kernels gpu" "--check full" \
+        "--page-block-size 0" "--page-block-size 1" "--layers 3 --check full" "--tp 2"; do
+        # shellcheck disable=SC2086 # options are several words
+        try_tiny --format json --seqlens 9,4 --pastlens 3,0 --case prefill $options
+        passes
+        [ "$(json results.1.verified)" = true ]
+    done
+    try_tiny --format json --case decode --pastlens 3,0 --layers 3 --check full
+    passes
+}
+
+@test "--check off says that nothing was verified" {
+    try_tiny --check off --case decode --mode batched --format json
+    passes
+    [ "$(json results.0.verified)" = false ]
+    [ "$(json results.0.max_rel_error)" = null ]
+}
+
+@test "--stages names the stages" {
+    try_tiny --stages --case decode --mode batched --format json
+    passes
+    [ "$(json results.0.stages.0.stage)" = q_proj ]
+    json results.0.stages.0.median_ms >/dev/null
+}
+
+@test "a time budget cuts the runs, and says so" {
+    try bench --model "$(tiny)" --case prefill --mode batched --max-seconds 1 --runs 1000000 \
+        --check off --format json
+    passes
+    [[ "$stderr" == *"--max-seconds 1"* ]]
+    [ "$(json results.0.runs)" -ge 3 ]
+    [ "$(json results.0.runs)" -lt 1000000 ]
+}
+
+@test "a kernel that computes wrongly is not timed" {
+    [ -n "${CLMLA_KERNEL_SOURCES:-}" ] || skip "CLMLA_KERNEL_SOURCES is not set"
+    cp -r "$CLMLA_KERNEL_SOURCES" kernels
+    chmod -R u+w kernels
+    sed -i -E 's/\<exp2?\(/exp10(/g' kernels/attention.clh kernels/*/attention.cl # wrong softmax
+    try_tiny --kernel-dir kernels --case prefill --mode batched
+    fails_with 1 "wrong result, not timed" "prefill batched"
+}
+
+@test "lists of different lengths" {
+    try_tiny --case prefill --seqlens 1,2 --pastlens 0
+    fails_with 2 "--seqlens '1,2' has 2" "--pastlens '0' has 1"
+}
+
+@test "lists that are not lists" {
+    try_tiny --case prefill --seqlens 1,x --pastlens 0,0
+    fails_with 2 "--seqlens '1,x'"
+    try_tiny --case prefill --seqlens 1,0 --pastlens 0,0
+    fails_with 2 "--seqlens '1,0'"
+    try_tiny --case decode --pastlens 1,-1
+    fails_with 2 "--pastlens '1,-1'"
+}
+
+@test "lists without a case, or only one of them" {
+    try_tiny --seqlens 1 --pastlens 0
+    fails_with 2 "--case"
+    try_tiny --case prefill --seqlens 1
+    fails_with 2 "--pastlens"
+    try_tiny --case prefill --pastlens 1
+    fails_with 2 "--seqlens"
+}
+
+@test "a config that is missing, no JSON, or not valid" {
+    try bench --model nosuch.json
+    fails_with 2 "--model 'nosuch.json'" "lite, r1"
+    echo "{" >broken.json
+    try bench --model broken.json
+    fails_with 2 "broken.json"
+    grep -v kv_lora_rank "$(tiny)" >missing.json
+    try bench --model missing.json
+    fails_with 2 "missing.json" "kv_lora_rank"
+    sed 's/"v_head_dim": 16/"v_head_dim": -16/' "$(tiny)" >negative.json
+    try bench --model negative.json
+    fails_with 2 "negative.json" "v_head_dim" "-16"
+    sed 's/"qk_rope_head_dim": 8/"qk_rope_head_dim": "8"/' "$(tiny)" >text.json
+    try bench --model text.json
+    fails_with 2 "text.json" "qk_rope_head_dim"
+}
+
+@test "values out of range" {
+    for option in "runs 0" "warmup -1" "layers 0" "tp 0" "max-seconds 0" "runs many"; do
+        # shellcheck disable=SC2086 # name and value
+        set -- $option
+        try_tiny "--$1" "$2"
+        fails_with 2 "--$1 '$2'"
+    done
+    try_tiny --tp 3
+    fails_with 2 "--tp '3'"
+    try_tiny --case nosuch
+    fails_with 2 "--case 'nosuch'" "prefill or decode"
+    try_tiny --mode nosuch
+    fails_with 2 "--mode 'nosuch'" "sequential or batched"
+    try_tiny --check some
+    fails_with 2 "--check 'some'" "full, sample or off"
+    try_tiny --device 99
+    fails_with 2 "--device '99'"
+    try_tiny --platform nosuch
+    fails_with 2 "--platform 'nosuch'"
+}

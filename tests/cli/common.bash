@@ -1,0 +1,58 @@
+# shellcheck shell=bash disable=SC2154 # bats sets status, output, stderr
+# Shared by the .bats files. The environment names what is tested:
+#   CLMLA       the program        CLMLA_PROBE  tests/cli/probe.c
+#   GOLDEN_DIR  tests/golden
+bats_require_minimum_version 1.5.0
+
+setup() {
+    unset CLMLA_PLATFORM CLMLA_DEVICE
+    cd "$BATS_TEST_TMPDIR" || return 1
+}
+
+clmla() {
+    "$CLMLA" "$@"
+}
+
+# Runs the program with stdout in $output and stderr in $stderr.
+try() {
+    run --separate-stderr clmla "$@"
+}
+
+# fails_with CODE TEXT...: the exit code, nothing on stdout, one line on stderr that begins with
+# "clmla: " and holds every text.
+fails_with() {
+    local code=$1 text
+    shift
+    if [ "$status" -ne "$code" ] || [ -n "$output" ] || [ "${#stderr_lines[@]}" -ne 1 ] ||
+        [[ "$stderr" != "clmla: "* ]]; then
+        show_result
+        return 1
+    fi
+    for text in "$@"; do
+        if [[ "$stderr" != *"$text"* ]]; then
+            echo "not on stderr: $text"
+            show_result
+            return 1
+        fi
+    done
+}
+
+passes() {
+    if [ "$status" -ne 0 ]; then
+        show_result
+        return 1
+    fi
+}
+
+show_result() {
+    printf 'exit code %s\nstdout: %s\nstderr: %s\n' "$status" "$output" "$stderr"
+}
+
+# json PATH: that value of the document in $output.
+json() {
+    "$CLMLA_PROBE" json "$1" <<<"$output"
+}
+
+golden() {
+    printf '%s/%s.safetensors\n' "$GOLDEN_DIR" "$1"
+}

@@ -1,0 +1,67 @@
+#!/usr/bin/env bats
+# shellcheck disable=SC2154 # bats sets status, output, lines and stderr
+load common
+
+@test "--version names the version" {
+    try --version
+    passes
+    [[ "$output" =~ ^clmla\ [0-9]+\.[0-9]+\.[0-9]+$ ]]
+}
+
+@test "--help lists every subcommand" {
+    try --help
+    passes
+    for name in devices bench verify run tune; do
+        [[ "$output" == *"  $name "* ]]
+    done
+}
+
+@test "every subcommand has --help" {
+    for name in devices bench verify run; do
+        try "$name" --help
+        passes
+        [[ "$output" == *"Usage: clmla $name"* ]]
+        [ -z "$stderr" ]
+    done
+}
+
+@test "no subcommand" {
+    try
+    fails_with 2 "subcommand is missing"
+}
+
+@test "an unknown subcommand" {
+    try nosuch
+    fails_with 2 "nosuch" "devices, bench, verify, run or tune"
+}
+
+@test "an unknown option before the subcommand" {
+    try --nosuch
+    fails_with 2 "--nosuch"
+}
+
+@test "an unknown option of every subcommand" {
+    for name in devices bench verify run; do
+        try "$name" --nosuch
+        fails_with 2 "--nosuch" "unknown option"
+    done
+}
+
+@test "tune and --tuning arrive later" {
+    try tune
+    fails_with 1 "not in this build yet"
+    try bench --tuning record.json
+    fails_with 2 "--tuning" "unknown option"
+}
+
+@test "--kernels nvidia arrives later" {
+    try bench --kernels nvidia
+    fails_with 2 "not in this build yet"
+}
+
+@test "a standard output that is full is an error" {
+    [ -e /dev/full ] || skip "no /dev/full here"
+    # shellcheck disable=SC2016 # the inner shell expands it
+    run --separate-stderr bash -c '"$CLMLA" --help >/dev/full'
+    fails_with 1 "standard output"
+}

@@ -1,0 +1,293 @@
+#define _POSIX_C_SOURCE 200809L /* setenv */
+
+#include "cli/options.h"
+#include "support/support.h"
+
+static struct poptOption own_options[] = {
+    MLA_OPTION_VALUE("runs", MLA_OPT_RUNS, "runs", "N"),
+    MLA_OPTION_VALUE("seqlens", MLA_OPT_SEQLENS, "lengths", "L"),
+    MLA_OPTION_VALUE("case", MLA_OPT_CASE, "cases", "C"),
+    MLA_OPTION_FLAG("stages", MLA_OPT_STAGES, "stages"),
+    POPT_TABLEEND,
+};
+
+static const mla_command takes_options_only = {.name = "test",
+                                               .summary = "A test.",
+                                               .own = own_options,
+                                               .has_device = true,
+                                               .has_numerics = true,
+                                               .has_format = true};
+static const mla_command takes_files = {.name = "test", .summary = "A test.", .arguments = "FILE"};
+
+/* Parses "test" and up to six words, into *options. */
+static int parse(const mla_command *command, const char *const words[6], mla_options *options)
+{
+    char text[7][64] = {"test"};
+    char *argv[8] = {text[0]};
+    int argc = 1;
+    for (int i = 0; i < 6 && words[i] != NULL; i++, argc++) {
+        (void)snprintf(text[argc], sizeof(text[argc]), "%s", words[i]);
+        argv[argc] = text[argc];
+    }
+    return mla_options_parse(command, argc, argv, options);
+}
+
+typedef struct parse_case {
+    const char *name;
+    const mla_command *command;
+    const char *words[6];
+    int code; /* -1: goes on */
+} parse_case;
+
+static const parse_case parse_cases[] = {
+    {"nothing", &takes_options_only, {NULL}, -1},
+    {"values with and without an equals sign",
+     &takes_options_only,
+     {"--runs=3", "--seqlens", "1,2"},
+     -1},
+    {"help", &takes_options_only, {"--help"}, 0},
+    {"an unknown option", &takes_options_only, {"--nosuch"}, 2},
+    {"an option of another command", &takes_files, {"--runs", "3"}, 2},
+    {"an option that a later version has", &takes_options_only, {"--tuning", "F"}, 2},
+    {"a value that is missing", &takes_options_only, {"--runs"}, 2},
+    {"a flag with a value", &takes_options_only, {"--stages=yes"}, 2},
+    {"an argument where none is taken", &takes_options_only, {"file"}, 2},
+    {"arguments where some are taken", &takes_files, {"a", "b"}, -1},
+};
+
+static void parses(void **state)
+{
+    const parse_case *c = *state;
+    mla_options options;
+    assert_int_equal(parse(c->command, c->words, &options), c->code);
+    mla_options_release(&options);
+}
+
+typedef struct value_case {
+    const char *name;
+    const char *text; /* NULL: the option is not given */
+    bool accepted;
+    int64_t value; /* of an integer; bits of choices */
+} value_case;
+
+static const value_case integer_cases[] = {
+    {"not given: the default stays", NULL, true, 42},
+    {"the smallest", "1", true, 1},
+    {"the largest", "1000", true, 1000},
+    {"leading zeros", "007", true, 7},
+    {"below the smallest", "0", false, 42},
+    {"above the largest", "1001", false, 42},
+    {"more than 64 bits", "99999999999999999999", false, 42},
+    {"negative", "-5", false, 42},
+    {"no number", "x", false, 42},
+    {"a number and more", "5x", false, 42},
+    {"a fraction", "1.5", false, 42},
+    {"nothing", "", false, 42},
+    {"a blank before it", " 5", false, 42},
+};
+
+static void reads_an_integer(void **state)
+{
+    const value_case *c = *state;
+    mla_options options;
+    int64_t value = 42;
+    assert_int_equal(parse(&takes_options_only,
+                           (const char *const[6]){c->text != NULL ? "--runs" : NULL, c->text},
+                           &options),
+                     -1);
+    assert_int_equal(mla_option_integer(&options, MLA_OPT_RUNS, 1, 1000, &value), c->accepted);
+    assert_int_equal(value, c->value);
+    mla_options_release(&options);
+}
+
+static const value_case choices_cases[] = {
+    {"not given: the default stays", NULL, true, 42},
+    {"one of them", "decode", true, 2},
+    {"both, in any order", "decode,prefill", true, 3},
+    {"one of them twice", "prefill,prefill", true, 1},
+    {"an unknown one", "prefill,nosuch", false, 42},
+    {"a part of one", "pre", false, 42},
+    {"an empty one", "prefill,", false, 42},
+    {"nothing", "", false, 42},
+};
+
+static void reads_choices(void **state)
+{
+    static const char *const names[] = {"prefill", "decode"};
+    const value_case *c = *state;
+    mla_options options;
+    uint32_t chosen = 42;
+    assert_int_equal(parse(&takes_options_only,
+                           (const char *const[6]){c->text != NULL ? "--case" : NULL, c->text},
+                           &options),
+                     -1);
+    assert_int_equal(mla_option_choices(&options, MLA_OPT_CASE, names, 2, &chosen), c->accepted);
+    assert_int_equal(chosen, c->value);
+    mla_options_release(&options);
+}
+
+typedef struct list_case {
+    const char *name, *text;
+    bool accepted;
+    size_t count;
+    int32_t values[4];
+} list_case;
+
+static const list_case list_cases[] = {
+    {"one entry", "7", true, 1, {7}},
+    {"several entries", "64,128,0,256", true, 4, {64, 128, 0, 256}},
+    {"an empty entry", "1,,2", false},
+    {"a comma at the end", "1,2,", false},
+    {"an entry above the largest", "1,1001", false},
+    {"a negative entry", "1,-2", false},
+    {"a blank", "1, 2", false},
+    {"an entry of many digits", "1,00000000000000000000000000001", false},
+};
+
+static void reads_a_list(void **state)
+{
+    const list_case *c = *state;
+    mla_options options;
+    int32_t *values = NULL;
+    size_t count = 0;
+    assert_int_equal(
+        parse(&takes_options_only, (const char *const[6]){"--seqlens", c->text}, &options), -1);
+    assert_int_equal(mla_option_list(&options, MLA_OPT_SEQLENS, 0, 1000, &values, &count),
+                     c->accepted);
+    if (c->accepted) {
+        assert_int_equal(count, c->count);
+        assert_memory_equal(values, c->values, count * sizeof(*values));
+    } else {
+        assert_null(values);
+    }
+    free(values);
+    mla_options_release(&options);
+}
+
+static void the_last_of_repeated_options_counts(void **state)
+{
+    (void)state;
+    mla_options options;
+    int64_t value = 0;
+    assert_int_equal(
+        parse(&takes_options_only, (const char *const[6]){"--runs=1", "--runs=2"}, &options), -1);
+    assert_true(mla_option_integer(&options, MLA_OPT_RUNS, 0, 9, &value));
+    assert_int_equal(value, 2);
+    mla_options_release(&options);
+}
+
+typedef struct common_case {
+    const char *name;
+    const char *words[6];
+    const char *env_platform, *env_device;
+    bool accepted;
+    const char *platform, *device;
+    mla_shorthand shorthand;
+    clmla_dtype dtype;
+    clmla_projection_backend projection;
+    clmla_kernel_class kernels;
+    mla_format format;
+} common_case;
+
+static const common_case common_cases[] = {
+    {.name = "defaults", .accepted = true, .dtype = CLMLA_DTYPE_BF16},
+    {.name = "everything given",
+     .words = {"--dtype=f32", "--projection=clblast", "--kernels=gpu", "--format=json",
+               "--platform=P", "--device=D"},
+     .accepted = true,
+     .platform = "P",
+     .device = "D",
+     .dtype = CLMLA_DTYPE_F32,
+     .projection = CLMLA_PROJECTION_CLBLAST,
+     .kernels = CLMLA_KERNELS_GPU,
+     .format = MLA_FORMAT_JSON},
+    {.name = "the environment where nothing is given",
+     .env_platform = "E",
+     .env_device = "1",
+     .accepted = true,
+     .platform = "E",
+     .device = "1",
+     .dtype = CLMLA_DTYPE_BF16},
+    {.name = "arguments before the environment",
+     .words = {"--platform=P", "--device=D"},
+     .env_platform = "E",
+     .env_device = "1",
+     .accepted = true,
+     .platform = "P",
+     .device = "D",
+     .dtype = CLMLA_DTYPE_BF16},
+    {.name = "a shorthand before CLMLA_PLATFORM",
+     .words = {"--intel"},
+     .env_platform = "E",
+     .accepted = true,
+     .shorthand = MLA_SHORTHAND_INTEL,
+     .dtype = CLMLA_DTYPE_BF16},
+    {.name = "an empty variable is none",
+     .env_platform = "",
+     .env_device = "",
+     .accepted = true,
+     .dtype = CLMLA_DTYPE_BF16},
+    {.name = "a shorthand with --platform", .words = {"--amd", "--platform=P"}},
+    {.name = "two shorthands", .words = {"--amd", "--cpu"}},
+    {.name = "an unknown dtype", .words = {"--dtype=fp8"}},
+    {.name = "an unknown projection", .words = {"--projection=blas"}},
+    {.name = "an unknown class", .words = {"--kernels=tpu"}},
+    {.name = "a class of a later version", .words = {"--kernels=nvidia"}},
+    {.name = "an unknown format", .words = {"--format=xml"}},
+    {.name = "a negative seed", .words = {"--seed=-1"}},
+};
+
+static void set_environment(const char *name, const char *value)
+{
+    assert_int_equal(value != NULL ? setenv(name, value, 1) : unsetenv(name), 0);
+}
+
+static void same_text(const char *text, const char *expected)
+{
+    if (expected == NULL)
+        assert_null(text);
+    else
+        assert_string_equal(text, expected);
+}
+
+static void reads_shared_options(void **state)
+{
+    const common_case *c = *state;
+    mla_options options;
+    mla_common common;
+    set_environment("CLMLA_PLATFORM", c->env_platform);
+    set_environment("CLMLA_DEVICE", c->env_device);
+    assert_int_equal(parse(&takes_options_only, c->words, &options), -1);
+    assert_int_equal(mla_options_common(&options, &common), c->accepted);
+    if (c->accepted) {
+        same_text(common.device.platform, c->platform);
+        same_text(common.device.device, c->device);
+        assert_int_equal(common.device.shorthand, c->shorthand);
+        assert_int_equal(common.dtype, c->dtype);
+        assert_int_equal(common.projection, c->projection);
+        assert_int_equal(common.kernels, c->kernels);
+        assert_int_equal(common.format, c->format);
+        assert_int_equal(common.seed, 1);
+    }
+    mla_options_release(&options);
+}
+
+#define ADD_CASES(cases, function)                                                                 \
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)                                  \
+        tests[count++] = (struct CMUnitTest)                                                       \
+        {                                                                                          \
+            cases[i].name, function, NULL, NULL, (void *)(uintptr_t)&cases[i]                      \
+        }
+
+int main(void)
+{
+    struct CMUnitTest tests[128];
+    size_t count = 0;
+    ADD_CASES(parse_cases, parses);
+    ADD_CASES(integer_cases, reads_an_integer);
+    ADD_CASES(choices_cases, reads_choices);
+    ADD_CASES(list_cases, reads_a_list);
+    ADD_CASES(common_cases, reads_shared_options);
+    tests[count++] = (struct CMUnitTest)cmocka_unit_test(the_last_of_repeated_options_counts);
+    return _cmocka_run_group_tests("options", tests, count, NULL, NULL);
+}
