@@ -1,9 +1,9 @@
 /*
  * Absorbed attention, cpu class, with an online softmax over blocks of keys:
  *
- *     s[r, j] = scale · (q_lat[r]·c_kv[j] + q_pe[r]·k_pe[j])        keys j that row r sees
- *     out[r]  = Σ_j exp2(s[r, j] - m[r]) · c_kv[j] / l[r]           m running maximum, l running
- * sum lse[r]  = ln 2 · (m[r] + log2 l[r])
+ *     s[r, j] = scale · (q_lat[r]·c_kv[j] + q_pe[r]·k_pe[j])      keys j that row r sees
+ *     out[r]  = Σ_j exp2(s[r, j] - m[r]) · c_kv[j] / l[r]         m running maximum, l running sum
+ *     lse[r]  = ln 2 · (m[r] + log2 l[r])
  *
  * scale contains log2(e) and is folded into the query in float32. Shapes, rows r and their groups:
  * attention.clh.
@@ -11,11 +11,11 @@
  * Mapping: one work-group = one work-item = one group of TILE_ROWS rows (global id 0) × one split
  * of the keys (global id 1). Sixteen consecutive rows are the lanes of a float16, a "row vector";
  * no operation crosses lanes, so that a row's result depends on its own query and keys only. A
- * group of at most sixteen rows computes one row vector instead of ROW_VECTORS. scores  TILE_TOKENS
- * keys × ROW_VECTORS in registers: query by vector, key elements broadcast sum     TILE_VALUES
- * latent elements × ROW_VECTORS in registers over the keys of the block Keys that some rows of the
- * group do not see add nothing to those rows: the sum keeps its old bits by select, as 0 · NaN
- * would not.
+ * group of at most sixteen rows computes one row vector instead of ROW_VECTORS.
+ *     scores  TILE_TOKENS keys × ROW_VECTORS in registers: query by vector, key elements broadcast
+ *     sum     TILE_VALUES latent elements × ROW_VECTORS in registers over the keys of the block
+ * Keys that some rows of the group do not see add nothing to those rows: the sum keeps its old bits
+ * by select, as 0 · NaN would not.
  *
  * Private memory (float32): keys BLOCK_TOKENS · D, query TILE_ROWS · D, sums TILE_ROWS ·
  * KV_LORA_RANK, scores BLOCK_TOKENS · TILE_ROWS, with D = KV_LORA_RANK + ROPE_DIM. No local memory,

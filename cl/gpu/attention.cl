@@ -1,19 +1,20 @@
 /*
  * Absorbed attention, gpu class, with an online softmax over blocks of keys:
  *
- *     s[r, j] = scale · (q_lat[r]·c_kv[j] + q_pe[r]·k_pe[j])        keys j that row r sees
- *     out[r]  = Σ_j exp2(s[r, j] - m[r]) · c_kv[j] / l[r]           m running maximum, l running
- * sum lse[r]  = ln 2 · (m[r] + log2 l[r])
+ *     s[r, j] = scale · (q_lat[r]·c_kv[j] + q_pe[r]·k_pe[j])      keys j that row r sees
+ *     out[r]  = Σ_j exp2(s[r, j] - m[r]) · c_kv[j] / l[r]         m running maximum, l running sum
+ *     lse[r]  = ln 2 · (m[r] + log2 l[r])
  *
  * scale contains log2(e). Shapes, rows r and their groups: attention.clh.
  *
  * Mapping: one work-group = one group of TILE_ROWS rows (group id 0) × one split of the keys (group
  * id 1). Queries stay in local memory in their storage dtype; each block of keys is brought there
  * once and serves the scores and the sum. Elements are handled in pairs.
- *   scores  one work-item = 2 rows × 2 keys × every SLICES-th pair; slices are added in local
- * memory sum     one work-item = pairs of latent columns id, id + WORK_GROUP, ... × all rows Keys
- * that some rows of the group do not see add nothing to those rows: the sum keeps its old bits by
- * select, as 0 · NaN would not.
+ *     scores  one work-item = 2 rows × 2 keys × every SLICES-th pair; slices are added in local
+ *             memory
+ *     sum     one work-item = pairs of latent columns id, id + WORK_GROUP, ... × all rows
+ * Keys that some rows of the group do not see add nothing to those rows: the sum keeps its old bits
+ * by select, as 0 · NaN would not.
  *
  * Local memory: queries TILE_ROWS · D, keys BLOCK_TOKENS · (D padded), partial sums of the scores
  * 4 · WORK_GROUP floats (their space holds the probabilities later), scores, four words per row;

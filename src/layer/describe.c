@@ -49,6 +49,14 @@ static void describe_projection(const clmla_layer *layer, enum mla__role role, t
     append(sink, "\n");
 }
 
+/* Of what attention reads: it sizes the gpu class's tile. */
+static clmla_dtype widest(const clmla_layer *layer)
+{
+    return mla__dtype_bytes(layer->cache_dtype) > mla__dtype_bytes(layer->latent_dtype)
+               ? layer->cache_dtype
+               : layer->latent_dtype;
+}
+
 static const char *projection_reason(const clmla_layer *layer)
 {
     if (layer->batch_invariant)
@@ -90,7 +98,7 @@ clmla_status clmla_layer_describe(const clmla_layer *layer, char *text, size_t c
     append(&sink, "projections: %s\n", projection_reason(layer));
     for (int role = 0; role < MLA__NUM_ROLES; role++)
         describe_projection(layer, (enum mla__role)role, &sink);
-    if (mla__attention_tile_default(&context->device, context->kernel_class, layer->latent_dtype,
+    if (mla__attention_tile_default(&context->device, context->kernel_class, widest(layer),
                                     layer->config.kv_lora_rank, layer->config.qk_rope_head_dim,
                                     &tile))
         mla__attention_tile_text(&tile, tile_text, sizeof(tile_text));

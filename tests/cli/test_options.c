@@ -272,8 +272,9 @@ static void reads_shared_options(void **state)
     mla_options_release(&options);
 }
 
+#define COUNT(cases) (sizeof(cases) / sizeof((cases)[0]))
 #define ADD_CASES(cases, function)                                                                 \
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)                                  \
+    for (size_t i = 0; i < COUNT(cases); i++)                                                      \
         tests[count++] = (struct CMUnitTest)                                                       \
         {                                                                                          \
             cases[i].name, function, NULL, NULL, (void *)(uintptr_t)&cases[i]                      \
@@ -281,7 +282,8 @@ static void reads_shared_options(void **state)
 
 int main(void)
 {
-    struct CMUnitTest tests[128];
+    struct CMUnitTest tests[COUNT(parse_cases) + COUNT(integer_cases) + COUNT(choices_cases) +
+                            COUNT(list_cases) + COUNT(common_cases) + 1];
     size_t count = 0;
     ADD_CASES(parse_cases, parses);
     ADD_CASES(integer_cases, reads_an_integer);
@@ -289,5 +291,5 @@ int main(void)
     ADD_CASES(list_cases, reads_a_list);
     ADD_CASES(common_cases, reads_shared_options);
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(the_last_of_repeated_options_counts);
-    return _cmocka_run_group_tests("options", tests, count, NULL, NULL);
+    return cmocka_run_group_tests_name("options", tests, NULL, NULL);
 }

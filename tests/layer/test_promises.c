@@ -1,0 +1,160 @@
+/*
+ * After clmla_layer_prepare an enqueue builds no program, allocates no device memory and does not
+ * wait. The OpenCL entries that would show it are wrapped at link time and counted.
+ */
+#include "support/layer_fixture.h"
+
+static struct {
+    int builds, buffers, waits;
+} calls;
+
+cl_int __real_clBuildProgram(cl_program program, cl_uint num_devices, const cl_device_id *devices,
+                             const char *options, void (*notify)(cl_program, void *), void *user);
+cl_int __wrap_clBuildProgram(cl_program program, cl_uint num_devices, const cl_device_id *devices,
+                             const char *options, void (*notify)(cl_program, void *), void *user);
+cl_mem __real_clCreateBuffer(cl_context context, cl_mem_flags flags, size_t bytes, void *host,
+                             cl_int *error);
+cl_mem __wrap_clCreateBuffer(cl_context context, cl_mem_flags flags, size_t bytes, void *host,
+                             cl_int *error);
+cl_int __real_clFinish(cl_command_queue queue);
+cl_int __wrap_clFinish(cl_command_queue queue);
+cl_int __real_clWaitForEvents(cl_uint num_events, const cl_event *events);
+cl_int __wrap_clWaitForEvents(cl_uint num_events, const cl_event *events);
+cl_int __real_clEnqueueWriteBuffer(cl_command_queue queue, cl_mem buffer, cl_bool blocking,
+                                   size_t offset, size_t bytes, const void *data,
+                                   cl_uint num_events, const cl_event *wait_list, cl_event *event);
+cl_int __wrap_clEnqueueWriteBuffer(cl_command_queue queue, cl_mem buffer, cl_bool blocking,
+                                   size_t offset, size_t bytes, const void *data,
+                                   cl_uint num_events, const cl_event *wait_list, cl_event *event);
+
+cl_int __wrap_clBuildProgram(cl_program program, cl_uint num_devices, const cl_device_id *devices,
+                             const char *options, void (*notify)(cl_program, void *), void *user)
+{
+    calls.builds++;
+    return __real_clBuildProgram(program, num_devices, devices, options, notify, user);
+}
+
+cl_mem __wrap_clCreateBuffer(cl_context context, cl_mem_flags flags, size_t bytes, void *host,
+                             cl_int *error)
+{
+    calls.buffers++;
+    return __real_clCreateBuffer(context, flags, bytes, host, error);
+}
+
+cl_int __wrap_clFinish(cl_command_queue queue)
+{
+    calls.waits++;
+    return __real_clFinish(queue);
+}
+
+cl_int __wrap_clWaitForEvents(cl_uint num_events, const cl_event *events)
+{
+    calls.waits++;
+    return __real_clWaitForEvents(num_events, events);
+}
+
+cl_int __wrap_clEnqueueWriteBuffer(cl_command_queue queue, cl_mem buffer, cl_bool blocking,
+                                   size_t offset, size_t bytes, const void *data,
+                                   cl_uint num_events, const cl_event *wait_list, cl_event *event)
+{
+    calls.waits += blocking != CL_FALSE;
+    return __real_clEnqueueWriteBuffer(queue, buffer, blocking, offset, bytes, data, num_events,
+                                       wait_list, event);
+}
+
+typedef struct promise_case {
+    const char *name;
+    clmla_kernel_class kernel_class;
+    clmla_dtype dtype;
+    int32_t num_splits;
+} promise_case;
+
+static const promise_case cases[] = {
+    {"cpu bf16", CLMLA_KERNELS_CPU, CLMLA_DTYPE_BF16, 0},
+    {"cpu f32, three splits", CLMLA_KERNELS_CPU, CLMLA_DTYPE_F32, 3},
+    {"gpu bf16", CLMLA_KERNELS_GPU, CLMLA_DTYPE_BF16, 0},
+};
+
+/* Few and many tokens, one and several sequences, then decode steps: every kernel a step reaches. */
+static void enqueue_steps(fixture *f)
+{
+    static const int32_t past[3] = {5, 40, 0}, few[3] = {1, 0, 1}, many[3] = {20, 1, 24};
+    const cl_command_queue queue = test_device_get()->queue;
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(fixture_plan(f, i == 0 ? 1 : 3, past, i == 2 ? many : few), CLMLA_SUCCESS);
+        assert_int_equal(clmla_enqueue_layer(f->binding, f->plan, queue, 0, NULL, NULL),
+                         CLMLA_SUCCESS);
+        assert_int_equal(clmla_enqueue_advance(f->plan, NULL, queue, 0, NULL, NULL), CLMLA_SUCCESS);
+        assert_int_equal(clmla_enqueue_layer(f->binding, f->plan, queue, 0, NULL, NULL),
+                         CLMLA_SUCCESS);
+    }
+}
+
+static void enqueues_without_building_allocating_or_waiting(void **state)
+{
+    const promise_case *c = *state;
+    const fixture_options options = {.config = fixture_config(36),
+                                     .kernel_class = c->kernel_class,
+                                     .projection = CLMLA_PROJECTION_NATIVE,
+                                     .dtype = c->dtype,
+                                     .page_block_size = 16,
+                                     .num_splits = c->num_splits};
+    fixture f = fixture_create(&options);
+    double *hidden = fixture_draw_hidden(&f, 64, 5);
+    fixture_set_hidden(&f, hidden, 0, 64);
+    assert_int_equal(clmla_layer_prepare(f.layer, test_device_get()->queue), CLMLA_SUCCESS);
+    assert_true(calls.builds > 0); /* the wrapping works */
+    assert_true(calls.buffers > 0);
+    assert_true(calls.waits > 0);
+    memset(&calls, 0, sizeof calls);
+    enqueue_steps(&f);
+    assert_int_equal(calls.builds, 0);
+    assert_int_equal(calls.buffers, 0);
+    assert_int_equal(calls.waits, 0);
+    free(hidden);
+    fixture_release(&f);
+}
+
+/* Preparing builds all that a binding needs. */
+static void prepare_builds_what_a_binding_needs(void **state)
+{
+    (void)state;
+    const clmla_config config = fixture_config(36);
+    const clmla_layer_params params = {.struct_size = sizeof params,
+                                       .config = &config,
+                                       .max_num_sequences = 2,
+                                       .max_num_tokens = 40,
+                                       .max_cache_seqlen = 64,
+                                       .page_block_size = 16,
+                                       .num_pages = 8};
+    clmla_context *context = test_context(CLMLA_KERNELS_CPU, CLMLA_PROJECTION_NATIVE);
+    clmla_layer *layer;
+    clmla_plan *plan;
+    assert_int_equal(clmla_layer_create(context, &params, &layer), CLMLA_SUCCESS);
+    assert_int_equal(clmla_layer_prepare(layer, test_device_get()->queue), CLMLA_SUCCESS);
+    const int built = calls.builds;
+    assert_int_equal(clmla_layer_prepare(layer, test_device_get()->queue), CLMLA_SUCCESS);
+    assert_int_equal(clmla_plan_create(layer, &plan), CLMLA_SUCCESS);
+    assert_int_equal(calls.builds, built);
+    clmla_plan_release(plan);
+    clmla_layer_release(layer);
+    clmla_context_release(context);
+}
+
+int main(void)
+{
+    enum { NUM_CASES = sizeof cases / sizeof cases[0] };
+    static promise_case states[NUM_CASES];
+    struct CMUnitTest tests[NUM_CASES + 1];
+    memset(tests, 0, sizeof tests);
+    memcpy(states, cases, sizeof cases);
+    for (size_t i = 0; i < NUM_CASES; i++) {
+        tests[i].name = states[i].name;
+        tests[i].test_func = enqueues_without_building_allocating_or_waiting;
+        tests[i].initial_state = &states[i];
+    }
+    tests[NUM_CASES] = (struct CMUnitTest)cmocka_unit_test(prepare_builds_what_a_binding_needs);
+    const int failed = cmocka_run_group_tests_name("promises", tests, NULL, NULL);
+    test_device_close();
+    return failed;
+}
