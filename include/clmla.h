@@ -564,7 +564,8 @@ typedef struct clmla_weights_params {
 } clmla_weights_params;
 
 /** Packs one layer's weights. Waits until they are packed: sources may be freed afterwards.
- *  Retains the layer. Uses at most 32 MiB of temporary device memory.
+ *  They serve every clmla_layer of the same context whose weight shapes and weights_dtype are the
+ *  same, whatever its limits. Retains the layer. Uses at most 32 MiB of temporary device memory.
  *  Errors: INVALID_ARGUMENT (a source missing, or one given that the configuration has no use
  *  for), INVALID_TENSOR_DTYPE, INVALID_STRIDE, BUFFER_TOO_SMALL, CL_*. */
 CLMLA_API clmla_status clmla_weights_create(clmla_layer *layer, const clmla_weights_params *params,

@@ -27,6 +27,8 @@ summaries=()
 # One kernel cache for all builds: the same kernels are compiled once.
 export POCL_CACHE_DIR=${POCL_CACHE_DIR:-$root/build-check/pocl-cache}
 export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
+# LeakSanitizer crashes now and then on the thread-local ranges that this interception records.
+export ASAN_OPTIONS=${ASAN_OPTIONS:-intercept_tls_get_addr=0}
 export LSAN_OPTIONS=${LSAN_OPTIONS:-suppressions=$root/tests/lsan.supp:print_suppressions=0}
 
 # step <name> <command...>: runs it, notes a failure.

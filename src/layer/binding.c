@@ -61,9 +61,11 @@ static clmla_status check_workspace(const clmla_layer *layer, const clmla_tensor
 
 static clmla_status check_params(const clmla_layer *layer, clmla_binding_params *p)
 {
-    if (p->weights == NULL || p->weights->layer != layer)
+    if (p->weights == NULL)
+        return mla__fail(layer->context, CLMLA_INVALID_ARGUMENT, "binding: weights are null");
+    if (!mla__weights_fit(p->weights, layer))
         return mla__fail(layer->context, CLMLA_INVALID_ARGUMENT,
-                         "binding: weights are null or were made for another layer object");
+                         "binding: the weights are of another context, configuration or dtype");
     if (p->output_mode != CLMLA_OVERWRITE && p->output_mode != CLMLA_ACCUMULATE)
         return mla__fail(layer->context, CLMLA_INVALID_ARGUMENT, "binding: output_mode is %d",
                          (int)p->output_mode);

@@ -272,6 +272,20 @@ clmla_status clmla_weights_create(clmla_layer *layer, const clmla_weights_params
     return CLMLA_SUCCESS;
 }
 
+bool mla__weights_fit(const clmla_weights *weights, const clmla_layer *layer)
+{
+    if (weights->layer->context != layer->context)
+        return false;
+    for (int role = 0; role < MLA__NUM_ROLES; role++) {
+        const struct clmla_matrix *have = &weights->matrices[role];
+        const struct clmla_matrix need = mla__layer_matrix(layer, (enum mla__role)role);
+        if (have->num_batches != need.num_batches || have->out_features != need.out_features ||
+            have->in_features != need.in_features || have->dtype != need.dtype)
+            return false;
+    }
+    return true;
+}
+
 void mla__weights_retain(clmla_weights *weights)
 {
     mla__os_mutex_lock(weights->layer->context->mutex);

@@ -19,6 +19,9 @@ struct clmla_weights {
 /* Weights of uninitialised memory, for rehearsals. */
 clmla_status mla__weights_hollow(clmla_layer *layer, clmla_weights **out);
 
+/* True when the layer's kernels can read them: same context, shapes and storage dtype. */
+bool mla__weights_fit(const clmla_weights *weights, const clmla_layer *layer);
+
 void mla__weights_retain(clmla_weights *weights);
 
 /* Where everything lies, relative to the beginning; returns the whole in *bytes. */

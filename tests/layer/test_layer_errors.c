@@ -242,6 +242,29 @@ static void refuses_a_plan_of_another_layer_or_none(void **state)
     release_parts(&other);
 }
 
+static void weights_serve_layers_of_other_limits_only(void **state)
+{
+    (void)state;
+    parts p = make_parts();
+    const clmla_config config = fixture_config(36), other = fixture_config(0);
+    clmla_layer_params fewer = good_layer(&config), wider = fewer, different = good_layer(&other);
+    clmla_layer *layers[3];
+    clmla_binding *binding = NULL;
+    fewer.max_num_tokens = 4;
+    wider.weights_dtype = CLMLA_DTYPE_F32;
+    assert_int_equal(clmla_layer_create(p.context, &fewer, &layers[0]), CLMLA_SUCCESS);
+    assert_int_equal(clmla_layer_create(p.context, &wider, &layers[1]), CLMLA_SUCCESS);
+    assert_int_equal(clmla_layer_create(p.context, &different, &layers[2]), CLMLA_SUCCESS);
+    assert_int_equal(clmla_binding_create(layers[1], &p.params, &binding), CLMLA_INVALID_ARGUMENT);
+    assert_non_null(strstr(test_last_notify(), "configuration or dtype"));
+    assert_int_equal(clmla_binding_create(layers[2], &p.params, &binding), CLMLA_INVALID_ARGUMENT);
+    assert_int_equal(clmla_binding_create(layers[0], &p.params, &binding), CLMLA_SUCCESS);
+    clmla_binding_release(binding);
+    for (int i = 0; i < 3; i++)
+        clmla_layer_release(layers[i]);
+    release_parts(&p);
+}
+
 static void weights_want_exactly_their_sources(void **state)
 {
     (void)state;
@@ -403,6 +426,7 @@ int main(void)
     const struct CMUnitTest others[] = {
         cmocka_unit_test(a_binding_outlives_what_it_was_made_of),
         cmocka_unit_test(refuses_a_plan_of_another_layer_or_none),
+        cmocka_unit_test(weights_serve_layers_of_other_limits_only),
         cmocka_unit_test(weights_want_exactly_their_sources),
         cmocka_unit_test(names_every_stage_in_the_order_of_the_equation),
         cmocka_unit_test(describes_its_choices),

@@ -1,0 +1,100 @@
+/*
+ * The cost of the seed's workloads, against figures worked out by hand from the models' sizes:
+ *
+ *   lite: q 6.29 M, kv_a 1.18 M, W_UK and W_UV 1.05 M each, o 4.19 M elements
+ *   r1:   q_a 11.01 M, q_b 37.75 M, kv_a 4.13 M, W_UK and W_UV 8.39 M each, o 117.44 M
+ *   prefill: 704 new tokens, 1472 keys, 174 432 causal pairs
+ *   decode:  16 new tokens a step, 3016 keys in the first step, 4600 in the hundredth, 3808 on the
+ *            average; a pair is 2 · 1088 · heads operations, a key 1152 bytes
+ */
+#include "cli/bench.h"
+#include "support/support.h"
+
+static const int32_t prefill_seqlens[] = {64, 128, 256, 256};
+static const int32_t prefill_pastlens[] = {512, 0, 0, 256};
+static const int32_t decode_seqlens[] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+static const int32_t decode_pastlens[] = {50,  50,  50,  50,  100, 100, 100, 100,
+                                          200, 200, 200, 200, 400, 400, 400, 400};
+
+typedef struct cost_case {
+    const char *name;
+    const char *model;
+    bool decode, batched;
+    int32_t num_layers, runs;
+    double gflop; /* of one run on the average */
+    double mb;    /* likewise, 1e6 bytes, of weights and cache */
+    double rows;  /* rows of hidden_size elements in and out, per run and layer */
+} cost_case;
+
+static const cost_case cases[] = {
+    {"lite prefill", "lite", false, true, 1, 1, 25.5, 27.5 + 1152e-6 * (1472 + 704), 1408},
+    {"r1 prefill", "r1", false, true, 1, 1, 312.0, 374.2 + 1152e-6 * (1472 + 704), 1408},
+    {"r1 prefill request by request reads the weights four times", "r1", false, false, 1, 1, 312.0,
+     4 * 374.2 + 1152e-6 * (1472 + 704), 1408},
+    {"lite decode", "lite", true, true, 1, 100, 0.440 + 0.133, 27.5 + 4.39 + 1152e-6 * 16, 32},
+    {"r1 decode", "r1", true, true, 1, 100, 5.99 + 1.061, 374.2 + 4.39 + 1152e-6 * 16, 32},
+    {"r1 decode request by request", "r1", true, false, 1, 100, 5.99 + 1.061,
+     16 * 374.2 + 4.39 + 1152e-6 * 16, 32},
+    {"two layers cost twice", "lite", false, true, 2, 3, 2 * 25.5,
+     2 * (27.5 + 1152e-6 * (1472 + 704)), 2 * 1408},
+};
+
+static void costs(void **state)
+{
+    const cost_case *c = *state;
+    const mla_common common = {.dtype = CLMLA_DTYPE_BF16};
+    mla_session session = {.common = &common};
+    mla_bench bench = {.session = &session, .num_layers = c->num_layers};
+    const mla_workload workload = {
+        .decode = c->decode,
+        .num_requests = c->decode ? 16 : 4,
+        .seqlens = c->decode ? decode_seqlens : prefill_seqlens,
+        .pastlens = c->decode ? decode_pastlens : prefill_pastlens,
+    };
+    mla_lane lanes[16] = {{0}};
+    const mla_cell cell = {
+        .bench = &bench,
+        .workload = &workload,
+        .batched = c->batched,
+        .num_lanes = c->batched ? 1 : workload.num_requests,
+        .lanes = lanes,
+    };
+    assert_true(mla_bench_model(c->model, &bench.config));
+    for (int32_t i = 0; i < workload.num_requests; i++) {
+        mla_lane *lane = &lanes[c->batched ? 0 : i];
+        lane->first_request = c->batched ? 0 : i;
+        lane->num_requests++;
+        lane->num_tokens += workload.seqlens[i];
+    }
+    const mla_cost cost = mla_cell_cost(&cell, c->runs);
+    const double rows_mb = 1e-6 * 2.0 * c->rows * (double)bench.config.hidden_size;
+    /* the figures above have three or four digits */
+    assert_true(fabs(1e-9 * cost.flop / (double)c->runs / c->gflop - 1.0) < 2e-3);
+    assert_true(fabs(1e-6 * cost.bytes / (double)c->runs / (c->mb + rows_mb) - 1.0) < 2e-3);
+}
+
+static void only_two_models_have_names(void **state)
+{
+    (void)state;
+    clmla_config config = {.hidden_size = 7};
+    char why[256];
+    assert_false(mla_bench_model("R1", &config));
+    assert_int_equal(config.hidden_size, 7);
+    assert_true(mla_bench_model("lite", &config));
+    assert_int_equal(clmla_config_validate(&config, why, sizeof(why)), CLMLA_SUCCESS);
+    assert_int_equal(config.q_lora_rank, 0);
+    assert_true(mla_bench_model("r1", &config));
+    assert_int_equal(clmla_config_validate(&config, why, sizeof(why)), CLMLA_SUCCESS);
+    assert_int_equal(config.q_lora_rank, 1536);
+}
+
+int main(void)
+{
+    enum { NUM_CASES = sizeof(cases) / sizeof(cases[0]) };
+    struct CMUnitTest tests[NUM_CASES + 1];
+    for (size_t i = 0; i < NUM_CASES; i++)
+        tests[i] =
+            (struct CMUnitTest){cases[i].name, costs, NULL, NULL, (void *)(uintptr_t)&cases[i]};
+    tests[NUM_CASES] = (struct CMUnitTest)cmocka_unit_test(only_two_models_have_names);
+    return cmocka_run_group_tests_name("bench_cost", tests, NULL, NULL);
+}
