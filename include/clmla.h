@@ -189,7 +189,8 @@ typedef struct clmla_config {
 } clmla_config;
 
 /** Checks a configuration.
- *  Returns SUCCESS, or INVALID_CONFIG and, when why is not NULL, up to why_bytes of text (always
+ *  Returns SUCCESS, or INVALID_CONFIG (also for NULL and for an unknown struct_size) and, when why is
+ *  not NULL, up to why_bytes of text (always
  *  terminated) that names the field and its value. */
 CLMLA_API clmla_status clmla_config_validate(const clmla_config *config, char *why,
                                              size_t why_bytes);
@@ -226,6 +227,9 @@ typedef struct clmla_context_options {
 CLMLA_API clmla_status clmla_context_create(cl_context context, cl_device_id device,
                                             const clmla_context_options *options,
                                             clmla_context **out);
+
+/** Gives up the caller's hold. The context, its programs and both OpenCL handles are released once
+ *  every layer and matrix made from it is gone, too. NULL is allowed. */
 CLMLA_API void clmla_context_release(clmla_context *context);
 
 /** The class that CLMLA_KERNELS_AUTO resolves to on this device. */
@@ -280,6 +284,9 @@ CLMLA_API clmla_status clmla_matrix_size(clmla_context *context, const clmla_mat
 CLMLA_API clmla_status clmla_matrix_create(clmla_context *context,
                                            const clmla_matrix_params *params,
                                            cl_command_queue queue, clmla_matrix **out);
+
+/** Releases the matrix and its memory (the caller's buffer: its hold on it). The commands that read
+ *  it must have completed. NULL is allowed. */
 CLMLA_API void clmla_matrix_release(clmla_matrix *matrix);
 
 typedef int32_t clmla_output_mode;
@@ -513,11 +520,14 @@ typedef struct clmla_layer_params {
  *  WORKSPACE_TOO_SMALL (workspace_limit_bytes does not hold one token). */
 CLMLA_API clmla_status clmla_layer_create(clmla_context *context, const clmla_layer_params *params,
                                           clmla_layer **out);
+
+/** Gives up the caller's hold; weights, plans and bindings made from the layer keep it alive. NULL is
+ *  allowed. */
 CLMLA_API void clmla_layer_release(clmla_layer *layer);
 
-/** Builds every kernel that the layer can reach and launches each once on small temporary buffers
- *  (freed again), and, with CLBlast chosen, makes one call of each of its paths. Waits. After it no
- *  enqueue of this layer compiles. Calling it is optional: without it the first steps compile.
+/** Builds every kernel that the layer can reach and launches each once without work, on temporary
+ *  buffers of the sizes of the weights and the workspace (freed again), and, with CLBlast chosen,
+ *  makes one call of each of its paths. Waits. After it no enqueue of this layer compiles. Calling it is optional: without it the first steps compile.
  *  Errors: CL_* of builds and launches (the build log goes to notify), CLBLAST_FAILED. */
 CLMLA_API clmla_status clmla_layer_prepare(clmla_layer *layer, cl_command_queue queue);
 
@@ -570,6 +580,8 @@ typedef struct clmla_weights_params {
  *  for), INVALID_TENSOR_DTYPE, INVALID_STRIDE, BUFFER_TOO_SMALL, CL_*. */
 CLMLA_API clmla_status clmla_weights_create(clmla_layer *layer, const clmla_weights_params *params,
                                             cl_command_queue queue, clmla_weights **out);
+
+/** Gives up the caller's hold; bindings keep their weights alive. NULL is allowed. */
 CLMLA_API void clmla_weights_release(clmla_weights *weights);
 
 /* ---------------------------------------------------------------------------------------------
@@ -582,6 +594,9 @@ typedef struct clmla_plan clmla_plan;
  *  4 · (max_num_sequences · pages per sequence + max_num_tokens · (rope + 1)) bytes.
  *  Retains the layer. */
 CLMLA_API clmla_status clmla_plan_create(clmla_layer *layer, clmla_plan **out);
+
+/** Releases the plan and its tables. Waits for uploads of host arrays that are still under way;
+ *  forwards that use the plan must have completed. NULL is allowed. */
 CLMLA_API void clmla_plan_release(clmla_plan *plan);
 
 /** A step's sequences, from host arrays or from device tables; see clmla_sequences for what they
@@ -659,6 +674,9 @@ typedef struct clmla_binding_params {
  *  WORKSPACE_TOO_SMALL, CL_* (kernels that prepare has not built are built here). */
 CLMLA_API clmla_status clmla_binding_create(clmla_layer *layer, const clmla_binding_params *params,
                                             clmla_binding **out);
+
+/** Releases the binding, its kernel objects and its holds. Its forwards must have completed. NULL is
+ *  allowed. */
 CLMLA_API void clmla_binding_release(clmla_binding *binding);
 
 /** The whole layer for one step: appends the plan's new tokens to the caches and writes

@@ -84,8 +84,11 @@ CLMLA_API clmla_status clmla_safetensors_open(const char *path, clmla_safetensor
 CLMLA_API clmla_status clmla_safetensors_open_memory(const void *data, size_t bytes,
                                                      const char *name, clmla_safetensors **out,
                                                      clmla_model_error *error);
+
+/** Unmaps the file; its tensors and strings are gone with it. NULL is allowed. */
 CLMLA_API void clmla_safetensors_close(clmla_safetensors *file);
 
+/** Number of tensors. */
 CLMLA_API size_t clmla_safetensors_count(const clmla_safetensors *file);
 /** Tensor i in the order of the header. i < count. */
 CLMLA_API const clmla_safetensors_tensor *clmla_safetensors_at(const clmla_safetensors *file,

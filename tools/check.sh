@@ -3,8 +3,7 @@
 # tests, an AddressSanitizer + UBSan build and its tests.
 #
 #   tools/check.sh           the default, for every change
-#   tools/check.sh --full    also the slow tests, ThreadSanitizer, and clmla verify on the golden
-#                            files with every dtype, projection and kernel class
+#   tools/check.sh --full    also the slow tests and the unit tests under ThreadSanitizer
 #
 # Builds in build-check/, build-asan/ and build-tsan/. Installs what the tests need (tools/deps.sh).
 # Goes on after a failure, names all failures at the end and then exits 1.
@@ -15,7 +14,7 @@ full=false
 case "${1:-}" in
 '') ;;
 --full) full=true ;;
--h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0" && exit 0 ;;
+-h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0" && exit 0 ;;
 *) echo "check.sh: unknown option $1; there is only --full" >&2 && exit 2 ;;
 esac
 
@@ -84,25 +83,6 @@ run_tests() {
     return "$status"
 }
 
-verify_all() {
-    local dtype projection kernels status=0
-    local small=("$root"/tests/golden/[01]*.safetensors "$root"/tests/golden/2[0-8]*.safetensors)
-    local large=("$root"/tests/golden/29*.safetensors "$root"/tests/golden/3*.safetensors)
-    for dtype in bf16 f32; do
-        for projection in clblast native; do
-            for kernels in cpu gpu; do
-                echo "-- --dtype $dtype --projection $projection --kernels $kernels"
-                "$root/build-check/clmla" verify --dtype "$dtype" --projection "$projection" \
-                    --kernels "$kernels" "${small[@]}" || status=1
-            done
-            echo "-- --dtype $dtype --projection $projection, full size"
-            "$root/build-check/clmla" verify --dtype "$dtype" --projection "$projection" \
-                "${large[@]}" || status=1
-        done
-    done
-    return "$status"
-}
-
 step 'packages' "$root/tools/deps.sh" all || exit 1
 
 if command -v clang-format-14 >/dev/null; then
@@ -132,9 +112,8 @@ if $full; then
         -DCMAKE_C_FLAGS_DEBUG='-g -O1' -DCLMLA_SANITIZER=thread -DCLMLA_WERROR=ON; then
         step 'TSan tests' run_tests build-tsan -L unit
     fi
-    step 'golden files' verify_all
 else
-    skip 'slow tests, TSan, full-size golden files' 'they are part of tools/check.sh --full'
+    skip 'slow tests and TSan' 'they are part of tools/check.sh --full'
 fi
 
 echo

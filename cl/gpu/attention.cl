@@ -42,8 +42,7 @@
 #error "TILE_ROWS, BLOCK_TOKENS and WORK_GROUP do not fit each other"
 #endif
 
-/* ---- pairs of elements: one uint of 16-bit storage, or a float2 --------------------------------
- */
+/* ---- pairs of elements: one uint of 16-bit storage, or a float2 ------------------------------ */
 
 typedef uint pair_bf16;
 typedef uint pair_f16;
@@ -81,8 +80,7 @@ CLMLA_INLINE float2 unpack_f16(local const uint *p)
 }
 CLMLA_INLINE float2 unpack_f32(local const float2 *p) { return *p; }
 
-/* ---- the kernel --------------------------------------------------------------------------------
- */
+/* ---- the kernel ------------------------------------------------------------------------------ */
 
 /* partial[slice][row][key] = Σ over this work-item's pairs of q · k, 2 rows × 2 keys. */
 CLMLA_INLINE void score_keys(local const PAIR(Q_LAT_DTYPE) * q_lat_tile,

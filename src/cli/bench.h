@@ -42,8 +42,7 @@ typedef struct mla_workload {
 /* The config of "lite" or "r1"; false for other names. */
 bool mla_bench_model(const char *name, clmla_config *out);
 
-/* ---- drawn data (bench_data.c) ----------------------------------------------------------------
- */
+/* ---- drawn data (bench_data.c) --------------------------------------------------------------- */
 
 enum { MLA_NUM_WEIGHTS = 8 };
 
@@ -65,8 +64,7 @@ void mla_draw_hidden(const clmla_config *config, int32_t request, uint64_t seed,
 void mla_draw_past(int32_t layer, int32_t request, bool rope_part, uint64_t seed, size_t count,
                    uint16_t *out);
 
-/* ---- cells (bench_cell.c) ----------------------------------------------------------------------
- */
+/* ---- cells (bench_cell.c) -------------------------------------------------------------------- */
 
 typedef struct mla_lane {
     int32_t first_request, num_requests;
@@ -110,8 +108,7 @@ clmla_status mla_cell_next_step(const mla_cell *cell, cl_command_queue queue);
 /* Enqueues one forward of the lane. */
 clmla_status mla_cell_forward(const mla_cell *cell, const mla_lane *lane, cl_command_queue queue);
 
-/* ---- check (bench_check.c) ----------------------------------------------------------------------
- */
+/* ---- check (bench_check.c) ------------------------------------------------------------------- */
 
 /* Compares a cell with the double reference. *rel_error: the worst relative L2 error of outputs or
  * cache rows, INFINITY when something is not finite. */

@@ -6,8 +6,7 @@
 #include "cli/message.h"
 #include "core/dtype.h"
 
-/* ---- lanes -------------------------------------------------------------------------------------
- */
+/* ---- lanes ----------------------------------------------------------------------------------- */
 
 static clmla_status create_lane(const mla_cell *cell, int32_t first, int32_t count, size_t row,
                                 mla_lane *lane)
@@ -48,8 +47,7 @@ static clmla_status create_lanes(mla_cell *cell)
     return CLMLA_SUCCESS;
 }
 
-/* ---- the layer ----------------------------------------------------------------------------------
- */
+/* ---- the layer ------------------------------------------------------------------------------- */
 
 /* Keys of the longest request after a whole chain. */
 static int64_t most_keys(const mla_cell *cell)
@@ -106,8 +104,7 @@ static clmla_status create_layer(mla_cell *cell)
     return status;
 }
 
-/* ---- weights ------------------------------------------------------------------------------------
- */
+/* ---- weights --------------------------------------------------------------------------------- */
 
 static clmla_status create_weights(mla_cell *cell, int32_t index)
 {

@@ -71,8 +71,7 @@ static double relative(const difference *sum)
     return isfinite(value) ? value : (double)INFINITY;
 }
 
-/* ---- the device's run -------------------------------------------------------------------------
- */
+/* ---- the device's run ------------------------------------------------------------------------ */
 
 /* A lane's rows of a buffer, to where the captures want them. */
 static clmla_status read_rows(const check *c, const mla_lane *lane, cl_mem buffer, int32_t step,
@@ -122,8 +121,7 @@ static clmla_status run_device(const check *c)
     return status;
 }
 
-/* ---- the reference ------------------------------------------------------------------------------
- */
+/* ---- the reference --------------------------------------------------------------------------- */
 
 /* A layer's weights as doubles. */
 typedef struct wide_weights {

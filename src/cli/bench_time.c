@@ -42,8 +42,7 @@ static double seconds_since(uint64_t start_ns)
 
 static cl_command_queue queue_of(const mla_cell *cell) { return cell->bench->session->queue; }
 
-/* ---- prefill ------------------------------------------------------------------------------------
- */
+/* ---- prefill --------------------------------------------------------------------------------- */
 
 /* One run without waits. */
 static clmla_status prefill_run(const mla_cell *cell)
@@ -115,8 +114,7 @@ static clmla_status prefill_chain(const mla_cell *cell, int32_t runs, samples *o
     return status;
 }
 
-/* ---- decode -------------------------------------------------------------------------------------
- */
+/* ---- decode ---------------------------------------------------------------------------------- */
 
 /* `runs` steps of one lane. */
 static clmla_status decode_lane(const mla_cell *cell, const mla_lane *lane, int32_t runs,
@@ -145,8 +143,7 @@ static clmla_status decode_lane(const mla_cell *cell, const mla_lane *lane, int3
     return status;
 }
 
-/* ---- chains -------------------------------------------------------------------------------------
- */
+/* ---- chains ---------------------------------------------------------------------------------- */
 
 /* *seconds: from the first enqueue to the end of the last command. */
 static clmla_status run_chain(const mla_cell *cell, int32_t runs, samples *out, double *seconds)

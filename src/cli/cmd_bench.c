@@ -73,8 +73,7 @@ typedef struct request {
     int32_t *ones;               /* seqlens of decode where only pastlens are given; owned */
 } request;
 
-/* ---- workloads ----------------------------------------------------------------------------------
- */
+/* ---- workloads ------------------------------------------------------------------------------- */
 
 /* The seed project's: InfiniLM's attention_test.py. */
 static const int32_t prefill_seqlens[] = {64, 128, 256, 256};
@@ -145,8 +144,7 @@ static bool take_lengths(const mla_options *options, request *r)
     return false;
 }
 
-/* ---- arguments ----------------------------------------------------------------------------------
- */
+/* ---- arguments ------------------------------------------------------------------------------- */
 
 static bool take_model(const mla_options *options, request *r)
 {
@@ -213,8 +211,7 @@ static void release_request(request *r)
     free(r->ones);
 }
 
-/* ---- results ------------------------------------------------------------------------------------
- */
+/* ---- results --------------------------------------------------------------------------------- */
 
 static const mla_column columns[] = {
     {.key = "case", .heading = "case"},
@@ -324,8 +321,7 @@ static void print_seed_lines(const json_t *rows)
     }
 }
 
-/* ---- work ---------------------------------------------------------------------------------------
- */
+/* ---- work ------------------------------------------------------------------------------------ */
 
 /* Checks, then times. A wrong result is never timed. Returns an exit code. */
 static int bench_cell(const mla_cell *cell, const char *what, mla_report *report)

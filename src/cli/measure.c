@@ -128,8 +128,7 @@ static clmla_status median_launch(const bench_device *d, cl_kernel kernel, size_
     return status;
 }
 
-/* ---- bandwidth --------------------------------------------------------------------------------
- */
+/* ---- bandwidth ------------------------------------------------------------------------------- */
 
 /* A power of two of bytes, large against caches, small against the device's memory. */
 static uint64_t buffer_bytes(const mla_device_info *info)
@@ -204,8 +203,7 @@ static clmla_status measure_read(bench_device *d, double *gb_per_s)
     return status;
 }
 
-/* ---- multiply-adds -----------------------------------------------------------------------------
- */
+/* ---- multiply-adds --------------------------------------------------------------------------- */
 
 /* Every chain has reached 2, so every stored float is 2 · CHAINS. */
 static clmla_status check_chains(const bench_device *d, size_t items)

@@ -8,8 +8,7 @@ enum { CELL_BYTES = 512, JSON_DIGITS = 9 };
 
 json_t *mla_report_real(double value) { return isfinite(value) ? json_real(value) : json_null(); }
 
-/* ---- one value as text -------------------------------------------------------------------------
- */
+/* ---- one value as text ----------------------------------------------------------------------- */
 
 static const char *fixed_text(const json_t *value)
 {
@@ -57,8 +56,7 @@ static void cell_text(const json_t *value, const char *format, char *text, size_
     }
 }
 
-/* ---- table --------------------------------------------------------------------------------------
- */
+/* ---- table ----------------------------------------------------------------------------------- */
 
 static size_t column_width(const mla_report *report, size_t column)
 {
@@ -144,8 +142,7 @@ static void print_csv_row(const mla_report *report, const json_t *row)
     (void)fputc('\n', report->stream);
 }
 
-/* ---- reports ------------------------------------------------------------------------------------
- */
+/* ---- reports --------------------------------------------------------------------------------- */
 
 bool mla_report_open(FILE *stream, mla_format format, const mla_column *columns, size_t num_columns,
                      bool at_once, mla_report *out)

@@ -39,8 +39,7 @@ typedef struct runner {
     cl_mem hidden, output, kv_cache, pe_cache, workspace;
 } runner;
 
-/* ---- the batch ---------------------------------------------------------------------------------
- */
+/* ---- the batch ------------------------------------------------------------------------------- */
 
 static int32_t step_tokens(const mla_golden_request *request, int32_t step)
 {
@@ -91,8 +90,7 @@ static clmla_status lay_out_batch(runner *r)
     return CLMLA_SUCCESS;
 }
 
-/* ---- weights ------------------------------------------------------------------------------------
- */
+/* ---- weights --------------------------------------------------------------------------------- */
 
 /* FP8: code · scale of its 128 x 128 block, in float32. */
 static float *widen_fp8(const mla_golden_weight *weight)

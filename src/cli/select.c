@@ -54,8 +54,7 @@ static bool parse_index(const char *text, int32_t *index)
     return true;
 }
 
-/* ---- what a platform must say ------------------------------------------------------------------
- */
+/* ---- what a platform must say ---------------------------------------------------------------- */
 
 typedef struct vendor {
     const char *option, *name;
@@ -100,8 +99,7 @@ static bool platform_fits(const mla_device_description *device, const mla_device
     return platform_says(device, request->platform);
 }
 
-/* ---- preference ---------------------------------------------------------------------------------
- */
+/* ---- preference ------------------------------------------------------------------------------ */
 
 static bool is_software_rasteriser(const mla_device_description *device)
 {

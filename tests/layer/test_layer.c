@@ -139,8 +139,7 @@ static void matches_reference(void **state)
     fixture_release(&f);
 }
 
-/* ---- steps ------------------------------------------------------------------------------------
- */
+/* ---- steps ----------------------------------------------------------------------------------- */
 
 /* Decode with output bound to hidden_states: nothing waits between the steps, and each step equals
  * the reference fed with what the device fed itself. */
@@ -220,8 +219,7 @@ static void advance_takes_back_rejected_tokens(void **state)
     fixture_release(&f);
 }
 
-/* ---- tensor parallelism -----------------------------------------------------------------------
- */
+/* ---- tensor parallelism ---------------------------------------------------------------------- */
 
 /* A shard's weights are views of the whole: rows of q_b_proj and kv_b_proj by heads, columns of
  * o_proj. Its binding adds to a float32 output. */

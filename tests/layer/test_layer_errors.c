@@ -3,8 +3,7 @@
 #include "core/dtype.h"
 #include "support/layer_fixture.h"
 
-/* ---- layers -----------------------------------------------------------------------------------
- */
+/* ---- layers ---------------------------------------------------------------------------------- */
 
 static clmla_layer_params good_layer(const clmla_config *config)
 {
@@ -73,8 +72,7 @@ static void refuses_layer(void **state)
     clmla_context_release(context);
 }
 
-/* ---- bindings ---------------------------------------------------------------------------------
- */
+/* ---- bindings -------------------------------------------------------------------------------- */
 
 typedef struct bad_binding {
     const char *name;
@@ -289,8 +287,7 @@ static void weights_want_exactly_their_sources(void **state)
     release_parts(&p);
 }
 
-/* ---- queries ----------------------------------------------------------------------------------
- */
+/* ---- queries --------------------------------------------------------------------------------- */
 
 typedef struct stage_log {
     int count;

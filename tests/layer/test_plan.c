@@ -18,8 +18,7 @@ static clmla_status enqueue(const fixture *f, const clmla_step *step)
     return clmla_enqueue_plan(f->plan, step, test_device_get()->queue, 0, NULL, NULL);
 }
 
-/* ---- refused ----------------------------------------------------------------------------------
- */
+/* ---- refused --------------------------------------------------------------------------------- */
 
 typedef struct bad_step {
     const char *name;
@@ -134,8 +133,7 @@ static void refuses_to_advance_past_the_pages(void **state)
     fixture_release(&f);
 }
 
-/* ---- tables -----------------------------------------------------------------------------------
- */
+/* ---- tables ---------------------------------------------------------------------------------- */
 
 static void read_table(const clmla_tensor *tensor, void *data, size_t count)
 {

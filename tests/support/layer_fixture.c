@@ -2,8 +2,7 @@
 
 #include "core/dtype.h"
 
-/* ---- weights ----------------------------------------------------------------------------------
- */
+/* ---- weights --------------------------------------------------------------------------------- */
 
 clmla_config fixture_config(int32_t q_lora_rank)
 {
@@ -82,8 +81,7 @@ clmla_weights_params fixture_weights_params(const fixture_weights *w)
     return p;
 }
 
-/* ---- device objects ---------------------------------------------------------------------------
- */
+/* ---- device objects -------------------------------------------------------------------------- */
 
 static void make_layer(fixture *f)
 {
@@ -222,8 +220,7 @@ void fixture_release(fixture *f)
     }
 }
 
-/* ---- data in and out --------------------------------------------------------------------------
- */
+/* ---- data in and out ------------------------------------------------------------------------- */
 
 static void write_elements(const test_buffer *buffer, size_t first, const double *values,
                            size_t count)
