@@ -7,12 +7,12 @@
 
 enum { TOKENS = 24, PAST = 13 };
 
-static fixture make(clmla_kernel_class kernel_class, int32_t page_block_size, int32_t fused,
-                    uint64_t limit, int32_t batch_invariant)
+static fixture make(clmla_kernel_class kernel_class, clmla_projection_backend projection,
+                    int32_t page_block_size, int32_t fused, uint64_t limit, int32_t batch_invariant)
 {
     const fixture_options options = {.config = fixture_config(36),
                                      .kernel_class = kernel_class,
-                                     .projection = CLMLA_PROJECTION_NATIVE,
+                                     .projection = projection,
                                      .page_block_size = page_block_size,
                                      .fused = fused,
                                      .workspace_limit_bytes = limit,
@@ -45,6 +45,7 @@ typedef struct variant {
     int32_t page_block_size, fused;
     uint64_t workspace_limit_bytes;
     int out_of_order;
+    int clblast;
 } variant;
 
 static const variant variants[] = {
@@ -54,6 +55,8 @@ static const variant variants[] = {
     {"fused cache", CLMLA_KERNELS_CPU, 16, 1, 0, 0},
     {"few tokens at a time", CLMLA_KERNELS_CPU, 16, 0, 8192, 0},
     {"out-of-order queue", CLMLA_KERNELS_CPU, 16, 0, 0, 1},
+    {"CLBlast: rerun", CLMLA_KERNELS_CPU, 16, 0, 0, 0, 1},
+    {"CLBlast: out-of-order queue", CLMLA_KERNELS_CPU, 16, 0, 0, 1, 1},
     {"gpu: rerun", CLMLA_KERNELS_GPU, 16, 0, 0, 0},
     {"gpu: contiguous cache", CLMLA_KERNELS_GPU, 0, 0, 0, 0},
     {"gpu: fused cache", CLMLA_KERNELS_GPU, 3, 1, 0, 0},
@@ -68,9 +71,11 @@ static void gives_the_same_bits(void **state)
         print_message("skipped: the device has no out-of-order queues\n");
         skip();
     }
-    fixture plain = make(v->kernel_class, 16, 0, 0, 0);
-    fixture other =
-        make(v->kernel_class, v->page_block_size, v->fused, v->workspace_limit_bytes, 0);
+    const clmla_projection_backend projection =
+        v->clblast ? CLMLA_PROJECTION_CLBLAST : CLMLA_PROJECTION_NATIVE;
+    fixture plain = make(v->kernel_class, projection, 16, 0, 0, 0);
+    fixture other = make(v->kernel_class, projection, v->page_block_size, v->fused,
+                         v->workspace_limit_bytes, 0);
     const size_t width = (size_t)plain.options.config.hidden_size;
     double *hidden = fixture_draw_hidden(&plain, TOKENS, 8);
     double *a = run_chunks(&plain, hidden, TOKENS, device->queue);
@@ -90,7 +95,7 @@ static void batch_invariant_chunks_equal_the_whole(void **state)
     static const int32_t chunks[] = {1, 5, 8, 23};
     const clmla_kernel_class *kernel_class = *state;
     const cl_command_queue queue = test_device_get()->queue;
-    fixture f = make(*kernel_class, 16, 0, 0, 1);
+    fixture f = make(*kernel_class, CLMLA_PROJECTION_NATIVE, 16, 0, 0, 1);
     const size_t width = (size_t)f.options.config.hidden_size;
     double *hidden = fixture_draw_hidden(&f, TOKENS, 8);
     double *whole = run_chunks(&f, hidden, TOKENS, queue);
@@ -115,7 +120,7 @@ static void batch_invariant_batch_equals_alone(void **state)
     const clmla_kernel_class *kernel_class = *state;
     const int32_t past[N] = {PAST, 0, 40, 3, 60}, n[N] = {4, 9, 1, 0, 2};
     const cl_command_queue queue = test_device_get()->queue;
-    fixture f = make(*kernel_class, 16, 0, 0, 1);
+    fixture f = make(*kernel_class, CLMLA_PROJECTION_NATIVE, 16, 0, 0, 1);
     const size_t width = (size_t)f.options.config.hidden_size;
     double *hidden = fixture_draw_hidden(&f, 16, 8);
     double *together = malloc(16 * width * sizeof(double));
