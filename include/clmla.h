@@ -149,6 +149,14 @@ enum {
     CLMLA_PROJECTION_CLBLAST = 2 /* CLBlast SGEMM, 16-bit weights widened slab by slab */
 };
 
+/** Whether kernels may use the device's matrix or dot-product instructions on 16-bit storage. They
+ *  round what they multiply to bf16 and sum in float32; float32 storage never uses them. */
+typedef int32_t clmla_matrix_units;
+enum {
+    CLMLA_MATRIX_UNITS_AUTO = 0, /* where the device has them and a kernel exists */
+    CLMLA_MATRIX_UNITS_OFF = 1   /* float32 multiply-adds only */
+};
+
 /** A view of a buffer. The shape comes from the argument that the tensor is passed as; the last
  *  dimension is always contiguous. strides[i] is the distance in elements between neighbours of
  *  dimension i (outermost first); 0 means dense. offset_bytes must be a multiple of the element
@@ -219,6 +227,7 @@ typedef struct clmla_context_options {
                                      They are code: name only a directory you trust. Copied. */
     clmla_kernel_class kernel_class;
     clmla_projection_backend projection;
+    clmla_matrix_units matrix_units;
 } clmla_context_options;
 
 /** Makes a context. Retains both handles; compiles nothing yet. options may be NULL.

@@ -33,6 +33,8 @@ static struct poptOption numerics_table[] = {
                      "bf16|f16|f32"),
     MLA_OPTION_VALUE("projection", MLA_OPT_PROJECTION, "who multiplies matrices",
                      "auto|native|clblast"),
+    MLA_OPTION_VALUE("matrix-units", MLA_OPT_MATRIX_UNITS, "matrix instructions for 16-bit storage",
+                     "auto|off"),
     MLA_OPTION_VALUE("kernels", MLA_OPT_KERNELS, "class of the kernels", "auto|cpu|gpu"),
     MLA_OPTION_VALUE("kernel-dir", MLA_OPT_KERNEL_DIR,
                      ".cl files found here replace the built-in ones", "DIR"),
@@ -362,6 +364,7 @@ static bool take_numerics(const mla_options *options, mla_common *common)
     static const char *const dtypes[] = {"bf16", "f16", "f32"};
     static const clmla_dtype dtype_values[] = {CLMLA_DTYPE_BF16, CLMLA_DTYPE_F16, CLMLA_DTYPE_F32};
     static const char *const projections[] = {"auto", "native", "clblast"};
+    static const char *const matrix_units[] = {"auto", "off"};
     static const char *const kernels[] = {"auto", "cpu", "gpu"};
     const char *class_text = options->text[MLA_OPT_KERNELS];
     int32_t dtype = 0;
@@ -372,6 +375,7 @@ static bool take_numerics(const mla_options *options, mla_common *common)
     }
     if (!mla_option_choice(options, MLA_OPT_DTYPE, dtypes, 3, &dtype) ||
         !mla_option_choice(options, MLA_OPT_PROJECTION, projections, 3, &common->projection) ||
+        !mla_option_choice(options, MLA_OPT_MATRIX_UNITS, matrix_units, 2, &common->matrix_units) ||
         !mla_option_choice(options, MLA_OPT_KERNELS, kernels, 3, &common->kernels) ||
         !mla_option_integer(options, MLA_OPT_SEED, 0, INT64_MAX, &seed))
         return false;

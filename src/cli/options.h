@@ -27,6 +27,7 @@
     X(CPU, "cpu")                                                                                  \
     X(DTYPE, "dtype")                                                                              \
     X(PROJECTION, "projection")                                                                    \
+    X(MATRIX_UNITS, "matrix-units")                                                                \
     X(KERNELS, "kernels")                                                                          \
     X(KERNEL_DIR, "kernel-dir")                                                                    \
     X(SEED, "seed")                                                                                \
@@ -111,6 +112,7 @@ typedef struct mla_common {
     mla_device_request device;
     clmla_dtype dtype;
     clmla_projection_backend projection;
+    clmla_matrix_units matrix_units;
     clmla_kernel_class kernels;
     const char *kernel_directory;
     uint64_t seed;

@@ -32,6 +32,7 @@ static clmla_status open_device(mla_session *session)
         .kernel_directory = common->kernel_directory,
         .kernel_class = common->kernels,
         .projection = common->projection,
+        .matrix_units = common->matrix_units,
     };
     cl_int error;
     session->context = clCreateContext(properties, 1, &session->device->id, NULL, NULL, &error);

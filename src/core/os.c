@@ -183,3 +183,12 @@ void mla__os_default_environment(const char *name, const char *value)
 {
     (void)setenv(name, value, 0);
 }
+
+bool mla__os_cpu_has_bf16_dot(void)
+{
+#if defined(__GNUC__) && defined(__x86_64__)
+    return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512f");
+#else
+    return false;
+#endif
+}

@@ -35,6 +35,9 @@ typedef struct mla__os_map {
 clmla_status mla__os_map_file(const char *path, mla__os_map *map);
 void mla__os_unmap_file(mla__os_map *map);
 
+/* This processor has AVX512_BF16, and the operating system keeps its registers. */
+bool mla__os_cpu_has_bf16_dot(void);
+
 bool mla__os_is_directory(const char *path);
 /* A device, pipe or socket: to be written in place, never replaced by a new file. */
 bool mla__os_is_special_file(const char *path);

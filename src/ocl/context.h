@@ -18,7 +18,8 @@ struct clmla_context {
     mla__device device;
     clmla_kernel_class kernel_class;     /* resolved */
     clmla_projection_backend projection; /* as asked for; AUTO is resolved per op */
-    clmla_notify_fn notify;              /* may be NULL */
+    bool matrix_units;      /* may be used on 16-bit storage, where the device has them */
+    clmla_notify_fn notify; /* may be NULL */
     void *notify_user;
     char *kernel_directory; /* may be NULL */
     mla__os_mutex *mutex;   /* guards programs */

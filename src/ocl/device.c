@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/os.h"
+
 /* cl_nv_device_attribute_query; named here because not every cl_ext.h has them. */
 enum { NV_COMPUTE_CAPABILITY_MAJOR = 0x4000, NV_COMPUTE_CAPABILITY_MINOR = 0x4001 };
 
@@ -184,6 +186,9 @@ clmla_status mla__device_read(cl_device_id id, mla__device *out)
         return status;
     /* PoCL compiles a kernel anew for every local size that it meets. */
     device.is_pocl = strcmp(device.platform_name, "Portable Computing Language") == 0;
+    /* Inline assembly reaches the processor only where this process compiles for itself. */
+    device.has_bf16_dot =
+        device.is_pocl && (device.type & CL_DEVICE_TYPE_CPU) != 0 && mla__os_cpu_has_bf16_dot();
     device.kernel_class = class_of_type(device.type);
     *out = device;
     return CLMLA_SUCCESS;
