@@ -24,35 +24,15 @@
  * Macros besides attention.clh's: ROW_VECTORS, TILE_ROWS = 16 · ROW_VECTORS; TILE_TOKENS ·
  * ROW_VECTORS divides BLOCK_TOKENS; TILE_VALUES.
  */
-#define LANES 16
-/* A vector that straddles two cache lines costs two loads. */
-#define VECTOR_ALIGNED __attribute__((aligned(64)))
 #define KEY_DIM (KV_LORA_RANK + ROPE_DIM)
-#define SCORE_REGISTERS (TILE_TOKENS * ROW_VECTORS)
-#define SUM_REGISTERS (TILE_VALUES * ROW_VECTORS)
 
-#if ROW_VECTORS < 1 || TILE_ROWS != 16 * ROW_VECTORS
-#error "TILE_ROWS must be 16 * ROW_VECTORS"
-#endif
-#if TILE_TOKENS < 1 || TILE_VALUES < 1 || BLOCK_TOKENS % SCORE_REGISTERS != 0
-#error "TILE_TOKENS * ROW_VECTORS must divide BLOCK_TOKENS"
-#endif
-
-/* Sixteen values to and from every stride-th float: a row of memory against a lane. */
+/* Sixteen values to every stride-th float: a row of memory to a lane. */
 CLMLA_INLINE void scatter16(float16 v, float *p, int stride)
 {
     p[0] = v.s0, p[stride] = v.s1, p[2 * stride] = v.s2, p[3 * stride] = v.s3;
     p[4 * stride] = v.s4, p[5 * stride] = v.s5, p[6 * stride] = v.s6, p[7 * stride] = v.s7;
     p[8 * stride] = v.s8, p[9 * stride] = v.s9, p[10 * stride] = v.sa, p[11 * stride] = v.sb;
     p[12 * stride] = v.sc, p[13 * stride] = v.sd, p[14 * stride] = v.se, p[15 * stride] = v.sf;
-}
-
-CLMLA_INLINE float16 gather16(const float *p, int stride)
-{
-    return (float16)(p[0], p[stride], p[2 * stride], p[3 * stride], p[4 * stride], p[5 * stride],
-                     p[6 * stride], p[7 * stride], p[8 * stride], p[9 * stride], p[10 * stride],
-                     p[11 * stride], p[12 * stride], p[13 * stride], p[14 * stride],
-                     p[15 * stride]);
 }
 
 /* One key's row as float32. */
@@ -267,16 +247,6 @@ CLMLA_INLINE void load_query(ATTENTION_PARAMS, const size_t token, const size_t 
 #endif
 }
 
-CLMLA_INLINE void store_row(global STORAGE(OUT_DTYPE) * to, const float *lane, const int stride,
-                            const float factor)
-{
-    int i = 0;
-    for (; i + LANES <= KV_LORA_RANK; i += LANES)
-        STORE16(OUT_DTYPE, gather16(lane + i * stride, stride) * factor, to, i);
-    for (; i < KV_LORA_RANK; i++)
-        STORE(OUT_DTYPE, lane[i * stride] * factor, to, i);
-}
-
 kernel __attribute__((reqd_work_group_size(1, 1, 1))) void attention__cpu(ATTENTION_PARAMS)
 {
     row_group group;
@@ -290,26 +260,21 @@ kernel __attribute__((reqd_work_group_size(1, 1, 1))) void attention__cpu(ATTENT
     float factors[TILE_ROWS], lses[TILE_ROWS];
     int limits[TILE_ROWS];
 
-    const bool partial = PARTIAL_STATES == 1;
     const int split = (int)get_global_id(1);
     const long split_begin = (long)split * split_tokens;
     const int end = split_end(split_begin, split_tokens,
                               visible_keys(&group, num_heads, causal, group.num_rows - 1));
     const int stride = group.num_rows <= LANES ? LANES : TILE_ROWS;
 
-    /* Lanes without a row hold zeros, see what the last row sees, and are not stored. */
+    /* Lanes without a row hold zeros and are not stored. */
     for (int i = 0; i < KEY_DIM * stride; i++)
         query[i] = 0.0f;
     for (int i = 0; i < KV_LORA_RANK * stride; i++)
         sums[i] = 0.0f;
-    for (int row = 0; row < stride; row++) {
-        limits[row] = end;
-        if (row >= group.num_rows)
-            continue;
-        limits[row] = min(visible_keys(&group, num_heads, causal, row), end);
+    find_limits(&group, num_heads, causal, end, stride, limits);
+    for (int row = 0; row < group.num_rows; row++)
         load_query(ATTENTION_ARGS, (size_t)row_token(&group, num_heads, row),
                    (size_t)row_head(&group, num_heads, row), stride, query + row);
-    }
 
     if (stride == LANES)
         attend(1, ATTENTION_ARGS, group.sequence, (int)split_begin, end, limits, query, keys,
@@ -320,15 +285,5 @@ kernel __attribute__((reqd_work_group_size(1, 1, 1))) void attention__cpu(ATTENT
                keys, scores, sums, factors, lses);
 #endif
 
-    for (int row = 0; row < group.num_rows; row++) {
-        const size_t token = (size_t)row_token(&group, num_heads, row);
-        const size_t head = (size_t)row_head(&group, num_heads, row);
-        const bool empty = limits[row] <= split_begin;
-        const size_t state = partial ? (size_t)split * (size_t)num_tokens + token : token;
-        if (lse != 0)
-            lse[lse_offset + state * lse_token_stride + head] = empty ? -INFINITY : lses[row];
-        if (!partial || !empty)
-            store_row(out + out_offset + state * out_token_stride + head * out_head_stride,
-                      sums + row, stride, empty ? 0.0f : factors[row]);
-    }
+    store_rows(ATTENTION_ARGS, &group, split, split_begin, limits, stride, sums, factors, lses);
 }

@@ -185,14 +185,32 @@ static bool is_even(const mla__view *view)
     return view->offset % 2 == 0 && view->strides[0] % 2 == 0 && view->strides[1] % 2 == 0;
 }
 
+/* By bf16 dot products (cl/cpu/attention_dot.cl) where device, storage and context allow them and
+ * a tile fits; else any tile of the class. False: none fits. */
+static bool choose_tile(const clmla_context *context, const attention_args *args,
+                        clmla_dtype storage, mla__attention *op)
+{
+    op->dot_products = op->kernel_class == CLMLA_KERNELS_CPU && context->matrix_units &&
+                       context->device.has_bf16_dot && args->q_lat.dtype == CLMLA_DTYPE_BF16 &&
+                       args->kv_cache.dtype == CLMLA_DTYPE_BF16 &&
+                       (args->rope_dim == 0 || args->q_pe.dtype == CLMLA_DTYPE_BF16) &&
+                       mla__attention_tile_dot(op->kv_lora_rank, args->rope_dim, &op->tile);
+    return op->dot_products ||
+           mla__attention_tile_default(&context->device, op->kernel_class, storage,
+                                       op->kv_lora_rank, args->rope_dim, &op->tile);
+}
+
 /* The kernel that writes out and lse, as results or as partial states. */
 static clmla_status make_kernel(clmla_context *context, const mla__attention *op,
                                 const attention_args *args, const mla__view *out,
                                 const mla__view *lse, bool partial, mla__kernel *kernel)
 {
     const bool cpu = op->kernel_class == CLMLA_KERNELS_CPU;
-    const char *const files[] = {"attention.clh", cpu ? "cpu/attention.cl" : "gpu/attention.cl",
-                                 NULL};
+    const char *const cpu_files[] = {"attention.clh", "cpu/attention_lanes.clh",
+                                     op->dot_products ? "cpu/attention_dot.cl" : "cpu/attention.cl",
+                                     NULL};
+    const char *const gpu_files[] = {"attention.clh", "gpu/attention.cl", NULL};
+    const char *const cpu_name = op->dot_products ? "attention__cpu_dot" : "attention__cpu";
     mla__defines defines = {.length = 0};
     mla__define_dtype(&defines, "Q_LAT_DTYPE", args->q_lat.dtype);
     mla__define_dtype(&defines, "Q_PE_DTYPE", args->q_pe.dtype);
@@ -206,8 +224,8 @@ static clmla_status make_kernel(clmla_context *context, const mla__attention *op
         mla__define_int(&defines, "ALIGNED_PAIRS",
                         is_even(&args->q_lat) && is_even(&args->q_pe) && is_even(&args->kv_cache) &&
                             is_even(&args->pe_cache));
-    const clmla_status status = mla__kernel_create(
-        context, files, &defines, cpu ? "attention__cpu" : "attention__gpu", kernel);
+    const clmla_status status = mla__kernel_create(context, cpu ? cpu_files : gpu_files, &defines,
+                                                   cpu ? cpu_name : "attention__gpu", kernel);
     if (status != CLMLA_SUCCESS)
         return status;
     mla__arg_sequences(kernel, &args->sequences);
@@ -287,8 +305,7 @@ clmla_status mla__attention_bind_steps(clmla_context *context,
         return status;
     const clmla_dtype storage =
         widest(args.q_lat.dtype, widest(args.q_pe.dtype, args.kv_cache.dtype));
-    if (!mla__attention_tile_default(&context->device, made.kernel_class, storage,
-                                     made.kv_lora_rank, args.rope_dim, &made.tile))
+    if (!choose_tile(context, &args, storage, &made))
         return mla__fail(context, CLMLA_UNSUPPORTED_DEVICE,
                          "attention: kv_lora_rank %d with rope_dim %d in %s fits no tile of class "
                          "%s (device: %llu bytes of local memory)",
@@ -394,8 +411,9 @@ int mla__attention_describe(const mla__attention *op, char *text, size_t capacit
 {
     char tile[256];
     (void)mla__attention_tile_text(&op->tile, tile, sizeof tile);
-    return snprintf(text, capacity, "attention: %s, %s, %s",
-                    clmla_kernel_class_name(op->kernel_class), tile,
+    return snprintf(text, capacity, "attention: %s%s, %s, %s",
+                    clmla_kernel_class_name(op->kernel_class),
+                    op->dot_products ? " by bf16 dot products" : "", tile,
                     op->split_kernel.kernel == NULL ? "one split" : "splits where groups are few");
 }
 

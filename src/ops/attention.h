@@ -31,6 +31,7 @@ typedef struct mla__attention {
     mla__merge merge;
     mla__attention_tile tile;
     clmla_kernel_class kernel_class;
+    bool dot_products; /* cl/cpu/attention_dot.cl */
     int32_t num_heads, kv_lora_rank;
     uint64_t workspace_bytes; /* for partial states */
     cl_uint sequences_arg;

@@ -37,6 +37,35 @@ static bool cpu_tile(int32_t kv_lora_rank, int32_t rope_dim, mla__attention_tile
     return cpu_bytes(tile, kv_lora_rank, rope_dim) <= CPU_STACK_BYTES;
 }
 
+/* Private memory of cl/cpu/attention_dot.cl: query, keys and values in bf16, weights too. */
+static uint64_t dot_bytes(const mla__attention_tile *tile, int32_t kv_lora_rank, int32_t rope_dim)
+{
+    const uint64_t latent = (uint64_t)kv_lora_rank;
+    const uint64_t key = 2 * ((latent + 1) / 2 + ((uint64_t)rope_dim + 1) / 2);
+    const uint64_t rows = (uint64_t)tile->tile_rows, block = (uint64_t)tile->block_tokens;
+    return rows * (2 * key + 4 * latent + 6 * block) + 2 * block * (key + latent);
+}
+
+bool mla__attention_tile_dot(int32_t kv_lora_rank, int32_t rope_dim, mla__attention_tile *tile)
+{
+    static const mla__attention_tile choices[] = {
+        {.row_vectors = 2, .block_tokens = 32, .tile_tokens = 8, .tile_values = 8},
+        {.row_vectors = 2, .block_tokens = 16, .tile_tokens = 8, .tile_values = 8},
+        {.row_vectors = 1, .block_tokens = 32, .tile_tokens = 16, .tile_values = 16},
+        {.row_vectors = 1, .block_tokens = 16, .tile_tokens = 16, .tile_values = 16},
+    };
+    const int num_choices = sizeof(choices) / sizeof(choices[0]);
+    for (int i = 0; i < num_choices; i++) {
+        mla__attention_tile chosen = choices[i];
+        chosen.tile_rows = 16 * chosen.row_vectors;
+        if (dot_bytes(&chosen, kv_lora_rank, rope_dim) > CPU_SCRATCH_BYTES)
+            continue;
+        *tile = chosen;
+        return true;
+    }
+    return false;
+}
+
 /* Local memory of cl/gpu/attention.cl, array by array; element_bytes of the widest of the storage
  * dtypes. */
 static uint64_t gpu_bytes(const mla__attention_tile *tile, uint64_t element_bytes,

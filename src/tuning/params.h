@@ -21,7 +21,7 @@
     X(work_rows, WORK_ROWS, "gpu: rows per work-item")                                             \
     X(work_columns, WORK_COLUMNS, "gpu: columns per work-item")
 
-/* cl/cpu/attention.cl uses row_vectors, block_tokens, tile_tokens, tile_values;
+/* cl/cpu/attention.cl and attention_dot.cl use row_vectors, block_tokens, tile_tokens, tile_values;
  * cl/gpu/attention.cl uses tile_rows, block_tokens, work_group. */
 #define MLA__ATTENTION_TILE(X)                                                                     \
     X(tile_rows, TILE_ROWS, "rows (token · heads) per group")                                      \
@@ -51,6 +51,9 @@ void mla__projection_tile_default(const mla__device *device, clmla_kernel_class 
 bool mla__attention_tile_default(const mla__device *device, clmla_kernel_class kernel_class,
                                  clmla_dtype activation_dtype, int32_t kv_lora_rank,
                                  int32_t rope_dim, mla__attention_tile *tile);
+
+/* The same for cl/cpu/attention_dot.cl, whose storage is bf16. */
+bool mla__attention_tile_dot(int32_t kv_lora_rank, int32_t rope_dim, mla__attention_tile *tile);
 
 /* Adds every field of a tile as macros. */
 void mla__define_projection_tile(mla__defines *defines, const mla__projection_tile *tile);

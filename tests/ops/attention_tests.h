@@ -23,9 +23,37 @@ static const attention_sequence mixed[] = {{1, 13, 30}, {2, 1, 41}, {3, 0, 12}, 
 enum { MIXED_TOKENS = 21 };
 static const attention_sequence prefill[] = {{1, 37, 37}};
 
-static inline clmla_context *open_class(void **state)
+/* A kernel that attention may take. */
+typedef struct attention_path {
+    clmla_kernel_class kernel_class;
+    bool dot_products; /* cpu class on bf16 dot products, where the device has them */
+} attention_path;
+
+static inline const attention_path *path_of(void **state)
 {
-    return test_context(*(const clmla_kernel_class *)*state, CLMLA_PROJECTION_AUTO);
+    return *(const attention_path **)state;
+}
+
+static inline clmla_context *open_path(void **state)
+{
+    const attention_path *path = path_of(state);
+    clmla_context *context = test_context_with_units(
+        path->kernel_class, path->dot_products ? CLMLA_MATRIX_UNITS_AUTO : CLMLA_MATRIX_UNITS_OFF);
+    if (path->dot_products && !context->device.has_bf16_dot) {
+        clmla_context_release(context);
+        print_message("skipped: the device has no bf16 dot products\n");
+        skip();
+    }
+    return context;
+}
+
+/* The batch with the query that the path takes: bf16 for dot products. */
+static inline attention_batch on_path(void **state, const attention_batch *batch)
+{
+    attention_batch made = *batch;
+    if (path_of(state)->dot_products)
+        made.q_lat = made.q_pe = BF16;
+    return made;
 }
 
 static inline double *doubles(size_t count)
@@ -35,10 +63,14 @@ static inline double *doubles(size_t count)
     return values;
 }
 
-#define OF_CLASS(test, kernel_class)                                                               \
+#define ON_PATH(test, path)                                                                        \
     {                                                                                              \
-#test " on class " #kernel_class, test, NULL, NULL, &kernel_class                          \
+#test " on " #path, test, NULL, NULL, (void *)&path                                        \
     }
-#define BOTH_CLASSES(test) OF_CLASS(test, cpu), OF_CLASS(test, gpu)
+#define BOTH_CLASSES(test) ON_PATH(test, cpu), ON_PATH(test, gpu)
+#define ALL_PATHS(test) BOTH_CLASSES(test), ON_PATH(test, cpu_dot)
+#define PATHS                                                                                      \
+    static attention_path cpu = {CLMLA_KERNELS_CPU, false}, gpu = {CLMLA_KERNELS_GPU, false},      \
+                          cpu_dot = {CLMLA_KERNELS_CPU, true}
 
 #endif

@@ -85,7 +85,8 @@ static const attention_case cases[] = {
 };
 // clang-format on
 
-static void check_case(clmla_context *context, const attention_case *c)
+/* bound_of_dot: what dot products add to the bound of out. */
+static void check_case(clmla_context *context, const attention_case *c, double bound_of_dot)
 {
     attention_problem p = attention_problem_make(context, &c->batch);
     const size_t rows = (size_t)p.num_tokens * (size_t)c->batch.num_heads;
@@ -104,7 +105,7 @@ static void check_case(clmla_context *context, const attention_case *c)
      * |logit| · 2^-24 · a few, which the exponential passes on as a relative error. */
     const double rounding = p.batch.out == BF16 ? 0x1p-9 : p.batch.out == F16 ? 0x1p-12 : 0x1p-24;
     const double logits = p.batch.softmax_scale * 0.5; /* q · k of deviation 0.1 each */
-    test_close(c->name, out, t, rows * latent, rounding + 3e-6 + logits * 1e-6);
+    test_close(c->name, out, t, rows * latent, rounding + bound_of_dot + 3e-6 + logits * 1e-6);
     for (size_t r = 0; r < rows && !c->batch.no_lse; r++) {
         const double bound = 2e-6 * (1.0 + fabs(t_lse[r])) + logits * 1e-6;
         if (!(lse[r] == t_lse[r] || fabs(lse[r] - t_lse[r]) <= bound))
@@ -117,12 +118,51 @@ static void check_case(clmla_context *context, const attention_case *c)
     attention_problem_release(&p);
 }
 
+static bool takes_dot_products(clmla_context *context, const attention_batch *batch)
+{
+    attention_problem p = attention_problem_make(context, batch);
+    mla__attention op = {.dot_products = false};
+    p.params.num_splits = 1;
+    assert_int_equal(mla__attention_bind(context, &p.params, &op), CLMLA_SUCCESS);
+    const bool takes = op.dot_products;
+    mla__attention_release(&op);
+    attention_problem_release(&p);
+    return takes;
+}
+
+/* Weights rounded to bf16 are off by at most 2^-9 of themselves, each by its own error; latent
+ * elements are independent of them and of mean 0. So an element of out is off by the root of
+ * Σ (2^-9 · w_j · c_j)² at most, when out itself is the root of Σ (w_j · c_j)²: 2^-9 in L2. */
 static void matches_the_formula(void **state)
 {
-    clmla_context *context = open_class(state);
-    for (size_t i = 0; i < COUNT(cases); i++)
-        if (!cases[i].cpu_only || context->kernel_class == CLMLA_KERNELS_CPU)
-            check_case(context, &cases[i]);
+    clmla_context *context = open_path(state);
+    const bool dot = path_of(state)->dot_products;
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        attention_case c = cases[i];
+        c.batch = on_path(state, &c.batch);
+        if (c.cpu_only && context->kernel_class != CLMLA_KERNELS_CPU)
+            continue;
+        if (dot && c.batch.cache != CLMLA_DTYPE_DEFAULT && c.batch.cache != BF16)
+            continue; /* same kernel as without */
+        assert_true(takes_dot_products(context, &c.batch) == dot);
+        check_case(context, &c, dot ? 0x1p-9 : 0);
+    }
+    clmla_context_release(context);
+}
+
+/* Storage other than bf16, another class, or units switched off: attention.cl. */
+static void dot_products_are_for_bf16_throughout(void **state)
+{
+    clmla_context *context = open_path(state);
+    const clmla_dtype dtypes[][3] = {{F32, BF16, BF16}, {BF16, F32, BF16}, {F16, F16, F16}};
+    attention_batch batch = {.num_heads = 4, .kv_lora_rank = 64, .rope_dim = 16, SEQUENCES(decode)};
+    assert_true(takes_dot_products(context, &batch) == path_of(state)->dot_products);
+    for (size_t i = 0; i < COUNT(dtypes); i++) {
+        batch.q_lat = dtypes[i][0];
+        batch.q_pe = dtypes[i][1];
+        batch.cache = dtypes[i][2];
+        assert_false(takes_dot_products(context, &batch));
+    }
     clmla_context_release(context);
 }
 
@@ -200,7 +240,7 @@ static const wrong_case wrong[] = {
 
 static void rejects_wrong_arguments_and_touches_nothing(void **state)
 {
-    clmla_context *context = open_class(state);
+    clmla_context *context = open_path(state);
     const cl_command_queue queue = test_device_get()->queue;
     const attention_batch batch = {.num_heads = 4,
                                    .kv_lora_rank = LATENT,
@@ -237,8 +277,8 @@ static void rejects_wrong_arguments_and_touches_nothing(void **state)
 
 static void a_latent_that_fits_no_tile_is_unsupported(void **state)
 {
-    const bool cpu = *(const clmla_kernel_class *)*state == CLMLA_KERNELS_CPU;
-    clmla_context *context = open_class(state);
+    const bool cpu = path_of(state)->kernel_class == CLMLA_KERNELS_CPU;
+    clmla_context *context = open_path(state);
     mla__attention_tile tile = {.tile_rows = -1};
     assert_false(mla__attention_tile_default(&context->device, context->kernel_class, F32, 1 << 20,
                                              64, &tile));
@@ -251,7 +291,7 @@ static void a_latent_that_fits_no_tile_is_unsupported(void **state)
 
 static void no_tokens_is_success(void **state)
 {
-    clmla_context *context = open_class(state);
+    clmla_context *context = open_path(state);
     const cl_command_queue queue = test_device_get()->queue;
     const attention_batch batch = {.num_heads = 4, .kv_lora_rank = LATENT, .rope_dim = ROPE};
     attention_problem p = attention_problem_make(context, &batch);
@@ -268,7 +308,7 @@ static void no_tokens_is_success(void **state)
 
 static void splits_cover_the_keys_and_stop_where_groups_are_many(void **state)
 {
-    const clmla_kernel_class kernel_class = *(const clmla_kernel_class *)*state;
+    const clmla_kernel_class kernel_class = path_of(state)->kernel_class;
     const int32_t least = kernel_class == CLMLA_KERNELS_CPU ? 128 : 64;
     static clmla_context context; /* only its device is looked at */
     const cl_uint units[] = {1, 2, 132};
@@ -300,9 +340,11 @@ static void splits_cover_the_keys_and_stop_where_groups_are_many(void **state)
 
 int main(void)
 {
-    static clmla_kernel_class cpu = CLMLA_KERNELS_CPU, gpu = CLMLA_KERNELS_GPU;
+    PATHS;
     const struct CMUnitTest tests[] = {
-        BOTH_CLASSES(matches_the_formula),
+        ALL_PATHS(matches_the_formula),
+        ON_PATH(dot_products_are_for_bf16_throughout, cpu),
+        ON_PATH(dot_products_are_for_bf16_throughout, cpu_dot),
         BOTH_CLASSES(rejects_wrong_arguments_and_touches_nothing),
         BOTH_CLASSES(a_latent_that_fits_no_tile_is_unsupported),
         BOTH_CLASSES(no_tokens_is_success),

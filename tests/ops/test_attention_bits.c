@@ -1,4 +1,4 @@
-/* What must not change a row of attention's result by a single bit, on both kernel classes: NaN
+/* What must not change a row of attention's result by a single bit, on every path: NaN
  * that the row does not see, the cache's layout, other sequences, chunks, token blocks, the queue.
  */
 #include "ops/attention_tests.h"
@@ -26,20 +26,25 @@ static bool row_is_nan(const attention_batch *b, const attention_result *r, size
     return isnan(r->lse[row]);
 }
 
+/* Keys of both places in a pair. */
 static void a_nan_key_reaches_the_rows_that_see_it_and_no_other(void **state)
 {
-    clmla_context *context = open_class(state);
-    const int32_t splits[] = {1, 3};
-    for (size_t k = 0; k < COUNT(splits); k++) {
-        attention_batch batch = chunk;
-        batch.num_splits = splits[k];
+    clmla_context *context = open_path(state);
+    const struct {
+        int32_t splits;
+        size_t key;
+    } runs[] = {{1, 23}, {3, 23}, {1, 24}, {3, 24}};
+    for (size_t k = 0; k < COUNT(runs); k++) {
+        attention_batch batch = on_path(state, &chunk);
+        batch.num_splits = runs[k].splits;
         attention_result clean = attention_run(context, &batch);
-        batch.nan_key = 1 + 23; /* the first sequence's token i is at position 17 + i */
+        batch.nan_key = 1 + (int32_t)runs[k].key;
         attention_result result = attention_run(context, &batch);
         for (size_t r = 0; r < MIXED_TOKENS * HEADS; r++) {
-            const bool sees = r / HEADS < 13 && 17 + r / HEADS >= 23;
+            /* the first sequence's token i is at position 17 + i */
+            const bool sees = r / HEADS < 13 && 17 + r / HEADS >= runs[k].key;
             if (sees ? !row_is_nan(&batch, &result, r) : !same_row(&batch, &result, r, &clean, r))
-                fail_msg("%d splits: row %zu %s", (int)splits[k], r,
+                fail_msg("%d splits: row %zu %s", (int)runs[k].splits, r,
                          sees ? "sees a NaN and is none" : "changed by a key it does not see");
         }
         attention_result_release(&clean);
@@ -50,10 +55,10 @@ static void a_nan_key_reaches_the_rows_that_see_it_and_no_other(void **state)
 
 static void a_nan_query_stays_in_its_row(void **state)
 {
-    clmla_context *context = open_class(state);
+    clmla_context *context = open_path(state);
     const int32_t splits[] = {1, 3};
     for (size_t k = 0; k < COUNT(splits); k++) {
-        attention_batch batch = chunk;
+        attention_batch batch = on_path(state, &chunk);
         batch.num_splits = splits[k];
         attention_result clean = attention_run(context, &batch);
         batch.nan_row = 1 + 7;
@@ -71,14 +76,14 @@ static void a_nan_query_stays_in_its_row(void **state)
 
 static void cache_layout_does_not_change_a_bit(void **state)
 {
-    clmla_context *context = open_class(state);
+    clmla_context *context = open_path(state);
     const struct {
         int32_t page_block_size, gap;
         bool fused;
     } layouts[] = {{0, 0, false}, {1, 0, false}, {3, 0, true}, {64, 5, false}, {16, 2, true}};
     attention_result first = {NULL, NULL};
     for (size_t i = 0; i < COUNT(layouts); i++) {
-        attention_batch batch = chunk;
+        attention_batch batch = on_path(state, &chunk);
         batch.page_block_size = layouts[i].page_block_size;
         batch.gap = layouts[i].gap;
         batch.fused = layouts[i].fused;
@@ -98,10 +103,10 @@ static void cache_layout_does_not_change_a_bit(void **state)
 /* Alone and batched; split_tokens 0: one split. */
 static void a_sequence_has_the_same_bits_alone_and_batched(void **state)
 {
-    clmla_context *context = open_class(state);
+    clmla_context *context = open_path(state);
     const int32_t split_tokens[] = {0, 24, 32};
     for (size_t k = 0; k < COUNT(split_tokens); k++) {
-        attention_batch batch = chunk;
+        attention_batch batch = on_path(state, &chunk);
         batch.num_splits = 1;
         batch.split_tokens = split_tokens[k];
         attention_result together = attention_run(context, &batch);
@@ -123,10 +128,10 @@ static void a_sequence_has_the_same_bits_alone_and_batched(void **state)
 
 static void a_prefill_has_the_same_bits_in_chunks_and_whole(void **state)
 {
-    clmla_context *context = open_class(state);
+    clmla_context *context = open_path(state);
     const int32_t split_tokens[] = {0, 24, 32}, chunks[] = {1, 7, 16};
     for (size_t k = 0; k < COUNT(split_tokens); k++) {
-        attention_batch batch = chunk;
+        attention_batch batch = on_path(state, &chunk);
         batch.num_splits = 1;
         batch.split_tokens = split_tokens[k];
         batch.num_sequences = 1;
@@ -165,10 +170,10 @@ static clmla_attention_params of_block(const attention_problem *p, int32_t begin
 
 static void token_blocks_have_the_same_bits_as_the_whole_step(void **state)
 {
-    clmla_context *context = open_class(state);
+    clmla_context *context = open_path(state);
     const cl_command_queue queue = test_device_get()->queue;
     const int32_t ends[] = {1, 5, 13, 14, 15, 18, MIXED_TOKENS + 2};
-    attention_batch batch = chunk;
+    attention_batch batch = on_path(state, &chunk);
     batch.num_splits = 3;
     batch.extra_tokens = 2;
     attention_result whole = attention_run(context, &batch);
@@ -218,8 +223,8 @@ static void an_out_of_order_queue_with_events_gives_the_same_bits(void **state)
         print_message("skipped: the device has no out-of-order queues\n");
         skip();
     }
-    clmla_context *context = open_class(state);
-    attention_batch batch = chunk;
+    clmla_context *context = open_path(state);
+    attention_batch batch = on_path(state, &chunk);
     batch.num_splits = 3;
     attention_result expected = attention_run(context, &batch);
     attention_problem p = attention_problem_make(context, &batch);
@@ -248,15 +253,15 @@ static void an_out_of_order_queue_with_events_gives_the_same_bits(void **state)
 
 int main(void)
 {
-    static clmla_kernel_class cpu = CLMLA_KERNELS_CPU, gpu = CLMLA_KERNELS_GPU;
+    PATHS;
     const struct CMUnitTest tests[] = {
-        BOTH_CLASSES(a_nan_key_reaches_the_rows_that_see_it_and_no_other),
-        BOTH_CLASSES(a_nan_query_stays_in_its_row),
-        BOTH_CLASSES(cache_layout_does_not_change_a_bit),
-        BOTH_CLASSES(a_sequence_has_the_same_bits_alone_and_batched),
-        BOTH_CLASSES(a_prefill_has_the_same_bits_in_chunks_and_whole),
-        BOTH_CLASSES(token_blocks_have_the_same_bits_as_the_whole_step),
-        BOTH_CLASSES(an_out_of_order_queue_with_events_gives_the_same_bits),
+        ALL_PATHS(a_nan_key_reaches_the_rows_that_see_it_and_no_other),
+        ALL_PATHS(a_nan_query_stays_in_its_row),
+        ALL_PATHS(cache_layout_does_not_change_a_bit),
+        ALL_PATHS(a_sequence_has_the_same_bits_alone_and_batched),
+        ALL_PATHS(a_prefill_has_the_same_bits_in_chunks_and_whole),
+        ALL_PATHS(token_blocks_have_the_same_bits_as_the_whole_step),
+        ALL_PATHS(an_out_of_order_queue_with_events_gives_the_same_bits),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     test_device_close();

@@ -107,9 +107,8 @@ static void check(clmla_context *context, const matrix_case *c, clmla_mask mask)
     attention_problem_release(&p);
 }
 
-static void check_all(clmla_kernel_class kernel_class, const matrix_case *cases, size_t count)
+static void check_all(clmla_context *context, const matrix_case *cases, size_t count)
 {
-    clmla_context *context = test_context(kernel_class, CLMLA_PROJECTION_AUTO);
     print_message("lengths drawn with seed %d\n", (int)SEED);
     for (size_t i = 0; i < count; i++) {
         check(context, &cases[i], CLMLA_MASK_CAUSAL);
@@ -118,22 +117,33 @@ static void check_all(clmla_kernel_class kernel_class, const matrix_case *cases,
     clmla_context_release(context);
 }
 
+/* On bf16 dot products where the device has them. */
 static void flash_mla_matrix_cpu_class(void **state)
 {
     (void)state;
-    check_all(CLMLA_KERNELS_CPU, cpu_cases, sizeof cpu_cases / sizeof cpu_cases[0]);
+    check_all(test_context_with_units(CLMLA_KERNELS_CPU, CLMLA_MATRIX_UNITS_AUTO), cpu_cases,
+              sizeof cpu_cases / sizeof cpu_cases[0]);
+}
+
+static void flash_mla_matrix_cpu_class_in_float32(void **state)
+{
+    (void)state;
+    check_all(test_context_with_units(CLMLA_KERNELS_CPU, CLMLA_MATRIX_UNITS_OFF), cpu_cases,
+              sizeof cpu_cases / sizeof cpu_cases[0]);
 }
 
 static void flash_mla_matrix_gpu_class(void **state)
 {
     (void)state;
-    check_all(CLMLA_KERNELS_GPU, gpu_cases, sizeof gpu_cases / sizeof gpu_cases[0]);
+    check_all(test_context_with_units(CLMLA_KERNELS_GPU, CLMLA_MATRIX_UNITS_AUTO), gpu_cases,
+              sizeof gpu_cases / sizeof gpu_cases[0]);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(flash_mla_matrix_cpu_class),
+        cmocka_unit_test(flash_mla_matrix_cpu_class_in_float32),
         cmocka_unit_test(flash_mla_matrix_gpu_class),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);

@@ -94,6 +94,15 @@ clmla_context *test_context(clmla_kernel_class kernel_class, clmla_projection_ba
                                                    .projection = projection});
 }
 
+clmla_context *test_context_with_units(clmla_kernel_class kernel_class,
+                                       clmla_matrix_units matrix_units)
+{
+    return create_context(&(clmla_context_options){.struct_size = sizeof(clmla_context_options),
+                                                   .notify = remember,
+                                                   .kernel_class = kernel_class,
+                                                   .matrix_units = matrix_units});
+}
+
 clmla_context *test_context_with_kernels(const char *kernel_directory)
 {
     return create_context(&(clmla_context_options){.struct_size = sizeof(clmla_context_options),

@@ -24,6 +24,8 @@ void test_device_close(void);
 /* A clmla context of a class on the test device, with a notify callback that remembers the last
  * text. */
 clmla_context *test_context(clmla_kernel_class kernel_class, clmla_projection_backend projection);
+clmla_context *test_context_with_units(clmla_kernel_class kernel_class,
+                                       clmla_matrix_units matrix_units);
 /* The same with a kernel directory (NULL: none), automatic class and backend. */
 clmla_context *test_context_with_kernels(const char *kernel_directory);
 /* Makes directory/name with this text; directory is created, as is one folder level in name. */
