@@ -27,15 +27,8 @@
 #ifndef CHUNK_K
 #define CHUNK_K 512
 #endif
-#define TILE_COLUMNS_OF_16 (TILE_VECTORS * 16)
-#if PANEL % TILE_COLUMNS_OF_16 != 0
-#error "a tile must not straddle panels"
-#endif
 #if CHUNK_K % 2 != 0
 #error "CHUNK_K must be even: a chunk holds whole pairs"
-#endif
-#if BLOCK_ROWS % TILE_ROWS != 0
-#error "BLOCK_ROWS must be a multiple of TILE_ROWS"
 #endif
 
 #if PAIRED && PAIR_F16
@@ -77,26 +70,6 @@ CLMLA_INLINE void widen_row(global const STORAGE(X_DTYPE) * x, size_t at, int co
         for (int j = 0; j < TILE_VECTORS; j++)                                                     \
             sum[i][j] = fma(value, (weights)[j], sum[i][j]);                                       \
     }
-
-/* y[at .. at + 15], of which the first `columns` exist. */
-CLMLA_INLINE void store_columns(float16 value, global STORAGE(Y_DTYPE) * y, size_t at, int columns)
-{
-    if (columns >= 16) {
-#if ACCUMULATE
-        value += LOAD16(Y_DTYPE, y, at);
-#endif
-        STORE16(Y_DTYPE, value, y, at);
-        return;
-    }
-    float lanes[16];
-    vstore16(value, 0, lanes);
-    for (int c = 0; c < columns; c++) {
-#if ACCUMULATE
-        lanes[c] += LOAD(Y_DTYPE, y, at + c);
-#endif
-        STORE(Y_DTYPE, lanes[c], y, at + c);
-    }
-}
 
 kernel void projection(global const STORAGE(X_DTYPE) * x, const ulong x_offset,
                        const ulong x_row_stride, const ulong x_batch_stride,

@@ -4,6 +4,7 @@
 
 #include "core/dtype.h"
 #include "layer/layer.h"
+#include "ops/projection_native.h"
 #include "tuning/params.h"
 
 /* snprintf's rule: writes what fits, counts everything. */
@@ -26,6 +27,16 @@ static void append(text_sink *sink, const char *format, ...)
         sink->length += (size_t)written;
 }
 
+/* x is the hidden states, a stage of the workspace, or what attention leaves there. */
+static bool takes_dot(const clmla_layer *layer, enum mla__role role)
+{
+    const clmla_dtype x = role == MLA__W_UV ? layer->latent_dtype
+                          : role == MLA__Q_PROJ || role == MLA__Q_A_PROJ || role == MLA__KV_A_PROJ
+                              ? layer->hidden_dtype
+                              : layer->stage_dtype;
+    return mla__projection_uses_dot(layer->context, x, layer->weights_dtype);
+}
+
 static void describe_projection(const clmla_layer *layer, enum mla__role role, text_sink *sink)
 {
     const struct clmla_matrix m = mla__layer_matrix(layer, role);
@@ -40,7 +51,8 @@ static void describe_projection(const clmla_layer *layer, enum mla__role role, t
         mla__projection_tile_default(&layer->context->device, kernel_class, layer->weights_dtype,
                                      layer->tokens_per_block, &tile);
         mla__projection_tile_text(&tile, text, sizeof(text));
-        append(sink, " native %s %s", clmla_kernel_class_name(kernel_class), text);
+        append(sink, " native %s%s %s", clmla_kernel_class_name(kernel_class),
+               takes_dot(layer, role) ? " bf16 dot" : "", text);
     }
     if (layer->projection == CLMLA_PROJECTION_AUTO)
         append(sink, " up to %d rows, above it", (int)layer->native_max_rows);

@@ -128,8 +128,9 @@ int mla__projection_describe(const mla__projection *op, char *text, size_t capac
                       : op->native.kernel_class == CLMLA_KERNELS_CPU
                           ? "not asked for (class cpu)"
                           : "not asked for, or never more than 32 rows";
-    return snprintf(text, capacity, "native %s up to %d rows: %s%s%s; CLBlast: %s%s%s", name,
-                    few_rows, few, many[0] != '\0' ? "; above: " : "", many, why,
+    return snprintf(text, capacity, "native %s%s up to %d rows: %s%s%s; CLBlast: %s%s%s", name,
+                    op->native.uses_dot ? " bf16 dot" : "", few_rows, few,
+                    many[0] != '\0' ? "; above: " : "", many, why,
                     op->backend == CLMLA_PROJECTION_AUTO ? ": " : "",
                     op->backend == CLMLA_PROJECTION_AUTO ? clblast : "");
 }

@@ -1,10 +1,17 @@
 #include "ops/projection_native.h"
 
-static const char *const CPU_FILES[] = {"cpu/projection.cl", NULL};
+static const char *const CPU_FILES[] = {"cpu/projection.clh", "cpu/projection.cl", NULL};
+static const char *const CPU_DOT_FILES[] = {"cpu/projection.clh", "cpu/projection_dot.cl", NULL};
 static const char *const GPU_FILES[] = {"gpu/projection.cl", NULL};
 
-/* Arguments of the kernel that change between calls. */
+/* Arguments of every kernel that change between calls. */
 enum { X_ROW_ARG = 12, Y_ROW_ARG = 13, NUM_ROWS_ARG = 14 };
+
+bool mla__projection_uses_dot(const clmla_context *context, clmla_dtype x, clmla_dtype w)
+{
+    return context->kernel_class == CLMLA_KERNELS_CPU && context->matrix_units &&
+           context->device.has_bf16_dot && x == CLMLA_DTYPE_BF16 && w == CLMLA_DTYPE_BF16;
+}
 
 static clmla_status bind_variant(clmla_context *context, const clmla_projection_params *params,
                                  const mla__view *x, const mla__view *y, int32_t rows,
@@ -12,6 +19,8 @@ static clmla_status bind_variant(clmla_context *context, const clmla_projection_
 {
     const clmla_matrix *w = params->matrix;
     const bool cpu = context->kernel_class == CLMLA_KERNELS_CPU;
+    const bool dot = mla__projection_uses_dot(context, x->dtype, w->dtype);
+    const char *const *files = dot ? CPU_DOT_FILES : cpu ? CPU_FILES : GPU_FILES;
     mla__defines defines = {0};
     mla__projection_tile_default(&context->device, context->kernel_class, w->dtype, rows,
                                  &variant->tile);
@@ -22,8 +31,8 @@ static clmla_status bind_variant(clmla_context *context, const clmla_projection_
     mla__define_int(&defines, "PAIR_F16", w->dtype == CLMLA_DTYPE_F16);
     mla__define_int(&defines, "ACCUMULATE", params->output_mode == CLMLA_ACCUMULATE);
     mla__define_projection_tile(&defines, &variant->tile);
-    const clmla_status status = mla__kernel_create(context, cpu ? CPU_FILES : GPU_FILES, &defines,
-                                                   "projection", &variant->kernel);
+    const clmla_status status = mla__kernel_create(
+        context, files, &defines, dot ? "projection_dot" : "projection", &variant->kernel);
     if (status != CLMLA_SUCCESS)
         return status;
     mla__kernel *k = &variant->kernel;
@@ -41,8 +50,10 @@ clmla_status mla__projection_native_bind(clmla_context *context,
                                          const clmla_projection_params *params, const mla__view *x,
                                          const mla__view *y, mla__projection_native *op)
 {
-    mla__projection_native bound = {.kernel_class = context->kernel_class,
-                                    .matrix = params->matrix};
+    mla__projection_native bound = {
+        .kernel_class = context->kernel_class,
+        .uses_dot = mla__projection_uses_dot(context, x->dtype, params->matrix->dtype),
+        .matrix = params->matrix};
     clmla_status status = bind_variant(context, params, x, y, 1, &bound.few);
     if (status == CLMLA_SUCCESS &&
         params->num_rows > mla__projection_few_rows(context->kernel_class))

@@ -1,4 +1,5 @@
-/* The native projection kernels of both classes: cl/cpu/projection.cl, cl/gpu/projection.cl. */
+/* The native projection kernels of both classes: cl/cpu/projection.cl and its bf16-dot twin
+ * cl/cpu/projection_dot.cl, cl/gpu/projection.cl. */
 #ifndef CLMLA_OPS_PROJECTION_NATIVE_H
 #define CLMLA_OPS_PROJECTION_NATIVE_H
 
@@ -15,9 +16,13 @@ typedef struct mla__projection_variant {
 typedef struct mla__projection_native {
     mla__projection_variant few, many; /* many has no kernel when no call can have that many rows */
     clmla_kernel_class kernel_class;
+    bool uses_dot;
     const clmla_matrix *matrix;
 } mla__projection_native;
 
+/* Whether x · Wᵀ takes the bf16 dot products: both are stored as bf16 and the device has them. Not
+ * a matter of rows or of strides, so that a row's bits do not depend on either. */
+bool mla__projection_uses_dot(const clmla_context *context, clmla_dtype x, clmla_dtype w);
 clmla_status mla__projection_native_bind(clmla_context *context,
                                          const clmla_projection_params *params, const mla__view *x,
                                          const mla__view *y, mla__projection_native *op);

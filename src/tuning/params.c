@@ -14,7 +14,8 @@ int32_t mla__projection_few_rows(clmla_kernel_class kernel_class)
 
 /* Four rows by four vectors of sixteen floats: 16 sums and 4 weights of 32 vector registers; with
  * more than 24 sums a compiler spills. One row has the same columns, so that it reads whole panels.
- * 64 rows of x (K = 8192: 2 MiB of float32) stay near while a panel passes. */
+ * 64 rows of x (K = 8192: 2 MiB of float32) stay near while a panel passes. The bf16 dot products
+ * take the same tile: five or six rows, or blocks of 128, gain them under 2 %. */
 static void cpu_tile(bool few_rows, mla__projection_tile *tile)
 {
     tile->tile_rows = few_rows ? 1 : 4;

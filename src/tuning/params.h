@@ -10,7 +10,7 @@
 #include "ocl/device.h"
 #include "ocl/program.h"
 
-/* cl/cpu/projection.cl uses tile_rows, tile_vectors, block_rows;
+/* cl/cpu/projection.cl and cl/cpu/projection_dot.cl use tile_rows, tile_vectors, block_rows;
  * cl/gpu/projection.cl uses tile_rows, tile_columns, tile_k, work_rows, work_columns. */
 #define MLA__PROJECTION_TILE(X)                                                                    \
     X(tile_rows, TILE_ROWS, "rows of y per tile")                                                  \

@@ -52,8 +52,10 @@ static double projection_rounded(clmla_dtype dtype, float value)
     return mla__load(bytes, dtype, 0);
 }
 
-/* A chain of K fused multiply-adds, in whatever order, is within K · 2^-24 · Σ|x||w|; ACCUMULATE
- * adds one rounding of the sum. */
+/* A chain of K fused multiply-adds, in whatever order, is within K · 2^-24 · Σ|x||w|: the bf16 dot
+ * products are such a chain too. (They take subnormals as zeros; there are none in the data, and a
+ * sum that becomes one is off by K · 2^-126, far below the bound.) ACCUMULATE adds one rounding of
+ * the sum. */
 static void projection_expect(const projection_case *c, projection_data *d)
 {
     const size_t K = (size_t)c->K, N = (size_t)c->N;

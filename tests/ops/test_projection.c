@@ -105,9 +105,17 @@ static const projection_case shapes[] = {
      .poison_row = true},
 };
 
-static void matches_reference(clmla_kernel_class kernel_class)
+/* A context whose projections are native, with or without the bf16 dot products. */
+static clmla_context *native_context(clmla_kernel_class kernel_class, bool matrix_units)
 {
     clmla_context *context = test_context(kernel_class, CLMLA_PROJECTION_NATIVE);
+    context->matrix_units = matrix_units;
+    return context;
+}
+
+static void matches_reference(clmla_kernel_class kernel_class, bool matrix_units)
+{
+    clmla_context *context = native_context(kernel_class, matrix_units);
     for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++)
         projection_run(context, &shapes[i]);
     clmla_context_release(context);
@@ -116,13 +124,20 @@ static void matches_reference(clmla_kernel_class kernel_class)
 static void cpu_matches_reference(void **state)
 {
     (void)state;
-    matches_reference(CLMLA_KERNELS_CPU);
+    matches_reference(CLMLA_KERNELS_CPU, false);
+}
+
+/* The same as cpu_matches_reference where the device has no bf16 dot products. */
+static void cpu_with_matrix_units_matches_reference(void **state)
+{
+    (void)state;
+    matches_reference(CLMLA_KERNELS_CPU, true);
 }
 
 static void gpu_matches_reference(void **state)
 {
     (void)state;
-    matches_reference(CLMLA_KERNELS_GPU);
+    matches_reference(CLMLA_KERNELS_GPU, true);
 }
 
 /* Every pair of x and w, with a y that differs from pair to pair so that all triples of one dtype
@@ -180,12 +195,20 @@ static void rows_do_not_depend_on_their_number(void **state)
 {
     (void)state;
     enum { M = 37, N = 70 };
-    const clmla_dtype weights[] = {BF16, F32};
+    const struct {
+        clmla_kernel_class kernel_class;
+        clmla_dtype weights;
+        bool matrix_units;
+    } kinds[] = {{CLMLA_KERNELS_CPU, BF16, true},
+                 {CLMLA_KERNELS_CPU, BF16, false},
+                 {CLMLA_KERNELS_CPU, F32, false},
+                 {CLMLA_KERNELS_GPU, BF16, true},
+                 {CLMLA_KERNELS_GPU, F32, true}};
     const int32_t parts[] = {1, 2, 3, 4, 6, 1, 17, 3};
-    for (size_t c = 0; c < 4; c++) {
-        clmla_context *context = test_context(both_classes[c % 2], CLMLA_PROJECTION_NATIVE);
+    for (size_t c = 0; c < sizeof(kinds) / sizeof(kinds[0]); c++) {
+        clmla_context *context = native_context(kinds[c].kernel_class, kinds[c].matrix_units);
         const projection_case one = {
-            .name = "rows", .M = M, .N = N, .K = 75, .x = BF16, .w = weights[c / 2], .y = F32};
+            .name = "rows", .M = M, .N = N, .K = 75, .x = BF16, .w = kinds[c].weights, .y = F32};
         projection_data d = projection_make(&one);
         clmla_matrix *matrix = projection_matrix(context, &one, &d);
         test_buffer x = test_buffer_of(d.x, d.x_count * mla__dtype_bytes(BF16), BF16);
@@ -203,6 +226,70 @@ static void rows_do_not_depend_on_their_number(void **state)
         projection_free(&d);
         clmla_context_release(context);
     }
+}
+
+/* Σ x·w as cl/cpu/projection.cl and projection_dot.cl state their chains: k = 0, 1, 2, .. or, with
+ * the zeros that fill the last pair, k = 1, 0, 3, 2, .. */
+static float chain(const projection_data *d, size_t m, size_t n, size_t K, bool odd_first)
+{
+    float sum = 0.0f;
+    for (size_t i = 0; i < K + K % 2; i++) {
+        const size_t k = odd_first ? i ^ 1u : i;
+        if (k < K)
+            sum = fmaf((float)mla__load(d->x, BF16, m * d->x_stride + k),
+                       (float)projection_rounded(BF16, d->w[n * K + k]), sum);
+    }
+    return sum;
+}
+
+/* Bit for bit; the order of the pairs also tells which of the kernels ran. */
+static void cpu_adds_in_the_stated_order(void **state)
+{
+    (void)state;
+    enum { M = 6, N = 70, K = 75 };
+    for (int units = 0; units < 2; units++) {
+        clmla_context *context = native_context(CLMLA_KERNELS_CPU, units == 1);
+        const bool dot = mla__projection_uses_dot(context, BF16, BF16);
+        assert_int_equal(dot, units == 1 && context->device.has_bf16_dot);
+        const projection_case one = {
+            .name = "order", .M = M, .N = N, .K = K, .x = BF16, .w = BF16, .y = F32};
+        projection_data d = projection_make(&one);
+        clmla_matrix *matrix = projection_matrix(context, &one, &d);
+        test_buffer x = test_buffer_of(d.x, d.x_count * mla__dtype_bytes(BF16), BF16);
+        float y[M * N];
+        run_rows(context, &d, matrix, &x, 0, M, y);
+        for (size_t i = 0; i < M * N; i++) {
+            const float expected = chain(&d, i / N, i % N, K, dot);
+            if (memcmp(&y[i], &expected, sizeof expected) != 0)
+                fail_msg("dot %d: [%zu, %zu] is %a, expected %a", dot, i / N, i % N, (double)y[i],
+                         (double)expected);
+        }
+        test_buffer_release(&x);
+        clmla_matrix_release(matrix);
+        projection_free(&d);
+        clmla_context_release(context);
+    }
+}
+
+/* Only bf16 with bf16 on class cpu, where asked for and there. */
+static void bf16_dot_is_chosen_by_storage(void **state)
+{
+    (void)state;
+    clmla_context *cpu = native_context(CLMLA_KERNELS_CPU, true);
+    clmla_context *gpu = native_context(CLMLA_KERNELS_GPU, true);
+    cpu->device.has_bf16_dot = gpu->device.has_bf16_dot = true;
+    assert_true(mla__projection_uses_dot(cpu, BF16, BF16));
+    assert_false(mla__projection_uses_dot(cpu, F32, BF16));
+    assert_false(mla__projection_uses_dot(cpu, BF16, F32));
+    assert_false(mla__projection_uses_dot(cpu, F16, F16));
+    assert_false(mla__projection_uses_dot(gpu, BF16, BF16));
+    cpu->matrix_units = false;
+    assert_false(mla__projection_uses_dot(cpu, BF16, BF16));
+    cpu->matrix_units = true;
+    cpu->device.has_bf16_dot = false;
+    assert_false(mla__projection_uses_dot(cpu, BF16, BF16));
+    clmla_context_release(cpu);
+    clmla_context_release(gpu);
 }
 
 static void works_on_an_out_of_order_queue(void **state)
@@ -375,9 +462,12 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(cpu_matches_reference),
+        cmocka_unit_test(cpu_with_matrix_units_matches_reference),
         cmocka_unit_test(gpu_matches_reference),
         cmocka_unit_test(takes_every_dtype),
         cmocka_unit_test(rows_do_not_depend_on_their_number),
+        cmocka_unit_test(cpu_adds_in_the_stated_order),
+        cmocka_unit_test(bf16_dot_is_chosen_by_storage),
         cmocka_unit_test(works_on_an_out_of_order_queue),
         cmocka_unit_test(bound_op_runs_again_with_other_rows),
         cmocka_unit_test(zero_rows_give_an_event_only),
