@@ -9,7 +9,7 @@
  *   get -1 and (1, 0).
  *   One work-group = one token, work-item k takes pairs k, k + WORK_GROUP, ...
  *
- * rope         (x[2j], x[2j+1]) -> (x[2j]·cos - x[2j+1]·sin, x[2j]·sin + x[2j+1]·cos)
+ * rope         x rotated pair by pair, as in rotate.clh, which it needs in front of it
  *   x [num_tokens, num_heads, 2·half]; its row i is rotated by row token_begin + i of cos_sin.
  *   WORK_GROUP == 1: one work-item = one head of one token; else one work-item = one pair.
  *
@@ -68,16 +68,6 @@ rope_table(SEQUENCES_PARAMS, global const ulong *turns, const int half_dim, glob
 }
 
 #ifdef X_DTYPE
-CLMLA_INLINE void rotate_in_place(global STORAGE(X_DTYPE) * head, global const float *row,
-                                  const ulong pair_stride, const int pair)
-{
-    const size_t even = 2 * (size_t)pair;
-    const float2 x = (float2)(LOAD(X_DTYPE, head, even), LOAD(X_DTYPE, head, even + 1));
-    const float2 y = rotate_pair(x, vload2(0, row + (size_t)pair * pair_stride));
-    STORE(X_DTYPE, y.x, head, even);
-    STORE(X_DTYPE, y.y, head, even + 1);
-}
-
 kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void
 rope(global STORAGE(X_DTYPE) * x, const ulong x_offset, const ulong x_token_stride,
      const ulong x_head_stride, global const float *cos_sin, const ulong cos_sin_offset,
@@ -99,8 +89,7 @@ rope(global STORAGE(X_DTYPE) * x, const ulong x_offset, const ulong x_token_stri
         cos_sin + cos_sin_offset + ((size_t)token_begin + token) * token_stride;
 
 #if WORK_GROUP == 1
-    for (int pair = 0; pair < half_dim; pair++)
-        rotate_in_place(head, row, pair_stride, pair);
+    rotate_heads(head, x_head_stride, 1, row, pair_stride, half_dim);
 #else
     rotate_in_place(head, row, pair_stride, pair);
 #endif

@@ -166,9 +166,7 @@ clmla_status mla__binding_use_plan(clmla_binding *binding, const clmla_plan *pla
     if (status == CLMLA_SUCCESS)
         status = mla__view_make(layer->context, &cos_sin_tensor, &spec, &cos_sin);
     if (status == CLMLA_SUCCESS)
-        status = mla__cache_append_set_sequences(&binding->cache_append, &sequences, &cos_sin);
-    if (status == CLMLA_SUCCESS && layer->config.qk_rope_head_dim > 0)
-        status = mla__rope_set_cos_sin(&binding->q_rope, &cos_sin);
+        status = mla__rope_append_set_sequences(&binding->rope_append, &sequences, &cos_sin);
     if (status == CLMLA_SUCCESS)
         status = mla__attention_set_sequences(&binding->attention, &sequences);
     binding->plan_id = status == CLMLA_SUCCESS ? plan->id : 0;

@@ -9,10 +9,9 @@
 #include "layer/plan.h"
 #include "layer/weights.h"
 #include "ops/attention.h"
-#include "ops/cache_append.h"
 #include "ops/projection.h"
 #include "ops/rmsnorm.h"
-#include "ops/rope.h"
+#include "ops/rope_append.h"
 
 enum { MLA__BOUND_BUFFERS = 5 };
 
@@ -26,8 +25,7 @@ struct clmla_binding {
     mla__rmsnorm q_a_layernorm;
     mla__projection q_b_proj; /* q_b_proj or q_proj */
     mla__projection kv_a_proj;
-    mla__cache_append cache_append;
-    mla__rope q_rope;
+    mla__rope_append rope_append;
     mla__projection absorb; /* W_UK */
     mla__attention attention;
     mla__projection v_up; /* W_UV */

@@ -112,28 +112,22 @@ static clmla_status bind_cache(clmla_binding *b, const clmla_binding_params *p,
 {
     const clmla_layer *layer = b->layer;
     const clmla_config *c = &layer->config;
-    const clmla_cache_append_params append = {.struct_size = sizeof(append),
-                                              .kv_lora_rank = c->kv_lora_rank,
-                                              .rope_dim = c->qk_rope_head_dim,
-                                              .eps = c->rms_norm_eps,
-                                              .sequences = no_sequences(layer, t->kv_a),
-                                              .kv_a = t->kv_a,
-                                              .kv_a_layernorm = b->weights->kv_a_layernorm,
-                                              .cos_sin = t->kv_a, /* stands in, as above */
-                                              .kv_cache = p->kv_cache,
-                                              .pe_cache = p->pe_cache};
-    const clmla_rope_params rope = {.struct_size = sizeof(rope),
-                                    .num_tokens = layer->tokens_per_block,
-                                    .num_heads = c->num_attention_heads,
-                                    .rope_dim = c->qk_rope_head_dim,
-                                    .x = t->q_pe,
-                                    .cos_sin = t->kv_a};
+    const mla__rope_append_params params = {.append = {.struct_size = sizeof(params.append),
+                                                       .kv_lora_rank = c->kv_lora_rank,
+                                                       .rope_dim = c->qk_rope_head_dim,
+                                                       .eps = c->rms_norm_eps,
+                                                       .sequences = no_sequences(layer, t->kv_a),
+                                                       .kv_a = t->kv_a,
+                                                       .kv_a_layernorm = b->weights->kv_a_layernorm,
+                                                       .cos_sin = t->kv_a, /* stands in, as above */
+                                                       .kv_cache = p->kv_cache,
+                                                       .pe_cache = p->pe_cache},
+                                            .num_heads = c->num_attention_heads,
+                                            .q_pe = t->q_pe};
     clmla_status status = bind_projection(b, p, MLA__KV_A_PROJ, p->hidden_states, t->kv_a,
                                           CLMLA_OVERWRITE, &b->kv_a_proj);
     if (status == CLMLA_SUCCESS)
-        status = mla__cache_append_bind(layer->context, &append, &b->cache_append);
-    if (status == CLMLA_SUCCESS && c->qk_rope_head_dim > 0)
-        status = mla__rope_bind(layer->context, &rope, &b->q_rope);
+        status = mla__rope_append_bind(layer->context, &params, &b->rope_append);
     return status;
 }
 
@@ -188,8 +182,7 @@ void mla__binding_release_ops(clmla_binding *b)
     mla__rmsnorm_release(&b->q_a_layernorm);
     mla__projection_release(&b->q_b_proj);
     mla__projection_release(&b->kv_a_proj);
-    mla__cache_append_release(&b->cache_append);
-    mla__rope_release(&b->q_rope);
+    mla__rope_append_release(&b->rope_append);
     mla__projection_release(&b->absorb);
     mla__attention_release(&b->attention);
     mla__projection_release(&b->v_up);

@@ -29,7 +29,6 @@ clmla_status mla__forward_block(clmla_binding *binding, const clmla_plan *plan, 
 {
     const int32_t t0 = token_begin, n = num_tokens;
     const bool q_lora = binding->layer->config.q_lora_rank > 0;
-    const bool rope = binding->layer->config.qk_rope_head_dim > 0;
     mla__attention_step keys = {
         .num_sequences = plan->step.num_sequences, .token_begin = t0, .num_tokens = n};
     clmla_status status;
@@ -45,11 +44,8 @@ clmla_status mla__forward_block(clmla_binding *binding, const clmla_plan *plan, 
     }
     /* [c_kv | k_pe] = x · kv_a_proj_with_mqaᵀ */
     STAGE("kv_a_proj_with_mqa", mla__projection_enqueue(&binding->kv_a_proj, stream, t0, 0, n));
-    /* kv_cache[b, p] = RMSNorm(c_kv), pe_cache[b, p] = RoPE(k_pe, p) */
-    STAGE("cache_append", mla__cache_append_enqueue(&binding->cache_append, stream, t0, n));
-    /* q_pe = RoPE(q_pe, p) */
-    if (rope)
-        STAGE("rope", mla__rope_enqueue(&binding->q_rope, stream, t0, n));
+    /* kv_cache[b, p] = RMSNorm(c_kv), pe_cache[b, p] = RoPE(k_pe, p); q_pe = RoPE(q_pe, p) */
+    STAGE("rope_append", mla__rope_append_enqueue(&binding->rope_append, stream, t0, n));
     /* q_lat[h] = q_nope[h] · W_UK[h] */
     STAGE("absorb", mla__projection_enqueue(&binding->absorb, stream, 0, 0, n));
     /* ctx[h] = softmax_j(softmax_scale · (q_lat[h]·c_kv[j] + q_pe[h]·k_pe[j])) · c_kv */

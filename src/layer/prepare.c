@@ -90,12 +90,9 @@ static clmla_status warm(rehearsal *r, cl_command_queue queue)
         ((status = mla__projection_warm(&b->q_a_proj, &s)) != CLMLA_SUCCESS ||
          (status = mla__rmsnorm_warm(&b->q_a_layernorm, &s)) != CLMLA_SUCCESS))
         return status;
-    if (r->layer->config.qk_rope_head_dim > 0 &&
-        (status = mla__rope_warm(&b->q_rope, &s)) != CLMLA_SUCCESS)
-        return status;
     if ((status = mla__projection_warm(&b->q_b_proj, &s)) != CLMLA_SUCCESS ||
         (status = mla__projection_warm(&b->kv_a_proj, &s)) != CLMLA_SUCCESS ||
-        (status = mla__cache_append_warm(&b->cache_append, &s)) != CLMLA_SUCCESS ||
+        (status = mla__rope_append_warm(&b->rope_append, &s)) != CLMLA_SUCCESS ||
         (status = mla__projection_warm(&b->absorb, &s)) != CLMLA_SUCCESS ||
         (status = mla__attention_warm(&b->attention, &s)) != CLMLA_SUCCESS ||
         (status = mla__projection_warm(&b->v_up, &s)) != CLMLA_SUCCESS ||

@@ -3,7 +3,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-/* Indices of arguments that change; see cl/cache_append.cl. The sequences come first. */
+/* Indices of arguments that change; see cl/append.clh. The sequences come first. */
 enum {
     SEQUENCES_ARG = 0,
     COS_SIN_ARG = MLA__SEQUENCES_ARGS + 5,
@@ -12,14 +12,8 @@ enum {
     WANTED_WORK_GROUP = 128
 };
 
-typedef struct append_args {
-    mla__sequences sequences;
-    mla__view kv_a, kv_a_layernorm, cos_sin, kv_cache, pe_cache;
-    float eps;
-} append_args;
-
 static clmla_status check_tensors(const clmla_context *context,
-                                  const clmla_cache_append_params *params, append_args *args)
+                                  const clmla_cache_append_params *params, mla__append_args *args)
 {
     const uint64_t kv_lora = (uint64_t)params->kv_lora_rank, rope = (uint64_t)params->rope_dim;
     const uint64_t tokens = (uint64_t)args->sequences.num_tokens;
@@ -55,8 +49,8 @@ static clmla_status check_tensors(const clmla_context *context,
     return CLMLA_SUCCESS;
 }
 
-static clmla_status check(const clmla_context *context, const clmla_cache_append_params *params,
-                          append_args *args)
+clmla_status mla__append_check(const clmla_context *context,
+                               const clmla_cache_append_params *params, mla__append_args *args)
 {
     if (params->kv_lora_rank < 1 || params->rope_dim < 0 || params->rope_dim % 2 != 0)
         return mla__fail(context, CLMLA_INVALID_TENSOR_SHAPE,
@@ -66,48 +60,66 @@ static clmla_status check(const clmla_context *context, const clmla_cache_append
     if (!mla__resolve_eps(params->eps, &args->eps))
         return mla__fail(context, CLMLA_INVALID_ARGUMENT,
                          "cache_append: eps %g is not a positive number", params->eps);
+    args->kv_lora_rank = params->kv_lora_rank;
+    args->half = params->rope_dim / 2;
     const clmla_status status =
         mla__sequences_make(context, "cache_append", &params->sequences, 1, &args->sequences);
     return status == CLMLA_SUCCESS ? check_tensors(context, params, args) : status;
+}
+
+mla__cache_append mla__append_begin(const clmla_context *context, const mla__append_args *args)
+{
+    return (mla__cache_append){.sequences_arg = SEQUENCES_ARG,
+                               .cos_sin_arg = COS_SIN_ARG,
+                               .num_tokens = args->sequences.num_tokens,
+                               .work_group = mla__row_work_group(context, WANTED_WORK_GROUP),
+                               .groups_per_token = 1};
+}
+
+void mla__append_define(const mla__cache_append *op, const mla__append_args *args,
+                        mla__defines *defines)
+{
+    mla__define_int(defines, "WORK_GROUP", (long long)op->work_group);
+    mla__define_dtype(defines, "W_DTYPE", args->kv_a_layernorm.dtype);
+    mla__define_dtype(defines, "KV_DTYPE", args->kv_cache.dtype);
+    mla__define_dtype(defines, "PE_DTYPE", args->pe_cache.dtype);
+}
+
+void mla__append_arguments(mla__cache_append *op, const mla__append_args *args)
+{
+    mla__arg_sequences(&op->kernel, &args->sequences);
+    mla__arg_view(&op->kernel, &args->kv_a, 1);
+    mla__arg_view(&op->kernel, &args->kv_a_layernorm, 0);
+    mla__arg_view(&op->kernel, &args->cos_sin, 2);
+    mla__arg_view(&op->kernel, &args->kv_cache, 2);
+    mla__arg_view(&op->kernel, &args->pe_cache, 2);
+    mla__arg_int(&op->kernel, args->kv_lora_rank);
+    mla__arg_int(&op->kernel, args->half);
+    mla__arg_float(&op->kernel, args->eps);
+    mla__arg_int(&op->kernel, op->token_begin);
+    mla__arg_int(&op->kernel, op->num_tokens);
 }
 
 clmla_status mla__cache_append_bind(clmla_context *context,
                                     const clmla_cache_append_params *user_params,
                                     mla__cache_append *op)
 {
+    static const char *const files[] = {"append.clh", "cache_append.cl", NULL};
     clmla_cache_append_params params;
-    append_args args;
+    mla__append_args args;
     clmla_status status = MLA__PARAMS_COPY(context, "cache_append", params, user_params);
     if (status == CLMLA_SUCCESS)
-        status = check(context, &params, &args);
+        status = mla__append_check(context, &params, &args);
     if (status != CLMLA_SUCCESS)
         return status;
 
-    mla__cache_append made = {.sequences_arg = SEQUENCES_ARG,
-                              .cos_sin_arg = COS_SIN_ARG,
-                              .num_tokens = args.sequences.num_tokens,
-                              .work_group = mla__row_work_group(context, WANTED_WORK_GROUP)};
-    const char *const files[] = {"cache_append.cl", NULL};
+    mla__cache_append made = mla__append_begin(context, &args);
     mla__defines defines = {.length = 0};
-    mla__define_int(&defines, "WORK_GROUP", (long long)made.work_group);
-    mla__define_dtype(&defines, "W_DTYPE", args.kv_a_layernorm.dtype);
-    mla__define_dtype(&defines, "KV_DTYPE", args.kv_cache.dtype);
-    mla__define_dtype(&defines, "PE_DTYPE", args.pe_cache.dtype);
+    mla__append_define(&made, &args, &defines);
     status = mla__kernel_create(context, files, &defines, "cache_append", &made.kernel);
     if (status != CLMLA_SUCCESS)
         return status;
-
-    mla__arg_sequences(&made.kernel, &args.sequences);
-    mla__arg_view(&made.kernel, &args.kv_a, 1);
-    mla__arg_view(&made.kernel, &args.kv_a_layernorm, 0);
-    mla__arg_view(&made.kernel, &args.cos_sin, 2);
-    mla__arg_view(&made.kernel, &args.kv_cache, 2);
-    mla__arg_view(&made.kernel, &args.pe_cache, 2);
-    mla__arg_int(&made.kernel, params.kv_lora_rank);
-    mla__arg_int(&made.kernel, params.rope_dim / 2);
-    mla__arg_float(&made.kernel, args.eps);
-    mla__arg_int(&made.kernel, made.token_begin);
-    mla__arg_int(&made.kernel, made.num_tokens);
+    mla__append_arguments(&made, &args);
     status = mla__kernel_ready(&made.kernel);
     if (status == CLMLA_SUCCESS)
         *op = made;
@@ -133,7 +145,7 @@ clmla_status mla__cache_append_set_sequences(mla__cache_append *op, const mla__s
 }
 
 static clmla_status launch(mla__cache_append *op, mla__stream *stream, int32_t token_begin,
-                           int32_t num_tokens, size_t work_groups)
+                           int32_t num_tokens, size_t tokens)
 {
     clmla_status status = CLMLA_SUCCESS;
     if (op->token_begin != token_begin)
@@ -146,7 +158,7 @@ static clmla_status launch(mla__cache_append *op, mla__stream *stream, int32_t t
     if (status != CLMLA_SUCCESS)
         return status;
     op->num_tokens = num_tokens;
-    const size_t global = work_groups * op->work_group;
+    const size_t global = tokens * op->groups_per_token * op->work_group;
     return mla__stream_launch(stream, &op->kernel, 1, &global, &op->work_group);
 }
 

@@ -9,7 +9,8 @@ typedef struct mla__cache_append {
     mla__kernel kernel;
     cl_uint sequences_arg, cos_sin_arg; /* first index of each */
     int32_t token_begin, num_tokens;    /* as set in the kernel */
-    size_t work_group;                  /* work-items per token */
+    size_t work_group;
+    size_t groups_per_token; /* work-groups; 1 but for rope_append */
 } mla__cache_append;
 
 clmla_status mla__cache_append_bind(clmla_context *context, const clmla_cache_append_params *params,
@@ -23,5 +24,24 @@ clmla_status mla__cache_append_enqueue(mla__cache_append *op, mla__stream *strea
 clmla_status mla__cache_append_warm(mla__cache_append *op, mla__stream *stream);
 int mla__cache_append_describe(const mla__cache_append *op, char *text, size_t capacity);
 void mla__cache_append_release(mla__cache_append *op);
+
+/* ---- for rope_append, whose kernel's arguments begin with cache_append's ------------------------ */
+
+typedef struct mla__append_args {
+    mla__sequences sequences;
+    mla__view kv_a, kv_a_layernorm, cos_sin, kv_cache, pe_cache;
+    int32_t kv_lora_rank, half; /* half = rope_dim / 2 */
+    float eps;
+} mla__append_args;
+
+clmla_status mla__append_check(const clmla_context *context,
+                               const clmla_cache_append_params *params, mla__append_args *args);
+/* An op without a kernel. */
+mla__cache_append mla__append_begin(const clmla_context *context, const mla__append_args *args);
+/* WORK_GROUP and the dtypes. */
+void mla__append_define(const mla__cache_append *op, const mla__append_args *args,
+                        mla__defines *defines);
+/* Every argument, in order; see APPEND_PARAMS of cl/append.clh. */
+void mla__append_arguments(mla__cache_append *op, const mla__append_args *args);
 
 #endif

@@ -177,8 +177,8 @@ clmla_status clmla_enqueue_rope_table(clmla_context *context, const clmla_rope_t
 
 /* ---- the rotation ---------------------------------------------------------------------------- */
 
-static clmla_status check_rope(const clmla_context *context, const clmla_rope_params *params,
-                               mla__view *x, mla__view *cos_sin)
+clmla_status mla__rope_check(const clmla_context *context, const clmla_rope_params *params,
+                             mla__view *x, mla__view *cos_sin)
 {
     if (params->num_tokens < 0 || params->num_heads < 1)
         return mla__fail(context, CLMLA_INVALID_TENSOR_SHAPE,
@@ -213,7 +213,7 @@ clmla_status mla__rope_bind(clmla_context *context, const clmla_rope_params *use
     mla__view x, cos_sin;
     clmla_status status = MLA__PARAMS_COPY(context, "rope", params, user_params);
     if (status == CLMLA_SUCCESS)
-        status = check_rope(context, &params, &x, &cos_sin);
+        status = mla__rope_check(context, &params, &x, &cos_sin);
     if (status != CLMLA_SUCCESS)
         return status;
 
@@ -225,7 +225,7 @@ clmla_status mla__rope_bind(clmla_context *context, const clmla_rope_params *use
         *op = made;
         return CLMLA_SUCCESS;
     }
-    const char *const files[] = {"rope.cl", NULL};
+    const char *const files[] = {"rotate.clh", "rope.cl", NULL};
     mla__defines defines = {.length = 0};
     mla__define_int(&defines, "WORK_GROUP", (long long)made.work_group);
     mla__define_dtype(&defines, "X_DTYPE", x.dtype);

@@ -38,4 +38,8 @@ clmla_status mla__rope_warm(mla__rope *op, mla__stream *stream);
 int mla__rope_describe(const mla__rope *op, char *text, size_t capacity);
 void mla__rope_release(mla__rope *op);
 
+/* For rope_append: checks and views of the tensors. */
+clmla_status mla__rope_check(const clmla_context *context, const clmla_rope_params *params,
+                             mla__view *x, mla__view *cos_sin);
+
 #endif
