@@ -17,7 +17,8 @@
 #include "cli/session.h"
 #include "clmla.h"
 
-typedef enum mla_check { MLA_CHECK_FULL, MLA_CHECK_SAMPLE, MLA_CHECK_OFF } mla_check;
+/* ONE: the last request only, as a sample of many. */
+typedef enum mla_check { MLA_CHECK_FULL, MLA_CHECK_SAMPLE, MLA_CHECK_OFF, MLA_CHECK_ONE } mla_check;
 
 typedef struct mla_bench {
     mla_session *session;
@@ -28,6 +29,8 @@ typedef struct mla_bench {
     int32_t page_block_size;
     mla_check check;
     bool stages;
+    clmla_weights **shared; /* [num_layers] of whoever runs the cells; the first cell makes them.
+                               NULL: each cell has its own */
 } mla_bench;
 
 typedef struct mla_workload {
@@ -116,26 +119,24 @@ clmla_status mla_cell_check(const mla_cell *cell, double *rel_error);
 /* What *rel_error may be. */
 double mla_check_bound(clmla_dtype dtype);
 
-/* ---- time (bench_time.c)
- * ------------------------------------------------------------------------- */
+/* ---- time (bench_time.c) --------------------------------------------------------------------- */
 
 typedef struct mla_times {
     int32_t runs;
     double chain_seconds; /* `runs` runs, synchronised only at their ends */
     double median_ms, min_ms;
-    double ttft_ms; /* prefill */
+    double ttft_ms;    /* prefill */
+    double enqueue_us; /* host time of one clmla_enqueue_layer, median of chain 2 */
 } mla_times;
 
 clmla_status mla_cell_time(const mla_cell *cell, mla_times *out);
 
-/* ---- stages (bench_stages.c)
- * ---------------------------------------------------------------------- */
+/* ---- stages (bench_stages.c) ----------------------------------------------------------------- */
 
 /* Time of each stage of one layer's forward: an array of {"stage","median_ms"}. */
 clmla_status mla_cell_stages(const mla_cell *cell, json_t **out);
 
-/* ---- cost (bench_cost.c)
- * --------------------------------------------------------------------------- */
+/* ---- cost (bench_cost.c) --------------------------------------------------------------------- */
 
 typedef struct mla_cost {
     double bytes, flop;
@@ -143,5 +144,40 @@ typedef struct mla_cost {
 
 /* What `runs` runs of a cell must move and compute at the least. */
 mla_cost mla_cell_cost(const mla_cell *cell, int32_t runs);
+
+/* GFLOP/s of work with this cost on a device of that bandwidth and peak: whichever ends later. */
+double mla_roofline(double gb_per_s, double gflop_per_s, mla_cost cost);
+
+/* Device memory of a decode cell of `requests` requests of at most `keys` keys: weights, caches
+ * and token rows (not the workspace), and its largest buffer. */
+typedef struct mla_memory {
+    double total_bytes, largest_bytes;
+} mla_memory;
+
+mla_memory mla_decode_memory(const mla_bench *bench, int32_t requests, int32_t keys);
+
+/* ---- results (bench_result.c) ---------------------------------------------------------------- */
+
+/* Checks, then times. A wrong result is never timed. Returns an exit code, with the figures as an
+ * object on success, and after printing the error otherwise. */
+int mla_cell_measure(const mla_cell *cell, const char *what, json_t **result);
+/* The stages of every result, one line each; `what` names the members that tell results apart. */
+void mla_print_stages(const json_t *rows, const char *const *what, size_t num_what);
+
+/* ---- sweep (bench_sweep.c) ------------------------------------------------------------------- */
+
+/* Lists; each is owned. */
+typedef struct mla_sweep {
+    int32_t *batches, *contexts, *heads;
+    size_t num_batches, num_contexts, num_heads;
+} mla_sweep;
+
+/* The lists of the options, or the defaults. False after printing the error; release in each
+ * case. */
+bool mla_sweep_take(const mla_options *options, const mla_bench *bench, bool named_model,
+                    mla_sweep *out);
+void mla_sweep_release(mla_sweep *sweep);
+/* Returns an exit code. */
+int mla_sweep_run(mla_bench *bench, const mla_sweep *sweep, const char *model);
 
 #endif

@@ -109,6 +109,10 @@ static clmla_status create_layer(mla_cell *cell)
 static clmla_status create_weights(mla_cell *cell, int32_t index)
 {
     const mla_bench *bench = cell->bench;
+    if (bench->shared != NULL && bench->shared[index] != NULL) {
+        cell->weights[index] = bench->shared[index];
+        return CLMLA_SUCCESS;
+    }
     clmla_weights_params params = {.struct_size = sizeof(params)};
     clmla_weight_source *const sources[MLA_NUM_WEIGHTS] = {
         &params.q_proj,
@@ -133,6 +137,8 @@ static clmla_status create_weights(mla_cell *cell, int32_t index)
                                       &cell->weights[index]);
     }
     mla_drawn_weights_release(&drawn);
+    if (bench->shared != NULL)
+        bench->shared[index] = cell->weights[index];
     return status;
 }
 
@@ -296,7 +302,7 @@ void mla_cell_release(mla_cell *cell)
     for (int32_t i = 0; cell->lanes != NULL && i < cell->num_lanes; i++)
         release_lane(&cell->lanes[i], cell->bench->num_layers);
     for (int32_t i = 0; i < cell->bench->num_layers; i++) {
-        if (cell->weights != NULL)
+        if (cell->weights != NULL && cell->bench->shared == NULL)
             clmla_weights_release(cell->weights[i]);
         if (cell->kv_cache != NULL)
             mla_buffer_release(cell->kv_cache[i]);

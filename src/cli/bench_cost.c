@@ -14,7 +14,12 @@
  *   absorption    T · H · kv_lora · (nope + v) · 2
  *   attention     pairs · H · (2 · kv_lora + rope) · 2, pairs = Σ over new tokens of the keys they
  *                 see (causal)
+ *
+ * The roofline of such a forward: a device that reads R bytes and does P operations a second needs
+ * max(bytes / R, operations / P) seconds, so reaches at most operations / that.
  */
+#include <math.h>
+
 #include "cli/bench.h"
 #include "core/config.h"
 #include "core/dtype.h"
@@ -85,4 +90,25 @@ mla_cost mla_cell_cost(const mla_cell *cell, int32_t runs)
             sum.flop += one.flop * (double)cell->bench->num_layers;
         }
     return sum;
+}
+
+double mla_roofline(double gb_per_s, double gflop_per_s, mla_cost cost)
+{
+    return fmin(gflop_per_s, gb_per_s * cost.flop / cost.bytes);
+}
+
+mla_memory mla_decode_memory(const mla_bench *bench, int32_t requests, int32_t keys)
+{
+    const sizes s = sizes_of(&bench->config);
+    const double element = (double)mla__dtype_bytes(bench->session->common->dtype);
+    const int32_t page = bench->page_block_size > 0 ? bench->page_block_size : keys;
+    const double rows = (double)requests * ceil((double)keys / page) * page;
+    const double weights = element * (s.q_matrices + s.kv_a + s.kv_b + s.o);
+    const double cache = element * s.kv_lora * rows;
+    const double tokens = element * 2.0 * s.hidden * (double)requests; /* each of two buffers */
+    return (mla_memory){
+        .total_bytes =
+            bench->num_layers * (weights + cache + element * s.rope * rows) + 2.0 * tokens,
+        .largest_bytes = fmax(weights, fmax(cache, tokens)),
+    };
 }

@@ -33,6 +33,8 @@ typedef struct samples {
     size_t count;
     double *ttft; /* prefill: mean end of the requests since the run's start; one per run */
     size_t num_ttft;
+    double *enqueue; /* of one clmla_enqueue_layer; NULL: not taken */
+    size_t num_enqueue;
 } samples;
 
 static double seconds_since(uint64_t start_ns)
@@ -42,16 +44,26 @@ static double seconds_since(uint64_t start_ns)
 
 static cl_command_queue queue_of(const mla_cell *cell) { return cell->bench->session->queue; }
 
+/* A lane's forward, and what its enqueues took the host. */
+static clmla_status enqueue_forward(const mla_cell *cell, const mla_lane *lane, samples *out)
+{
+    const uint64_t start = mla__os_now_ns();
+    const clmla_status status = mla_cell_forward(cell, lane, queue_of(cell));
+    if (out->enqueue != NULL)
+        out->enqueue[out->num_enqueue++] = seconds_since(start) / (double)cell->bench->num_layers;
+    return status;
+}
+
 /* ---- prefill --------------------------------------------------------------------------------- */
 
 /* One run without waits. */
-static clmla_status prefill_run(const mla_cell *cell)
+static clmla_status prefill_run(const mla_cell *cell, samples *out)
 {
     clmla_status status = CLMLA_SUCCESS;
     for (int32_t i = 0; i < cell->num_lanes && status == CLMLA_SUCCESS; i++) {
         status = mla_cell_first_step(cell, &cell->lanes[i], queue_of(cell));
         if (status == CLMLA_SUCCESS)
-            status = mla_cell_forward(cell, &cell->lanes[i], queue_of(cell));
+            status = enqueue_forward(cell, &cell->lanes[i], out);
     }
     return status == CLMLA_SUCCESS ? clFlush(queue_of(cell)) : status;
 }
@@ -66,7 +78,7 @@ static clmla_status prefill_run_sampled(const mla_cell *cell, samples *out)
         const mla_lane *lane = &cell->lanes[i];
         status = mla_cell_first_step(cell, lane, queue_of(cell));
         if (status == CLMLA_SUCCESS)
-            status = mla_cell_forward(cell, lane, queue_of(cell));
+            status = enqueue_forward(cell, lane, out);
         if (status == CLMLA_SUCCESS)
             status = clFinish(queue_of(cell));
         end = seconds_since(start);
@@ -84,7 +96,7 @@ static clmla_status prefill_block_sampled(const mla_cell *cell, int32_t runs, sa
     const uint64_t start = mla__os_now_ns();
     clmla_status status = CLMLA_SUCCESS;
     for (int32_t i = 0; i < runs && status == CLMLA_SUCCESS; i++)
-        status = prefill_run(cell);
+        status = prefill_run(cell, out);
     if (status == CLMLA_SUCCESS)
         status = clFinish(queue_of(cell));
     const double seconds = seconds_since(start) / (double)runs;
@@ -100,7 +112,7 @@ static clmla_status prefill_chain(const mla_cell *cell, int32_t runs, samples *o
         const int32_t left = runs - run;
         const int32_t block = cell->batched && out->block < left ? out->block : left;
         if (out->block == 0) {
-            status = prefill_run(cell);
+            status = prefill_run(cell, out);
             run++;
         } else if (!cell->batched || out->block == 1) {
             mla_progress("prefill: run %d of %d", (int)run + 1, (int)runs);
@@ -127,7 +139,7 @@ static clmla_status decode_lane(const mla_cell *cell, const mla_lane *lane, int3
         status = run == 0 ? mla_cell_first_step(cell, lane, queue_of(cell))
                           : mla_cell_next_step(cell, queue_of(cell));
         if (status == CLMLA_SUCCESS)
-            status = mla_cell_forward(cell, lane, queue_of(cell));
+            status = enqueue_forward(cell, lane, out);
         if (status == CLMLA_SUCCESS)
             status = clFlush(queue_of(cell));
         if (out->block == 0 || status != CLMLA_SUCCESS)
@@ -213,7 +225,8 @@ static bool samples_create(const mla_cell *cell, int32_t runs, double run_second
         out->block = (int32_t)ceil(BLOCK_SECONDS / forward_seconds);
     out->seconds = calloc(most, sizeof(*out->seconds));
     out->ttft = calloc((size_t)runs, sizeof(*out->ttft));
-    return out->seconds != NULL && out->ttft != NULL;
+    out->enqueue = calloc((size_t)runs * (size_t)cell->num_lanes, sizeof(*out->enqueue));
+    return out->seconds != NULL && out->ttft != NULL && out->enqueue != NULL;
 }
 
 clmla_status mla_cell_time(const mla_cell *cell, mla_times *out)
@@ -237,10 +250,12 @@ clmla_status mla_cell_time(const mla_cell *cell, mla_times *out)
     if (status == CLMLA_SUCCESS) {
         times.median_ms = 1e3 * mla_median(taken.seconds, taken.count);
         times.min_ms = 1e3 * mla_minimum(taken.seconds, taken.count);
+        times.enqueue_us = 1e6 * mla_median(taken.enqueue, taken.num_enqueue);
         times.ttft_ms = 1e3 * mla_mean(taken.ttft, taken.num_ttft);
         *out = times;
     }
     free(taken.seconds);
     free(taken.ttft);
+    free(taken.enqueue);
     return status;
 }

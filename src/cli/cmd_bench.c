@@ -1,4 +1,3 @@
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +9,6 @@
 #include "cli/report.h"
 #include "cli/session.h"
 #include "clmla_model.h"
-#include "core/dtype.h"
 
 static struct poptOption own_options[] = {
     MLA_OPTION_VALUE("model", MLA_OPT_MODEL, "sizes of the layer (default lite)",
@@ -35,6 +33,15 @@ static struct poptOption own_options[] = {
                      "full|sample|off"),
     MLA_OPTION_VALUE("page-block-size", MLA_OPT_PAGE_BLOCK_SIZE,
                      "rows per page of the cache (default 64); 0: a page per request", "N"),
+    MLA_OPTION_FLAG("sweep", MLA_OPT_SWEEP,
+                    "batched decode, one new token per sequence, over batch, context and heads; "
+                    "beside the device's measured read bandwidth and multiply-adds. Checks one "
+                    "sequence of each. Default: --runs 20 --warmup 3 --max-seconds 5"),
+    MLA_OPTION_VALUE("batches", MLA_OPT_BATCHES, "sequences, of --sweep (default 1,4,16,64)", "L"),
+    MLA_OPTION_VALUE("contexts", MLA_OPT_CONTEXTS,
+                     "keys of the first step, of --sweep (default 1024,4096,16384,32768)", "L"),
+    MLA_OPTION_VALUE("heads", MLA_OPT_HEADS,
+                     "of --sweep (default 16,128 for lite and r1, else the model's)", "L"),
     POPT_TABLEEND,
 };
 
@@ -71,6 +78,8 @@ typedef struct request {
     mla_workload workloads[2];
     int32_t *seqlens, *pastlens; /* from the arguments; owned */
     int32_t *ones;               /* seqlens of decode where only pastlens are given; owned */
+    bool is_sweep;
+    mla_sweep sweep;
 } request;
 
 /* ---- workloads ------------------------------------------------------------------------------- */
@@ -146,6 +155,31 @@ static bool take_lengths(const mla_options *options, request *r)
 
 /* ---- arguments ------------------------------------------------------------------------------- */
 
+/* Says which option does not go with --sweep, or needs it. */
+static bool take_sweep(const mla_options *options, request *r)
+{
+    static const struct {
+        mla_option id;
+        const char *name;
+        bool of_sweep;
+    } checked[] = {
+        {MLA_OPT_BATCHES, "batches", true},    {MLA_OPT_CONTEXTS, "contexts", true},
+        {MLA_OPT_HEADS, "heads", true},        {MLA_OPT_CASE, "case", false},
+        {MLA_OPT_MODE, "mode", false},         {MLA_OPT_SEQLENS, "seqlens", false},
+        {MLA_OPT_PASTLENS, "pastlens", false}, {MLA_OPT_TP, "tp", false},
+    };
+    clmla_config named;
+    r->is_sweep = mla_option_given(options, MLA_OPT_SWEEP);
+    for (size_t i = 0; i < sizeof(checked) / sizeof(checked[0]); i++)
+        if (mla_option_given(options, checked[i].id) && checked[i].of_sweep != r->is_sweep) {
+            mla_error(r->is_sweep ? "--%s: does not go with --sweep" : "--%s: needs --sweep",
+                      checked[i].name);
+            return false;
+        }
+    return !r->is_sweep ||
+           mla_sweep_take(options, &r->bench, mla_bench_model(r->model, &named), &r->sweep);
+}
+
 static bool take_model(const mla_options *options, request *r)
 {
     clmla_model_error error = {{0}};
@@ -167,7 +201,9 @@ static bool take_model(const mla_options *options, request *r)
 static bool take_numbers(const mla_options *options, request *r)
 {
     static const char *const checks[] = {"full", "sample", "off"};
-    int64_t warmup = 10, runs = 100, max_seconds = 20, layers = 1, tp = 1;
+    const bool sweep = mla_option_given(options, MLA_OPT_SWEEP);
+    int64_t warmup = sweep ? 3 : 10, runs = sweep ? 20 : 100, max_seconds = sweep ? 5 : 20;
+    int64_t layers = 1, tp = 1;
     int64_t page_block_size = DEFAULT_PAGE_BLOCK_SIZE;
     int32_t check = MLA_CHECK_SAMPLE;
     if (!mla_option_integer(options, MLA_OPT_WARMUP, 0, MAX_RUNS, &warmup) ||
@@ -201,7 +237,7 @@ static bool take_request(const mla_options *options, request *r)
            mla_option_choices(options, MLA_OPT_MODE, mode_names, 2, &r->modes) &&
            take_numbers(options, r) && take_model(options, r) &&
            count_tokens(&r->workloads[PREFILL]) && count_tokens(&r->workloads[DECODE]) &&
-           take_lengths(options, r);
+           take_lengths(options, r) && take_sweep(options, r);
 }
 
 static void release_request(request *r)
@@ -209,6 +245,7 @@ static void release_request(request *r)
     free(r->seqlens);
     free(r->pastlens);
     free(r->ones);
+    mla_sweep_release(&r->sweep);
 }
 
 /* ---- results --------------------------------------------------------------------------------- */
@@ -227,6 +264,7 @@ static const mla_column columns[] = {
     {.key = "min_ms", .heading = "min ms", .format = "%.4g"},
     {.key = "tokens_per_s", .heading = "tokens/s", .format = "%.1f"},
     {.key = "ttft_ms", .heading = "TTFT ms", .format = "%.4g"},
+    {.key = "enqueue_us", .heading = NULL},
     {.key = "kernel_launches", .heading = "launches"},
     {.key = "clblast_calls", .heading = "CLBlast"},
     {.key = "gb_per_s", .heading = "GB/s", .format = "%.2f"},
@@ -234,73 +272,6 @@ static const mla_column columns[] = {
     {.key = "verified", .heading = "verified"},
     {.key = "max_rel_error", .heading = "rel error", .format = "%.1e"},
 };
-
-static json_t *list_json(const int32_t *values, int32_t count)
-{
-    json_t *list = json_array();
-    for (int32_t i = 0; list != NULL && i < count; i++)
-        (void)json_array_append_new(list, json_integer(values[i]));
-    return list;
-}
-
-/* stages: taken, or NULL. */
-static json_t *result_json(const mla_cell *cell, const mla_times *times, double rel_error,
-                           json_t *stages)
-{
-    const mla_workload *w = cell->workload;
-    const mla_cost cost = mla_cell_cost(cell, times->runs);
-    const double tokens = (double)w->num_tokens * (double)times->runs;
-    clmla_binding_stats stats = {.struct_size = sizeof(stats)};
-    (void)clmla_binding_get_stats(cell->lanes[0].bindings[0], &stats);
-    json_t *result = json_pack(
-        "{s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:i, s:i}", "case", case_names[w->decode], "mode",
-        mode_names[cell->batched], "dtype", mla__dtype_name(cell->bench->session->common->dtype),
-        "projection", cell->info.projection, "kernels",
-        clmla_kernel_class_name(cell->info.kernel_class), "seqlens",
-        list_json(w->seqlens, w->num_requests), "pastlens", list_json(w->pastlens, w->num_requests),
-        "num_tokens", (int)w->num_tokens, "runs", (int)times->runs);
-    if (result == NULL) {
-        json_decref(stages);
-        return NULL;
-    }
-    (void)json_object_set_new(result, "median_ms", mla_report_real(times->median_ms));
-    (void)json_object_set_new(result, "min_ms", mla_report_real(times->min_ms));
-    (void)json_object_set_new(result, "tokens_per_s",
-                              mla_report_real(tokens / times->chain_seconds));
-    if (!w->decode)
-        (void)json_object_set_new(result, "ttft_ms", mla_report_real(times->ttft_ms));
-    (void)json_object_set_new(result, "kernel_launches", json_integer(stats.kernel_launches));
-    (void)json_object_set_new(result, "clblast_calls", json_integer(stats.clblast_calls));
-    (void)json_object_set_new(result, "gb_per_s",
-                              mla_report_real(1e-9 * cost.bytes / times->chain_seconds));
-    (void)json_object_set_new(result, "gflop_per_s",
-                              mla_report_real(1e-9 * cost.flop / times->chain_seconds));
-    (void)json_object_set_new(result, "verified",
-                              json_boolean(cell->bench->check != MLA_CHECK_OFF));
-    (void)json_object_set_new(result, "max_rel_error", mla_report_real(rel_error));
-    if (stages != NULL)
-        (void)json_object_set_new(result, "stages", stages);
-    return result;
-}
-
-/* The stages of every result, one line each. */
-static void print_stages(const json_t *rows)
-{
-    size_t i, j;
-    const json_t *row, *stage;
-    json_array_foreach((json_t *)(uintptr_t)rows, i, row)
-    {
-        if (json_object_get(row, "stages") == NULL)
-            continue;
-        (void)printf(
-            "\nstages of %s %s, median ms:", json_string_value(json_object_get(row, "case")),
-            json_string_value(json_object_get(row, "mode")));
-        json_array_foreach(json_object_get(row, "stages"), j, stage)(void)
-            printf(" %s %.4g", json_string_value(json_object_get(stage, "stage")),
-                   json_real_value(json_object_get(stage, "median_ms")));
-        (void)printf("\n");
-    }
-}
 
 /* The seed project's two lines, from the batched results. */
 static void print_seed_lines(const json_t *rows)
@@ -323,32 +294,12 @@ static void print_seed_lines(const json_t *rows)
 
 /* ---- work ------------------------------------------------------------------------------------ */
 
-/* Checks, then times. A wrong result is never timed. Returns an exit code. */
 static int bench_cell(const mla_cell *cell, const char *what, mla_report *report)
 {
-    mla_session *session = cell->bench->session;
-    const double bound = mla_check_bound(session->common->dtype);
-    double rel_error = (double)NAN;
-    mla_times times;
-    json_t *stages = NULL;
-    clmla_status status = CLMLA_SUCCESS;
-    if (cell->bench->check != MLA_CHECK_OFF) {
-        status = mla_cell_check(cell, &rel_error);
-        if (status == CLMLA_SUCCESS && !(rel_error <= bound)) {
-            mla_error("%s: wrong result, not timed: relative error %.3g against the reference, at "
-                      "most %.3g",
-                      what, rel_error, bound);
-            return MLA_EXIT_FAILED;
-        }
-    }
-    if (status == CLMLA_SUCCESS)
-        status = mla_cell_time(cell, &times);
-    if (status == CLMLA_SUCCESS && cell->bench->stages)
-        status = mla_cell_stages(cell, &stages);
-    if (status != CLMLA_SUCCESS)
-        return mla_session_fail(session, what, status);
-    if (mla_report_add(report, result_json(cell, &times, rel_error, stages)))
-        return MLA_EXIT_SUCCESS;
+    json_t *result = NULL;
+    const int code = mla_cell_measure(cell, what, &result);
+    if (code != MLA_EXIT_SUCCESS || mla_report_add(report, result))
+        return code;
     mla_error("out of memory");
     return MLA_EXIT_FAILED;
 }
@@ -404,7 +355,7 @@ static int bench(const request *r)
         code = MLA_EXIT_FAILED;
     }
     if (format == MLA_FORMAT_TABLE && with_rows) {
-        print_stages(report.rows);
+        mla_print_stages(report.rows, (const char *const[]){"case", "mode"}, 2);
         print_seed_lines(report.rows);
     }
     mla_report_close(&report);
@@ -419,7 +370,7 @@ static int run(const mla_options *options)
     if (take_request(options, &r)) {
         code = mla_session_open(&r.common, &session);
         if (code == -1)
-            code = bench(&r);
+            code = r.is_sweep ? mla_sweep_run(&r.bench, &r.sweep, r.model) : bench(&r);
         mla_session_close(&session);
     }
     release_request(&r);

@@ -47,6 +47,10 @@
     X(STAGES, "stages")                                                                            \
     X(CHECK, "check")                                                                              \
     X(PAGE_BLOCK_SIZE, "page-block-size")                                                          \
+    X(SWEEP, "sweep")                                                                              \
+    X(BATCHES, "batches")                                                                          \
+    X(CONTEXTS, "contexts")                                                                        \
+    X(HEADS, "heads")                                                                              \
     X(OUTPUT, "output")                                                                            \
     X(WEIGHTS, "weights")                                                                          \
     X(LAYER, "layer")                                                                              \

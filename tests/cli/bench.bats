@@ -104,11 +104,70 @@ try_tiny() {
     [ "$(json results.0.max_rel_error)" = null ]
 }
 
+@test "--sweep goes over heads, batches and contexts beside the device's figures" {
+    try_tiny --sweep --batches 1,3 --contexts 1,70 --heads 4,6 --format json
+    passes
+    [ -z "$stderr" ]
+    for field in device_measured.read_gb_per_s device_measured.fma_gflop_per_s device.name layers; do
+        json "$field" >/dev/null
+    done
+    for i in 0 1 2 3 4 5 6 7; do
+        for field in median_ms min_ms tokens_per_s enqueue_us bytes flop flop_per_byte gb_per_s \
+            gflop_per_s roofline_fraction max_rel_error; do
+            json "results.$i.$field" >/dev/null
+        done
+        [ "$(json "results.$i.verified")" = true ]
+    done
+    [ "$(json results.0.heads) $(json results.0.batch) $(json results.0.context)" = "4 1 1" ]
+    [ "$(json results.1.heads) $(json results.1.batch) $(json results.1.context)" = "4 1 70" ]
+    [ "$(json results.7.heads) $(json results.7.batch) $(json results.7.context)" = "6 3 70" ]
+    [ "$(json results.7.num_tokens)" = 3 ]
+    [ "$(json skipped)" = "[]" ]
+}
+
+@test "--sweep as CSV and as a table, heads of the model" {
+    try_tiny --sweep --batches 2 --contexts 5 --format csv
+    passes
+    [ "${#lines[@]}" -eq 2 ]
+    [[ "${lines[0]}" == heads,batch,context,dtype,projection,kernels,runs,median_ms,min_ms,* ]]
+    [[ "${lines[0]}" == *,device_read_gb_per_s,device_fma_gflop_per_s,verified,max_rel_error ]]
+    [[ "${lines[1]}" == 4,2,5,bf16,* ]]
+    try_tiny --sweep --batches 2 --contexts 5 --stages --layers 2
+    passes
+    [[ "${lines[1]}" =~ ^device\ measured:\ read\ [0-9.]+\ GB/s ]]
+    [[ "${lines[-1]}" =~ ^stages\ of\ heads\ 4\ batch\ 2\ context\ 5,.*enqueue\ [0-9.e+]+\ us$ ]]
+}
+
+@test "--sweep skips what does not fit, and says why" {
+    try_tiny --sweep --batches 65536 --contexts 16777216 --format json
+    passes
+    [[ "$stderr" == *"heads 4, batch 65536, context 16777216: skipped: a buffer of "* ]]
+    [ "$(json skipped.0.batch)" = 65536 ]
+    json skipped.0.reason >/dev/null
+    [ "$(json results)" = "[]" ]
+}
+
+@test "--sweep with lists that are none, and with options it has no use for" {
+    try_tiny --sweep --batches 1,0
+    fails_with 2 "--batches '1,0'"
+    try_tiny --sweep --contexts 1,x
+    fails_with 2 "--contexts '1,x'"
+    try_tiny --sweep --heads ,
+    fails_with 2 "--heads ','"
+    try_tiny --heads 3
+    fails_with 2 "--heads: needs --sweep"
+    try_tiny --sweep --case decode
+    fails_with 2 "--case: does not go with --sweep"
+    try_tiny --sweep --tp 2
+    fails_with 2 "--tp: does not go with --sweep"
+}
+
 @test "--stages names the stages" {
     try_tiny --stages --case decode --mode batched --format json
     passes
     [ "$(json results.0.stages.0.stage)" = q_proj ]
     json results.0.stages.0.median_ms >/dev/null
+    json results.0.enqueue_us >/dev/null
 }
 
 @test "a time budget cuts the runs, and says so" {

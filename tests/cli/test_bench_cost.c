@@ -73,6 +73,35 @@ static void costs(void **state)
     assert_true(fabs(1e-6 * cost.bytes / (double)c->runs / (c->mb + rows_mb) - 1.0) < 2e-3);
 }
 
+static void the_roofline_is_the_lower_ceiling(void **state)
+{
+    (void)state;
+    const mla_cost few = {.bytes = 10.0, .flop = 20.0}, many = {.bytes = 10.0, .flop = 2000.0};
+    assert_true(mla_roofline(30.0, 100.0, few) == 60.0);
+    assert_true(mla_roofline(30.0, 100.0, many) == 100.0);
+}
+
+/* lite in bf16: 27.5 MB of weights; rows of 512 and 64 elements in pages of 64. */
+static void memory_of_a_decode_cell(void **state)
+{
+    (void)state;
+    const mla_common common = {.dtype = CLMLA_DTYPE_BF16};
+    mla_session session = {.common = &common};
+    mla_bench bench = {.session = &session, .num_layers = 1, .page_block_size = 64};
+    assert_true(mla_bench_model("lite", &bench.config));
+    const mla_memory small = mla_decode_memory(&bench, 1, 1);
+    const double weights = small.largest_bytes, tokens = 2.0 * 2.0 * 2048.0;
+    assert_true(fabs(1e-6 * weights / 27.5 - 1.0) < 2e-3);
+    assert_true(small.total_bytes == weights + 64.0 * 576.0 * 2.0 + 2.0 * tokens);
+    bench.num_layers = 3;
+    const mla_memory large = mla_decode_memory(&bench, 16, 32769);
+    assert_true(large.largest_bytes == 16.0 * 513.0 * 64.0 * 512.0 * 2.0);
+    assert_true(large.total_bytes ==
+                3.0 * (weights + 16.0 * 513.0 * 64.0 * 576.0 * 2.0) + 2.0 * 16.0 * tokens);
+    bench.page_block_size = 0;
+    assert_true(mla_decode_memory(&bench, 16, 32769).largest_bytes == 16.0 * 32769.0 * 512.0 * 2.0);
+}
+
 static void only_two_models_have_names(void **state)
 {
     (void)state;
@@ -91,10 +120,12 @@ static void only_two_models_have_names(void **state)
 int main(void)
 {
     enum { NUM_CASES = sizeof(cases) / sizeof(cases[0]) };
-    struct CMUnitTest tests[NUM_CASES + 1];
+    struct CMUnitTest tests[NUM_CASES + 3];
     for (size_t i = 0; i < NUM_CASES; i++)
         tests[i] =
             (struct CMUnitTest){cases[i].name, costs, NULL, NULL, (void *)(uintptr_t)&cases[i]};
     tests[NUM_CASES] = (struct CMUnitTest)cmocka_unit_test(only_two_models_have_names);
+    tests[NUM_CASES + 1] = (struct CMUnitTest)cmocka_unit_test(the_roofline_is_the_lower_ceiling);
+    tests[NUM_CASES + 2] = (struct CMUnitTest)cmocka_unit_test(memory_of_a_decode_cell);
     return cmocka_run_group_tests_name("bench_cost", tests, NULL, NULL);
 }
