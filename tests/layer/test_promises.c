@@ -1,6 +1,7 @@
 /*
  * After clmla_layer_prepare an enqueue builds no program, allocates no device memory and does not
- * wait. The OpenCL entries that would show it are wrapped at link time and counted.
+ * wait. Creating a binding allocates no device memory either: a model's many cost their arguments
+ * only. The OpenCL entries that would show it are wrapped at link time and counted.
  */
 #include "support/layer_fixture.h"
 
@@ -115,6 +116,48 @@ static void enqueues_without_building_allocating_or_waiting(void **state)
     fixture_release(&f);
 }
 
+/* A model's 61 layers share an executor and a workspace: what a binding adds is kernel objects and
+ * their arguments. Dropping them leaves nothing behind. */
+static void bindings_allocate_no_device_memory(void **state)
+{
+    (void)state;
+    enum { NUM_LAYERS = 61 };
+    static const int32_t past[1] = {5}, one[1] = {1};
+    const fixture_options options = {.config = fixture_config(0),
+                                     .kernel_class = CLMLA_KERNELS_CPU,
+                                     .projection = CLMLA_PROJECTION_NATIVE,
+                                     .dtype = CLMLA_DTYPE_BF16,
+                                     .page_block_size = 16,
+                                     .feed_back = 1};
+    const cl_command_queue queue = test_device_get()->queue;
+    fixture f = fixture_create(&options);
+    clmla_binding *bindings[NUM_LAYERS];
+    double *hidden = fixture_draw_hidden(&f, 1, 5);
+    fixture_set_hidden(&f, hidden, 0, 1);
+    assert_int_equal(clmla_layer_prepare(f.layer, queue), CLMLA_SUCCESS);
+    assert_int_equal(fixture_plan(&f, 1, past, one), CLMLA_SUCCESS);
+    assert_true(calls.buffers > 0); /* the wrapping works */
+    memset(&calls, 0, sizeof calls);
+    const clmla_binding_params params = {.struct_size = sizeof(params),
+                                         .weights = f.weights,
+                                         .kv_cache = f.kv_cache.tensor,
+                                         .pe_cache = f.pe_cache.tensor,
+                                         .hidden_states = f.hidden.tensor,
+                                         .output = f.hidden.tensor,
+                                         .workspace = f.workspace.tensor};
+    for (int i = 0; i < NUM_LAYERS; i++)
+        assert_int_equal(clmla_binding_create(f.layer, &params, &bindings[i]), CLMLA_SUCCESS);
+    for (int i = 0; i < NUM_LAYERS; i++)
+        assert_int_equal(clmla_enqueue_layer(bindings[i], f.plan, queue, 0, NULL, NULL),
+                         CLMLA_SUCCESS);
+    for (int i = 0; i < NUM_LAYERS; i++)
+        clmla_binding_release(bindings[i]);
+    assert_int_equal(calls.buffers, 0);
+    assert_int_equal(calls.builds, 0);
+    free(hidden);
+    fixture_release(&f);
+}
+
 /* Preparing builds all that a binding needs. */
 static void prepare_builds_what_a_binding_needs(void **state)
 {
@@ -145,7 +188,7 @@ int main(void)
 {
     enum { NUM_CASES = sizeof cases / sizeof cases[0] };
     static promise_case states[NUM_CASES];
-    struct CMUnitTest tests[NUM_CASES + 1];
+    struct CMUnitTest tests[NUM_CASES + 2];
     memset(tests, 0, sizeof tests);
     memcpy(states, cases, sizeof cases);
     for (size_t i = 0; i < NUM_CASES; i++) {
@@ -154,6 +197,7 @@ int main(void)
         tests[i].initial_state = &states[i];
     }
     tests[NUM_CASES] = (struct CMUnitTest)cmocka_unit_test(prepare_builds_what_a_binding_needs);
+    tests[NUM_CASES + 1] = (struct CMUnitTest)cmocka_unit_test(bindings_allocate_no_device_memory);
     const int failed = cmocka_run_group_tests_name("promises", tests, NULL, NULL);
     test_device_close();
     return failed;
