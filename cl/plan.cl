@@ -114,7 +114,8 @@ plan_validate(global const int *src_cu, const ulong src_cu_offset, global const 
                 atomic_min(&found, PLAN_INVALID_BLOCK_TABLE);
         }
     }
-    barrier(CLK_LOCAL_MEM_FENCE);
+    /* Global too: warming up takes the plan's own tables as the caller's. */
+    barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE);
 
     if (lane == 0) {
         if (status == PLAN_OK)
