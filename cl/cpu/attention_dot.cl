@@ -24,6 +24,9 @@
 #define LATENT_PAIRS ((KV_LORA_RANK + 1) / 2)
 #define KEY_PAIRS (LATENT_PAIRS + (ROPE_DIM + 1) / 2)
 #define ADD_PAIRS(acc, a, b) __asm__("vdpbf16ps %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b))
+/* b one pair in memory, for all lanes. As part of the instruction it costs no register and no
+ * instruction of its own. */
+#define ADD_PAIR(acc, a, b) __asm__("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(acc) : "v"(a), "m"(b))
 
 #if TILE_TOKENS % 2 != 0
 #error "TILE_TOKENS must be even"
@@ -110,10 +113,9 @@ CLMLA_INLINE void score_keys(const int row_vectors, const float scale_log2, cons
             q[j] = vload16(0, query + (k * row_vectors + j) * LANES);
         UNROLL
         for (int t = 0; t < tile_tokens; t++) {
-            const uint16 c = keys[t * KEY_PAIRS + k];
             UNROLL
             for (int j = 0; j < row_vectors; j++)
-                ADD_PAIRS(s[t * row_vectors + j], q[j], c);
+                ADD_PAIR(s[t * row_vectors + j], q[j], keys[t * KEY_PAIRS + k]);
         }
     }
     UNROLL
@@ -150,10 +152,9 @@ CLMLA_INLINE void add_values(const int row_vectors, const int count, const uint 
             p[j] = vload16(0, weights + (t * row_vectors + j) * LANES);
         UNROLL
         for (int i = 0; i < count; i++) {
-            const uint16 c = values[t * KV_LORA_RANK + i];
             UNROLL
             for (int j = 0; j < row_vectors; j++)
-                ADD_PAIRS(o[i * row_vectors + j], p[j], c);
+                ADD_PAIR(o[i * row_vectors + j], p[j], values[t * KV_LORA_RANK + i]);
         }
     }
     for (int t = num_full; t < num_pairs; t++) {

@@ -4,6 +4,7 @@
 
 #include "core/dtype.h"
 #include "layer/layer.h"
+#include "ops/attention.h"
 #include "ops/projection_native.h"
 #include "tuning/params.h"
 
@@ -61,14 +62,6 @@ static void describe_projection(const clmla_layer *layer, enum mla__role role, t
     append(sink, "\n");
 }
 
-/* Of what attention reads: it sizes the gpu class's tile. */
-static clmla_dtype widest(const clmla_layer *layer)
-{
-    return mla__dtype_bytes(layer->cache_dtype) > mla__dtype_bytes(layer->latent_dtype)
-               ? layer->cache_dtype
-               : layer->latent_dtype;
-}
-
 static const char *projection_reason(const clmla_layer *layer)
 {
     if (layer->batch_invariant)
@@ -110,12 +103,13 @@ clmla_status clmla_layer_describe(const clmla_layer *layer, char *text, size_t c
     append(&sink, "projections: %s\n", projection_reason(layer));
     for (int role = 0; role < MLA__NUM_ROLES; role++)
         describe_projection(layer, (enum mla__role)role, &sink);
-    if (mla__attention_tile_default(&context->device, context->kernel_class, widest(layer),
-                                    layer->config.kv_lora_rank, layer->config.qk_rope_head_dim,
-                                    &tile))
+    bool dot_products = false;
+    if (mla__attention_choose_tile(context, layer->latent_dtype, layer->stage_dtype,
+                                   layer->cache_dtype, layer->config.kv_lora_rank,
+                                   layer->config.qk_rope_head_dim, &tile, &dot_products))
         mla__attention_tile_text(&tile, tile_text, sizeof(tile_text));
-    append(&sink, "attention: %s %s, %s\n", clmla_kernel_class_name(context->kernel_class),
-           tile_text,
+    append(&sink, "attention: %s%s %s, %s\n", clmla_kernel_class_name(context->kernel_class),
+           dot_products ? " by bf16 dot products" : "", tile_text,
            layer->num_splits == 1  ? "one split"
            : layer->num_splits > 1 ? "splits as asked for"
                                    : "splits chosen per step");

@@ -185,19 +185,18 @@ static bool is_even(const mla__view *view)
     return view->offset % 2 == 0 && view->strides[0] % 2 == 0 && view->strides[1] % 2 == 0;
 }
 
-/* By bf16 dot products (cl/cpu/attention_dot.cl) where device, storage and context allow them and
- * a tile fits; else any tile of the class. False: none fits. */
-static bool choose_tile(const clmla_context *context, const attention_args *args,
-                        clmla_dtype storage, mla__attention *op)
+bool mla__attention_choose_tile(const clmla_context *context, clmla_dtype q_lat, clmla_dtype q_pe,
+                                clmla_dtype cache, int32_t kv_lora_rank, int32_t rope_dim,
+                                mla__attention_tile *tile, bool *dot_products)
 {
-    op->dot_products = op->kernel_class == CLMLA_KERNELS_CPU && context->matrix_units &&
-                       context->device.has_bf16_dot && args->q_lat.dtype == CLMLA_DTYPE_BF16 &&
-                       args->kv_cache.dtype == CLMLA_DTYPE_BF16 &&
-                       (args->rope_dim == 0 || args->q_pe.dtype == CLMLA_DTYPE_BF16) &&
-                       mla__attention_tile_dot(op->kv_lora_rank, args->rope_dim, &op->tile);
-    return op->dot_products ||
-           mla__attention_tile_default(&context->device, op->kernel_class, storage,
-                                       op->kv_lora_rank, args->rope_dim, &op->tile);
+    const bool bf16 = q_lat == CLMLA_DTYPE_BF16 && cache == CLMLA_DTYPE_BF16 &&
+                      (rope_dim == 0 || q_pe == CLMLA_DTYPE_BF16);
+    *dot_products = bf16 && context->kernel_class == CLMLA_KERNELS_CPU && context->matrix_units &&
+                    context->device.has_bf16_dot &&
+                    mla__attention_tile_dot(kv_lora_rank, rope_dim, tile);
+    return *dot_products || mla__attention_tile_default(&context->device, context->kernel_class,
+                                                        widest(q_lat, widest(q_pe, cache)),
+                                                        kv_lora_rank, rope_dim, tile);
 }
 
 /* The kernel that writes out and lse, as results or as partial states. */
@@ -305,7 +304,9 @@ clmla_status mla__attention_bind_steps(clmla_context *context,
         return status;
     const clmla_dtype storage =
         widest(args.q_lat.dtype, widest(args.q_pe.dtype, args.kv_cache.dtype));
-    if (!choose_tile(context, &args, storage, &made))
+    if (!mla__attention_choose_tile(context, args.q_lat.dtype, args.q_pe.dtype, args.kv_cache.dtype,
+                                    made.kv_lora_rank, args.rope_dim, &made.tile,
+                                    &made.dot_products))
         return mla__fail(context, CLMLA_UNSUPPORTED_DEVICE,
                          "attention: kv_lora_rank %d with rope_dim %d in %s fits no tile of class "
                          "%s (device: %llu bytes of local memory)",

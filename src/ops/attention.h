@@ -37,6 +37,12 @@ typedef struct mla__attention {
     cl_uint sequences_arg;
 } mla__attention;
 
+/* The kernel and its tile: bf16 dot products (cl/cpu/attention_dot.cl) where class, device, storage
+ * and context allow them and a tile fits, else any tile of the class. False: none fits. */
+bool mla__attention_choose_tile(const clmla_context *context, clmla_dtype q_lat, clmla_dtype q_pe,
+                                clmla_dtype cache, int32_t kv_lora_rank, int32_t rope_dim,
+                                mla__attention_tile *tile, bool *dot_products);
+
 /* params->num_splits is the largest number of splits that enqueue may use (workspace is checked
  * for it); 0 or 1 binds no split kernel. */
 clmla_status mla__attention_bind(clmla_context *context, const clmla_attention_params *params,

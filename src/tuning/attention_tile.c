@@ -46,9 +46,12 @@ static uint64_t dot_bytes(const mla__attention_tile *tile, int32_t kv_lora_rank,
     return rows * (2 * key + 4 * latent + 6 * block) + 2 * block * (key + latent);
 }
 
+/* As for float32. The operations take half the time, so that sums going through the caches once a
+ * block cost more: blocks of 64 keys instead of 32 save 5 % with 128 heads. */
 bool mla__attention_tile_dot(int32_t kv_lora_rank, int32_t rope_dim, mla__attention_tile *tile)
 {
     static const mla__attention_tile choices[] = {
+        {.row_vectors = 2, .block_tokens = 64, .tile_tokens = 8, .tile_values = 8},
         {.row_vectors = 2, .block_tokens = 32, .tile_tokens = 8, .tile_values = 8},
         {.row_vectors = 2, .block_tokens = 16, .tile_tokens = 8, .tile_values = 8},
         {.row_vectors = 1, .block_tokens = 32, .tile_tokens = 16, .tile_values = 16},
