@@ -4,6 +4,7 @@
 #   tools/deps.sh build   to compile library and program
 #   tools/deps.sh test    to compile and run the tests, as well
 #   tools/deps.sh run     an OpenCL device: PoCL (the CPU) when the machine has none
+#   tools/deps.sh plot    gnuplot, for tools/plot_bench.gp
 #   tools/deps.sh all     everything above
 #
 # Without root (and without sudo) it names the packages that are missing and exits 1. On a system
@@ -15,9 +16,10 @@ build_packages=(build-essential cmake pkg-config ocl-icd-opencl-dev opencl-c-hea
 test_packages=(libcmocka-dev bats)
 check_packages=(clang-format-14 shellcheck oclgrind) # with test, where the distribution has them
 run_packages=(pocl-opencl-icd)
+plot_packages=(gnuplot-nox)
 
 usage() {
-    sed -n '2,10s/^# \{0,1\}//p' "$0"
+    sed -n '2,11s/^# \{0,1\}//p' "$0"
 }
 
 # True when a program can see an OpenCL device. Without a compiler: when a driver is registered.
@@ -119,15 +121,22 @@ check_without_apt() {
 main() {
     local what=${1:-}
     case "$what" in
-    build | test | run | all) ;;
+    build | test | run | plot | all) ;;
     -h | --help) usage && return 0 ;;
     *) usage >&2 && return 2 ;;
     esac
 
     if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
-        if [ "$what" != run ]; then
-            check_without_apt "$what"
-        fi
+        case "$what" in
+        run) ;;
+        plot)
+            if ! command -v gnuplot >/dev/null; then
+                echo "deps.sh: this system has no apt-get; please install gnuplot" >&2
+                return 1
+            fi
+            ;;
+        *) check_without_apt "$what" ;;
+        esac
     else
         case "$what" in
         build) install_packages "${build_packages[@]}" ;;
@@ -138,6 +147,9 @@ main() {
             install_packages "${check_packages[@]}"
             ;;
         esac
+        if [ "$what" = plot ] || [ "$what" = all ]; then
+            install_packages "${plot_packages[@]}"
+        fi
     fi
 
     if [ "$what" = run ] || [ "$what" = all ]; then
