@@ -338,6 +338,26 @@ static void splits_cover_the_keys_and_stop_where_groups_are_many(void **state)
                 }
 }
 
+/* One sequence of 32k keys, one new token, with heads that fill one group of rows and several. */
+static void one_long_sequence_keeps_every_compute_unit_busy(void **state)
+{
+    static clmla_context context; /* only its device is looked at */
+    const cl_uint units[] = {2, 3, 8, 64, 132};
+    const int32_t heads[] = {16, 128};
+    context.kernel_class = *(const clmla_kernel_class *)*state;
+    for (size_t u = 0; u < COUNT(units); u++)
+        for (size_t h = 0; h < COUNT(heads); h++) {
+            const int32_t group_rows = context.kernel_class == CLMLA_KERNELS_CPU ? 32 : 16;
+            const int32_t groups = (heads[h] + group_rows - 1) / group_rows;
+            int32_t splits = -1, length = -1;
+            context.device.compute_units = units[u];
+            mla__attention_choose_splits(&context, heads[h], 1, 1, 32768, INT32_MAX, &splits,
+                                         &length);
+            assert_true(groups * splits >= (int32_t)units[u]);
+            assert_true((int64_t)splits * length >= 32768);
+        }
+}
+
 int main(void)
 {
     PATHS;
@@ -349,6 +369,7 @@ int main(void)
         BOTH_CLASSES(a_latent_that_fits_no_tile_is_unsupported),
         BOTH_CLASSES(no_tokens_is_success),
         BOTH_CLASSES(splits_cover_the_keys_and_stop_where_groups_are_many),
+        BOTH_CLASSES(one_long_sequence_keeps_every_compute_unit_busy),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     test_device_close();
