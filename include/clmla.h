@@ -228,6 +228,10 @@ typedef struct clmla_context_options {
     clmla_kernel_class kernel_class;
     clmla_projection_backend projection;
     clmla_matrix_units matrix_units;
+    int32_t allow_clblast_overrides; /* 1: where clmla has parameters for the device, CLBlast's
+                                        float32 GEMM runs with them. They then hold for the whole
+                                        process and this device, for CLBlast calls of your own
+                                        too, until the process ends. 0: CLBlast is left as it is */
 } clmla_context_options;
 
 /** Makes a context. Retains both handles; compiles nothing yet. options may be NULL.

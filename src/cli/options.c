@@ -35,6 +35,9 @@ static struct poptOption numerics_table[] = {
                      "auto|native|clblast"),
     MLA_OPTION_VALUE("matrix-units", MLA_OPT_MATRIX_UNITS, "matrix instructions for 16-bit storage",
                      "auto|off"),
+    MLA_OPTION_VALUE("clblast-overrides", MLA_OPT_CLBLAST_OVERRIDES,
+                     "give CLBlast this program's parameters for the device (default on)",
+                     "on|off"),
     MLA_OPTION_VALUE("kernels", MLA_OPT_KERNELS, "class of the kernels", "auto|cpu|gpu"),
     MLA_OPTION_VALUE("kernel-dir", MLA_OPT_KERNEL_DIR,
                      ".cl files found here replace the built-in ones", "DIR"),
@@ -365,6 +368,7 @@ static bool take_numerics(const mla_options *options, mla_common *common)
     static const clmla_dtype dtype_values[] = {CLMLA_DTYPE_BF16, CLMLA_DTYPE_F16, CLMLA_DTYPE_F32};
     static const char *const projections[] = {"auto", "native", "clblast"};
     static const char *const matrix_units[] = {"auto", "off"};
+    static const char *const switches[] = {"off", "on"};
     static const char *const kernels[] = {"auto", "cpu", "gpu"};
     const char *class_text = options->text[MLA_OPT_KERNELS];
     int32_t dtype = 0;
@@ -376,6 +380,8 @@ static bool take_numerics(const mla_options *options, mla_common *common)
     if (!mla_option_choice(options, MLA_OPT_DTYPE, dtypes, 3, &dtype) ||
         !mla_option_choice(options, MLA_OPT_PROJECTION, projections, 3, &common->projection) ||
         !mla_option_choice(options, MLA_OPT_MATRIX_UNITS, matrix_units, 2, &common->matrix_units) ||
+        !mla_option_choice(options, MLA_OPT_CLBLAST_OVERRIDES, switches, 2,
+                           &common->clblast_overrides) ||
         !mla_option_choice(options, MLA_OPT_KERNELS, kernels, 3, &common->kernels) ||
         !mla_option_integer(options, MLA_OPT_SEED, 0, INT64_MAX, &seed))
         return false;
@@ -389,7 +395,7 @@ static bool take_numerics(const mla_options *options, mla_common *common)
 bool mla_options_common(const mla_options *options, mla_common *out)
 {
     static const char *const formats[] = {"table", "csv", "json"};
-    mla_common common = {.dtype = CLMLA_DTYPE_BF16};
+    mla_common common = {.dtype = CLMLA_DTYPE_BF16, .clblast_overrides = 1};
     int32_t format = MLA_FORMAT_TABLE;
     if (!take_device(options, &common.device) || !take_numerics(options, &common) ||
         !mla_option_choice(options, MLA_OPT_FORMAT, formats, 3, &format))

@@ -28,6 +28,7 @@
     X(DTYPE, "dtype")                                                                              \
     X(PROJECTION, "projection")                                                                    \
     X(MATRIX_UNITS, "matrix-units")                                                                \
+    X(CLBLAST_OVERRIDES, "clblast-overrides")                                                      \
     X(KERNELS, "kernels")                                                                          \
     X(KERNEL_DIR, "kernel-dir")                                                                    \
     X(SEED, "seed")                                                                                \
@@ -117,6 +118,7 @@ typedef struct mla_common {
     clmla_dtype dtype;
     clmla_projection_backend projection;
     clmla_matrix_units matrix_units;
+    int32_t clblast_overrides; /* 0, 1; the program owns its process: 1 unless told otherwise */
     clmla_kernel_class kernels;
     const char *kernel_directory;
     uint64_t seed;

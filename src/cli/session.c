@@ -33,6 +33,7 @@ static clmla_status open_device(mla_session *session)
         .kernel_class = common->kernels,
         .projection = common->projection,
         .matrix_units = common->matrix_units,
+        .allow_clblast_overrides = common->clblast_overrides,
     };
     cl_int error;
     session->context = clCreateContext(properties, 1, &session->device->id, NULL, NULL, &error);

@@ -6,6 +6,7 @@
 #include "layer/layer.h"
 #include "ops/attention.h"
 #include "ops/projection_native.h"
+#include "tuning/clblast_records.h"
 #include "tuning/params.h"
 
 /* snprintf's rule: writes what fits, counts everything. */
@@ -80,6 +81,33 @@ static const char *projection_reason(const clmla_layer *layer)
                  "record";
 }
 
+/* What CLBlast's float32 GEMM runs with, where the layer may call it. */
+static void describe_clblast(const clmla_layer *layer, text_sink *sink)
+{
+    const clmla_context *context = layer->context;
+    int32_t count;
+    char text[256];
+    if (layer->projection == CLMLA_PROJECTION_NATIVE)
+        return;
+    const mla__clblast_record *records = mla__clblast_records(&context->device, &count);
+    if (!context->clblast_overrides || count == 0) {
+        append(sink, "CLBlast parameters: its own%s\n",
+               count > 0 ? ", since the context allows no overrides"
+                         : ", since there are none here for this device");
+        return;
+    }
+    for (int32_t i = 0; i < count; i++) {
+        mla__clblast_xgemm_text(&records[i].xgemm, text, sizeof(text));
+        append(sink, "CLBlast parameters");
+        if (i + 1 < count)
+            append(sink, " up to %d rows", (int)records[i].max_rows);
+        else if (i > 0)
+            append(sink, " above");
+        append(sink, ": %s XGEMM_MIN_INDIRECT_SIZE=%d (%s)\n", text,
+               (int)records[i].min_indirect_size, records[i].source);
+    }
+}
+
 clmla_status clmla_layer_describe(const clmla_layer *layer, char *text, size_t capacity,
                                   size_t *length)
 {
@@ -103,6 +131,7 @@ clmla_status clmla_layer_describe(const clmla_layer *layer, char *text, size_t c
     append(&sink, "projections: %s\n", projection_reason(layer));
     for (int role = 0; role < MLA__NUM_ROLES; role++)
         describe_projection(layer, (enum mla__role)role, &sink);
+    describe_clblast(layer, &sink);
     bool dot_products = false;
     if (mla__attention_choose_tile(context, layer->latent_dtype, layer->stage_dtype,
                                    layer->cache_dtype, layer->config.kv_lora_rank,

@@ -89,6 +89,10 @@ static clmla_status check_options(const clmla_context *context,
         options->matrix_units != CLMLA_MATRIX_UNITS_OFF)
         return mla__fail(context, CLMLA_INVALID_ARGUMENT, "context: matrix_units %d is unknown",
                          (int)options->matrix_units);
+    if (options->allow_clblast_overrides != 0 && options->allow_clblast_overrides != 1)
+        return mla__fail(context, CLMLA_INVALID_ARGUMENT,
+                         "context: allow_clblast_overrides is %d, must be 0 or 1",
+                         (int)options->allow_clblast_overrides);
     if (options->kernel_directory != NULL && !mla__os_is_directory(options->kernel_directory))
         return mla__fail(context, CLMLA_KERNEL_SOURCE_NOT_FOUND,
                          "context: kernel_directory %s is not a directory",
@@ -115,6 +119,7 @@ static clmla_status adopt(clmla_context *context, cl_context cl, cl_device_id de
     context->kernel_class =
         options->kernel_class == CLMLA_KERNELS_AUTO ? read.kernel_class : options->kernel_class;
     context->projection = options->projection;
+    context->clblast_overrides = options->allow_clblast_overrides != 0;
     context->matrix_units = options->matrix_units == CLMLA_MATRIX_UNITS_AUTO;
     context->mutex = mla__os_mutex_create();
     if (context->mutex == NULL)

@@ -18,6 +18,7 @@ struct clmla_context {
     mla__device device;
     clmla_kernel_class kernel_class;     /* resolved */
     clmla_projection_backend projection; /* as asked for; AUTO is resolved per op */
+    bool clblast_overrides; /* CLBlast's parameters may be overridden, for the whole process */
     bool matrix_units;      /* may be used on 16-bit storage, where the device has them */
     clmla_notify_fn notify; /* may be NULL */
     void *notify_user;

@@ -5,6 +5,8 @@
 static const CLBlastLayout LAYOUT = CLBlastLayoutColMajor;
 static const CLBlastTranspose W_ROTATION = CLBlastTransposeNo, X_ROTATION = CLBlastTransposeYes;
 
+static const char OVERRIDE[] = "CLBlastOverrideParameters";
+
 static clmla_status from_clblast(const clmla_context *context, const char *call,
                                  CLBlastStatusCode code)
 {
@@ -16,17 +18,63 @@ static clmla_status from_clblast(const clmla_context *context, const char *call,
     return mla__fail(context, status, "projection: %s returned %d", call, value);
 }
 
+#define NAME_OF(field, name, meaning) #name,
+#define VALUE_OF(field, name, meaning) (size_t) record->xgemm.field,
+
+/* Gives CLBlast the record's parameters; the next call of it on this device takes them. */
+static CLBlastStatusCode override(cl_device_id device, const mla__clblast_record *record)
+{
+    const char *names[] = {MLA__CLBLAST_XGEMM(NAME_OF)};
+    const size_t values[] = {MLA__CLBLAST_XGEMM(VALUE_OF)};
+    const char *routine_names[] = {"XGEMM_MIN_INDIRECT_SIZE"};
+    const size_t routine_values[] = {(size_t)record->min_indirect_size};
+    const CLBlastStatusCode code = CLBlastOverrideParameters(
+        device, "Xgemm", CLBlastPrecisionSingle, sizeof(values) / sizeof(values[0]), names, values);
+    return code != CLBlastSuccess
+               ? code
+               : CLBlastOverrideParameters(device, "GemmRoutine", CLBlastPrecisionSingle, 1,
+                                           routine_names, routine_values);
+}
+
+const mla__clblast_record *mla__clblast_record_of(const clmla_context *context, size_t rows)
+{
+    return context->clblast_overrides ? mla__clblast_record_find(&context->device, (int32_t)rows)
+                                      : NULL;
+}
+
+/* Sets the parameters for calls of so many rows, where the context allows it. An override takes
+ * CLBlast about a millisecond, so what this library set last is remembered: like the override
+ * itself, for the process, under the lock, which is held. Where the host has set others since,
+ * results stay right. CLBlast keeps the compiled kernels of every set. */
+static CLBlastStatusCode choose_parameters(const clmla_context *context, size_t rows)
+{
+    static cl_device_id last_device;
+    static const mla__clblast_record *last_record;
+    const mla__clblast_record *record = mla__clblast_record_of(context, rows);
+    if (record == NULL || (record == last_record && context->device.id == last_device))
+        return CLBlastSuccess;
+    const CLBlastStatusCode code = override(context->device.id, record);
+    last_device = context->device.id;
+    last_record = code == CLBlastSuccess ? record : NULL;
+    return code;
+}
+
 clmla_status mla__clblast_temporary_bytes(const clmla_context *context, cl_command_queue queue,
                                           size_t columns, size_t rows, size_t k, size_t w_offset,
                                           uint64_t *bytes)
 {
     size_t temporary = 0;
+    const char *call = OVERRIDE;
     mla__os_clblast_lock();
-    const CLBlastStatusCode code =
-        CLBlastSGemmTempBufferSize(LAYOUT, W_ROTATION, X_ROTATION, columns, rows, k, w_offset,
-                                   columns, 0, rows, 0, columns, &queue, &temporary);
+    CLBlastStatusCode code = choose_parameters(context, rows);
+    if (code == CLBlastSuccess) {
+        call = "CLBlastSGemmTempBufferSize";
+        code =
+            CLBlastSGemmTempBufferSize(LAYOUT, W_ROTATION, X_ROTATION, columns, rows, k, w_offset,
+                                       columns, 0, rows, 0, columns, &queue, &temporary);
+    }
     mla__os_clblast_unlock();
-    const clmla_status status = from_clblast(context, "CLBlastSGemmTempBufferSize", code);
+    const clmla_status status = from_clblast(context, call, code);
     if (status == CLMLA_SUCCESS)
         *bytes = temporary;
     return status;
@@ -64,9 +112,13 @@ static CLBlastStatusCode multiply(cl_command_queue queue, const mla__clblast_gem
 clmla_status mla__clblast_enqueue(const clmla_context *context, cl_command_queue queue,
                                   const mla__clblast_gemm *gemm)
 {
+    const char *call = OVERRIDE;
     mla__os_clblast_lock();
-    const CLBlastStatusCode code = multiply(queue, gemm);
+    CLBlastStatusCode code = choose_parameters(context, gemm->rows);
+    if (code == CLBlastSuccess) {
+        call = gemm->num_batches > 1 ? "CLBlastSgemmStridedBatched" : "CLBlastSgemm";
+        code = multiply(queue, gemm);
+    }
     mla__os_clblast_unlock();
-    return from_clblast(
-        context, gemm->num_batches > 1 ? "CLBlastSgemmStridedBatched" : "CLBlastSgemm", code);
+    return from_clblast(context, call, code);
 }

@@ -39,9 +39,13 @@ typedef struct gemm {
 static uint64_t round_up(uint64_t a, uint64_t unit) { return (a + unit - 1) / unit * unit; }
 static int32_t min_int(int32_t a, int32_t b) { return a < b ? a : b; }
 
-static int32_t padded_rows(int32_t rows)
+/* Rows to whole tiles of the parameters that CLBlast is given, where they compute them. */
+static int32_t padded_rows(const clmla_context *context, int32_t rows)
 {
-    return (int32_t)round_up((uint64_t)rows, rows <= FEW_ROWS ? FEW_TILE : TILE);
+    const mla__clblast_record *record = mla__clblast_record_of(context, (size_t)rows);
+    const bool given = record != NULL && record->min_indirect_size <= 1;
+    const int32_t tile = given ? record->xgemm.nwg : rows <= FEW_ROWS ? FEW_TILE : TILE;
+    return (int32_t)round_up((uint64_t)rows, (uint64_t)tile);
 }
 
 static int32_t padded_columns(const clmla_matrix *matrix)
@@ -71,11 +75,11 @@ static int32_t balanced(int32_t total, uint64_t most, int32_t unit)
 }
 
 /* Batches are put together where they have few rows and columns each; else rows are cut. */
-static void cut(const clmla_matrix *matrix, int32_t max_rows, bool together,
-                mla__clblast_layout *out)
+static void cut(const clmla_context *context, const clmla_matrix *matrix, int32_t max_rows,
+                bool together, mla__clblast_layout *out)
 {
     const bool widened = is_widened(matrix);
-    const int32_t all_columns = padded_columns(matrix), all_rows = padded_rows(max_rows);
+    const int32_t all_columns = padded_columns(matrix), all_rows = padded_rows(context, max_rows);
     mla__clblast_layout l = {0};
     l.k_pad =
         widened ? (int32_t)round_up((uint64_t)matrix->in_features, K_TILE) : matrix->in_features;
@@ -93,8 +97,10 @@ static void cut(const clmla_matrix *matrix, int32_t max_rows, bool together,
     }
     const uint64_t rows = ROWS_BYTES / (row_bytes * (uint64_t)l.slab_batches);
     l.slab_rows = balanced(all_rows, rows, rows < TILE ? FEW_TILE : TILE);
-    if (l.slab_rows > FEW_ROWS && l.slab_rows < TILE)
-        l.slab_rows = FEW_ROWS;
+    /* fewer rows than a slab's must not be padded to more */
+    while (padded_rows(context, l.slab_rows) > l.slab_rows && l.slab_rows > FEW_TILE)
+        l.slab_rows -= FEW_TILE;
+    l.slab_rows = padded_rows(context, l.slab_rows);
     *out = l;
 }
 
@@ -104,19 +110,20 @@ static clmla_status largest_temporary(const clmla_context *context, cl_command_q
                                       const clmla_matrix *matrix, const mla__clblast_layout *l,
                                       uint64_t *bytes)
 {
-    const int32_t rows[] = {FEW_TILE, FEW_ROWS, TILE, l->slab_rows - TILE, l->slab_rows};
+    const int32_t sizes[] = {1, FEW_ROWS, TILE, l->slab_rows - TILE, l->slab_rows};
     const int32_t rest = padded_columns(matrix) % l->slab_columns;
     const int32_t columns[] = {l->slab_columns, rest};
     /* batches of float32 weights that are multiplied one by one begin inside the matrix */
     const size_t w_offset = !is_widened(matrix) && matrix->num_batches > 1;
     uint64_t most = 0;
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        const int32_t rows = padded_rows(context, sizes[i]);
         for (size_t j = 0; j < sizeof(columns) / sizeof(columns[0]); j++) {
             uint64_t needed;
-            if (rows[i] <= 0 || rows[i] > l->slab_rows || columns[j] == 0)
+            if (rows <= 0 || rows > l->slab_rows || columns[j] == 0)
                 continue;
             const clmla_status status =
-                mla__clblast_temporary_bytes(context, queue, (size_t)columns[j], (size_t)rows[i],
+                mla__clblast_temporary_bytes(context, queue, (size_t)columns[j], (size_t)rows,
                                              (size_t)l->k_pad, w_offset, &needed);
             if (status != CLMLA_SUCCESS)
                 return status;
@@ -128,23 +135,41 @@ static clmla_status largest_temporary(const clmla_context *context, cl_command_q
     return CLMLA_SUCCESS;
 }
 
+/* Whether a call may have several batches. CLBlast's indirect batched path allocates for all of
+ * them what it cannot use as it lies, and knows no offset: it serves where parameters are given
+ * that the slabs are padded for. */
+static clmla_status batches_fit(const clmla_context *context, cl_command_queue queue,
+                                const clmla_matrix *matrix, const mla__clblast_layout *l, bool *out)
+{
+    const size_t columns = (size_t)l->slab_columns, rows = (size_t)l->slab_rows;
+    const size_t k = (size_t)l->k_pad;
+    uint64_t temporary = 0;
+    bool fit;
+    clmla_status status = mla__clblast_is_direct(context, queue, columns, rows, k, &fit);
+    if (status == CLMLA_SUCCESS && !fit && is_widened(matrix) &&
+        mla__clblast_record_of(context, rows) != NULL) {
+        status = mla__clblast_temporary_bytes(context, queue, columns, rows, k, 0, &temporary);
+        fit = temporary == 0;
+    }
+    *out = fit;
+    return status;
+}
+
 static clmla_status lay_out_with(const clmla_context *context, cl_command_queue queue,
                                  const clmla_matrix *matrix, int32_t max_rows,
                                  mla__clblast_layout *out)
 {
     mla__clblast_layout l;
-    bool direct = true;
+    bool fit = true;
     const uint64_t align = alignment(context);
-    cut(matrix, max_rows, matrix->num_batches > 1, &l);
+    cut(context, matrix, max_rows, matrix->num_batches > 1, &l);
     if (l.slab_batches > 1) {
-        /* Only the direct batched kernel is used: the indirect one allocates for all batches. */
-        const clmla_status status = mla__clblast_is_direct(
-            context, queue, (size_t)l.slab_columns, (size_t)l.slab_rows, (size_t)l.k_pad, &direct);
+        const clmla_status status = batches_fit(context, queue, matrix, &l, &fit);
         if (status != CLMLA_SUCCESS)
             return status;
     }
-    if (!direct)
-        cut(matrix, max_rows, false, &l);
+    if (!fit)
+        cut(context, matrix, max_rows, false, &l);
     const uint64_t floats = 4 * (uint64_t)l.slab_batches;
     const uint64_t rows = (uint64_t)l.slab_rows, columns = (uint64_t)l.slab_columns;
     l.x_bytes = round_up(floats * (uint64_t)l.k_pad * rows, align);
@@ -489,7 +514,7 @@ clmla_status mla__projection_clblast_enqueue(mla__projection_clblast *op, mla__s
         for (int32_t b = 0; b < num_batches; b += l->slab_batches) {
             gemm g = {.batch_begin = b,
                       .num_batches = min_int(l->slab_batches, num_batches - b),
-                      .rows = padded_rows(rows)};
+                      .rows = padded_rows(op->context, rows)};
             clmla_status status = launch_convert_x(op, stream, &g, x_row + row, rows);
             if (status == CLMLA_SUCCESS)
                 status = enqueue_block(op, stream, &g, y_row + row, rows, widen);
@@ -531,30 +556,36 @@ static clmla_status warm_conversions(mla__projection_clblast *op, mla__stream *s
     return status;
 }
 
-/* The fewest rows whose call takes the indirect path; 0: none does. */
-static clmla_status fewest_indirect_rows(const mla__projection_clblast *op, cl_command_queue queue,
-                                         int32_t *out)
+/* One call of each of CLBlast's kernels that calls of num_batches batches reach: direct and
+ * indirect, and each set of parameters. */
+static clmla_status warm_calls(mla__projection_clblast *op, mla__stream *stream,
+                               int32_t num_batches)
 {
     const mla__clblast_layout *l = &op->layout;
-    for (int32_t rows = FEW_TILE; rows <= l->slab_rows; rows = padded_rows(rows + 1)) {
+    gemm g = {.num_batches = num_batches, .columns = l->slab_columns};
+    const mla__clblast_record *last = NULL;
+    bool last_direct = false;
+    clmla_status status = CLMLA_SUCCESS;
+    for (int32_t rows = 1; status == CLMLA_SUCCESS; rows = g.rows + 1) {
         bool direct;
-        const clmla_status status = mla__clblast_is_direct(
-            op->context, queue, (size_t)l->slab_columns, (size_t)rows, (size_t)l->k_pad, &direct);
-        if (status != CLMLA_SUCCESS)
-            return status;
-        if (!direct) {
-            *out = rows;
-            return CLMLA_SUCCESS;
-        }
+        const bool first = g.rows == 0;
+        g.rows = padded_rows(op->context, rows);
+        if (g.rows > l->slab_rows)
+            break;
+        const mla__clblast_record *record = mla__clblast_record_of(op->context, (size_t)g.rows);
+        status = mla__clblast_is_direct(op->context, stream->queue, (size_t)g.columns,
+                                        (size_t)g.rows, (size_t)l->k_pad, &direct);
+        if (status == CLMLA_SUCCESS && (first || record != last || direct != last_direct))
+            status = multiply(op, stream, &g);
+        last = record;
+        last_direct = direct;
     }
-    *out = 0;
-    return CLMLA_SUCCESS;
+    return status;
 }
 
 clmla_status mla__projection_clblast_warm(mla__projection_clblast *op, mla__stream *stream)
 {
     const mla__clblast_layout *l = &op->layout;
-    int32_t indirect_rows = 0;
     clmla_status status;
     if ((status = fill_with_zeros(stream, op->x_slab, l->x_bytes)) != CLMLA_SUCCESS ||
         (status = fill_with_zeros(stream, op->y_slab, l->y_bytes)) != CLMLA_SUCCESS ||
@@ -562,18 +593,9 @@ clmla_status mla__projection_clblast_warm(mla__projection_clblast *op, mla__stre
          (status = fill_with_zeros(stream, op->w_slab, l->w_bytes)) != CLMLA_SUCCESS) ||
         (status = warm_conversions(op, stream)) != CLMLA_SUCCESS)
         return status;
-    gemm g = {.num_batches = l->slab_batches, .columns = l->slab_columns, .rows = FEW_TILE};
-    status = multiply(op, stream, &g);
+    status = warm_calls(op, stream, l->slab_batches);
     if (status == CLMLA_SUCCESS && l->slab_batches > 1 &&
-        op->matrix->num_batches % l->slab_batches == 1) {
-        g.num_batches = 1;
-        status = multiply(op, stream, &g);
-    }
-    if (status == CLMLA_SUCCESS && l->slab_batches == 1)
-        status = fewest_indirect_rows(op, stream->queue, &indirect_rows);
-    if (status == CLMLA_SUCCESS && indirect_rows > FEW_TILE) {
-        g.rows = indirect_rows;
-        status = multiply(op, stream, &g);
-    }
+        op->matrix->num_batches % l->slab_batches == 1)
+        status = warm_calls(op, stream, 1);
     return status;
 }

@@ -14,7 +14,7 @@
  * sub-buffers. */
 typedef struct mla__clblast_layout {
     int32_t slab_columns; /* columns of W in one call, a multiple of 64 */
-    int32_t slab_batches; /* batches in one call; 1 unless every call takes CLBlast's direct path */
+    int32_t slab_batches; /* batches in one call; 1 unless no call needs a temporary */
     int32_t slab_rows;    /* rows of x in one call, padded */
     int32_t k_pad;        /* rows of x_slab and w_slab */
     uint64_t x_bytes, w_bytes, y_bytes, temporary_bytes;

@@ -19,6 +19,17 @@ load common
     done
 }
 
+@test "CLBlast's parameters are named, and can be left alone" {
+    try verify --projection clblast --verbose "$(golden 03_tiny_yarn)"
+    passes
+    [[ "$stderr" == *"CLBlast parameters"* ]]
+    try verify --projection clblast --verbose --clblast-overrides off "$(golden 03_tiny_yarn)"
+    passes
+    [[ "$stderr" == *"CLBlast parameters: its own"* ]]
+    try verify --clblast-overrides maybe "$(golden 03_tiny_yarn)"
+    fails_with 2 "--clblast-overrides" "maybe"
+}
+
 @test "any page size, and a contiguous cache" {
     for size in 0 1 7 64; do
         try verify --page-block-size "$size" "$(golden 20_ragged_prefill)"

@@ -1,6 +1,7 @@
 /* Projections through CLBlast against the sum in double: both of its paths, batches, slabs, and the
  * workspace they need. */
 #include <clblast_c.h>
+#include <pthread.h>
 
 #include "ops/clblast.h"
 #include "ops/projection_case.h"
@@ -67,6 +68,25 @@ static const projection_case shapes[] = {
      .poison_row = true},
 };
 
+/* ---- CLBlast's parameters, counted on their way in ------------------------------------------- */
+
+static int num_overrides; /* calls run one after another, under the library's lock */
+
+CLBlastStatusCode __real_CLBlastOverrideParameters(cl_device_id device, const char *kernel,
+                                                   CLBlastPrecision precision, size_t count,
+                                                   const char **names, const size_t *values);
+CLBlastStatusCode __wrap_CLBlastOverrideParameters(cl_device_id device, const char *kernel,
+                                                   CLBlastPrecision precision, size_t count,
+                                                   const char **names, const size_t *values);
+
+CLBlastStatusCode __wrap_CLBlastOverrideParameters(cl_device_id device, const char *kernel,
+                                                   CLBlastPrecision precision, size_t count,
+                                                   const char **names, const size_t *values)
+{
+    num_overrides++;
+    return __real_CLBlastOverrideParameters(device, kernel, precision, count, names, values);
+}
+
 static void run_all(void)
 {
     clmla_context *context = test_context(CLMLA_KERNELS_AUTO, CLMLA_PROJECTION_CLBLAST);
@@ -78,7 +98,9 @@ static void run_all(void)
 static void direct_path_matches_reference(void **state)
 {
     (void)state;
+    num_overrides = 0;
     run_all();
+    assert_int_equal(num_overrides, 0); /* CLBlast is left as it is */
 }
 
 /* Products of at least `size`³ multiplications take CLBlast's indirect path from now on. */
@@ -376,6 +398,140 @@ static void workspace_of_r1_is_bounded(void **state)
     clmla_context_release(context);
 }
 
+/* ---- parameters that the context allows ---------------------------------------------------- */
+
+/* A context that allows overrides, on a device that has parameters; else the test is skipped. */
+static clmla_context *overriding_context(void)
+{
+    int32_t count;
+    clmla_context *context = test_context(CLMLA_KERNELS_AUTO, CLMLA_PROJECTION_CLBLAST);
+    if (mla__clblast_records(&context->device, &count) == NULL) {
+        clmla_context_release(context);
+        print_message("skipped: no CLBlast parameters for this device\n");
+        skip();
+    }
+    context->clblast_overrides = true;
+    return context;
+}
+
+static void given_parameters_match_reference(void **state)
+{
+    (void)state;
+    static const projection_case more[] = {
+        {.name = "a tile of few rows", .M = 16, .N = 70, .K = 40, .x = BF16, .w = BF16, .y = F32},
+        {.name = "one row more", .M = 17, .N = 70, .K = 40, .x = BF16, .w = BF16, .y = F32},
+        {.name = "a tile and a row", .M = 65, .N = 70, .K = 40, .x = BF16, .w = BF16, .y = F32},
+        {.name = "heads of many rows",
+         .M = 70,
+         .N = 40,
+         .K = 24,
+         .batches = 3,
+         .x = BF16,
+         .w = BF16,
+         .y = F32,
+         .batch_gap = 3},
+        {.name = "heads of many rows, float32 weights",
+         .M = 70,
+         .N = 40,
+         .K = 19,
+         .batches = 3,
+         .x = BF16,
+         .w = F32,
+         .y = F32},
+    };
+    clmla_context *context = overriding_context();
+    num_overrides = 0;
+    for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++)
+        projection_run(context, &shapes[i]);
+    for (size_t i = 0; i < sizeof(more) / sizeof(more[0]); i++)
+        projection_run(context, &more[i]);
+    assert_true(num_overrides > 0);
+    clmla_context_release(context);
+}
+
+/* A bound projection for a thread of its own. */
+typedef struct bound_case {
+    const projection_case *one;
+    projection_data d;
+    clmla_matrix *matrix;
+    test_buffer x, y, workspace;
+    mla__projection op;
+    cl_command_queue queue;
+    clmla_status status;
+} bound_case;
+
+static void bind_case(clmla_context *context, const projection_case *one, bound_case *b)
+{
+    cl_int error;
+    *b = (bound_case){.one = one, .d = projection_make(one)};
+    b->matrix = projection_matrix(context, one, &b->d);
+    b->x = test_buffer_of(b->d.x, b->d.x_count * mla__dtype_bytes(one->x), one->x);
+    b->y = test_buffer_of(b->d.y, b->d.y_count * mla__dtype_bytes(one->y), one->y);
+    const clmla_projection_params params =
+        projection_params_of(context, one, &b->d, b->matrix, &b->x, &b->y, &b->workspace);
+    assert_int_equal(mla__projection_bind(context, &params, &b->op), CLMLA_SUCCESS);
+    b->queue = clCreateCommandQueue(test_device_get()->context, test_device_get()->id, 0, &error);
+    assert_int_equal(error, CL_SUCCESS);
+}
+
+static void check_and_release(bound_case *b)
+{
+    const size_t bytes = b->d.y_count * mla__dtype_bytes(b->one->y);
+    unsigned char *out = malloc(bytes);
+    assert_non_null(out);
+    assert_int_equal(b->status, CLMLA_SUCCESS);
+    test_buffer_read(&b->y, out);
+    projection_check(b->one, &b->d, out);
+    free(out);
+    mla__projection_release(&b->op);
+    clReleaseCommandQueue(b->queue);
+    test_buffer_release(&b->x);
+    test_buffer_release(&b->y);
+    test_buffer_release(&b->workspace);
+    clmla_matrix_release(b->matrix);
+    projection_free(&b->d);
+}
+
+/* Warms the projection, then runs it several times. */
+static void *run_bound(void *argument)
+{
+    enum { ROUNDS = 20 };
+    bound_case *b = argument;
+    mla__stream stream;
+    b->status = mla__stream_begin(&stream, b->queue, 0, NULL);
+    if (b->status == CLMLA_SUCCESS)
+        b->status = mla__projection_warm(&b->op, &stream);
+    for (int i = 0; i < ROUNDS && b->status == CLMLA_SUCCESS; i++)
+        b->status = mla__projection_enqueue(&b->op, &stream, 0, 0, b->one->M);
+    if (b->status == CLMLA_SUCCESS)
+        b->status = clFinish(b->queue);
+    return NULL;
+}
+
+/* Calls of few and of many rows have parameters of their own, set before each. */
+static void threads_do_not_mix_their_parameters(void **state)
+{
+    (void)state;
+    static const projection_case cases[] = {
+        {.name = "few", .M = 9, .N = 130, .K = 40, .x = BF16, .w = BF16, .y = F32},
+        {.name = "many", .M = 70, .N = 130, .K = 40, .x = BF16, .w = BF16, .y = F32}};
+    clmla_context *context = overriding_context();
+    bound_case bound[2];
+    pthread_t threads[2];
+    for (int i = 0; i < 2; i++) {
+        bind_case(context, &cases[i], &bound[i]);
+        /* of CLBlast's: it neither pads nor transposes */
+        assert_int_equal(bound[i].op.clblast.layout.temporary_bytes, 0);
+    }
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, run_bound, &bound[i]), 0);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+    for (int i = 0; i < 2; i++)
+        check_and_release(&bound[i]);
+    clmla_context_release(context);
+}
+
 static int close_device(void **state)
 {
     (void)state;
@@ -395,6 +551,8 @@ int main(void)
         cmocka_unit_test(statuses_of_clblast_are_mapped),
         cmocka_unit_test(indirect_path_matches_reference),
         cmocka_unit_test(takes_memory_that_begins_anywhere),
+        cmocka_unit_test(given_parameters_match_reference),
+        cmocka_unit_test(threads_do_not_mix_their_parameters),
     };
     return cmocka_run_group_tests_name("projection_clblast", tests, NULL, close_device);
 }

@@ -1,0 +1,115 @@
+#include "tuning/clblast_records.h"
+
+#include <stddef.h>
+#include <stdio.h>
+
+#define COUNT(array) ((int32_t)(sizeof(array) / sizeof((array)[0])))
+
+/* PoCL CPUs. Device pthread-skylake-avx512-AMD EPYC (2 cores, shared), driver PoCL 3.1, CLBlast
+ * 1.5.3, 2026-11-23; one CLBlastSgemm as this library calls it, checked against sums in double, all
+ * sets in one run; median ms, CLBlast's own parameters -> these:
+ *     m 3072, n 16, k 2048       31.7 -> 1.99    (9 calls)
+ *     m 3072, n 704, k 2048       762 -> 131     (3 calls)
+ * Up to 16 rows it is alike with 2048, 576 and, 16 batches of them, 512 x 128 and 128 x 512. To
+ * compare whole layers: clmla bench --model lite --projection clblast --clblast-overrides on|off.
+ * Lost, n = 16: MDIMC 8 (level for m 3072, 1.8 times the time for 2048); NWG 8 (no faster at 8
+ * rows); 16-wide vectors (5 to 10 times); KWI 1 or 8; KWG 16. Lost, n = 704: MWG 32 and KWG 16
+ * (level), NDIMC 8 and MDIMC 8 (1.7 times), 16-wide vectors (3 times). The set for few rows takes
+ * 31 ms for 64 rows and 17 for 32, that for many 15: it begins at 17 rows, padded to 64. Local
+ * memory is a copy on a CPU, hence SA = SB = 0. */
+static const mla__clblast_record pocl_cpu[] = {
+    {.max_rows = 16,
+     .min_indirect_size = 1,
+     .xgemm = {.kreg = 1,
+               .kwg = 32,
+               .kwi = 2,
+               .mdima = 4,
+               .mdimc = 4,
+               .mwg = 64,
+               .ndimb = 1,
+               .ndimc = 1,
+               .nwg = 16,
+               .vwm = 8,
+               .vwn = 8},
+     .measured = true,
+     .source = "measured on PoCL 3.1, x86-64 with AVX-512"},
+    {.max_rows = INT32_MAX,
+     .min_indirect_size = 1,
+     .xgemm = {.kreg = 1,
+               .kwg = 32,
+               .kwi = 2,
+               .mdima = 4,
+               .mdimc = 4,
+               .mwg = 64,
+               .ndimb = 4,
+               .ndimc = 4,
+               .nwg = 64,
+               .vwm = 8,
+               .vwn = 4},
+     .measured = true,
+     .source = "measured on PoCL 3.1, x86-64 with AVX-512"},
+};
+
+/* Compute capability 9.0 to 10.x, which no CLBlast up to 1.7.0 has an entry for: it falls back to
+ * one for any NVIDIA device. Not measured: the values are those of CLBlast 1.7.0's database for the
+ * A100-PCIE-40GB (8.0), the nearest device that its authors tuned. Its tiles divide the slabs (64
+ * columns, 64 rows, 32 k), so the indirect kernel needs no copy, and copies are what the threshold
+ * below which the direct kernel runs pays for: above 16 rows there is none. Up to 16 rows stay
+ * direct, as padding to 64 would be four times the work. */
+#define A100_XGEMM                                                                                 \
+    {                                                                                              \
+        .kreg = 1, .kwg = 32, .kwi = 2, .mdima = 8, .mdimc = 8, .mwg = 32, .ndimb = 16,            \
+        .ndimc = 16, .nwg = 64, .sa = 1, .sb = 1, .vwm = 4, .vwn = 4                               \
+    }
+static const char A100_SOURCE[] =
+    "not measured: CLBlast 1.7.0's values for A100, it has none for this device";
+static const mla__clblast_record nvidia_data_center[] = {
+    {.max_rows = 16, .min_indirect_size = 1984, .xgemm = A100_XGEMM, .source = A100_SOURCE},
+    {.max_rows = INT32_MAX, .min_indirect_size = 1, .xgemm = A100_XGEMM, .source = A100_SOURCE},
+};
+
+const mla__clblast_record *mla__clblast_records(const mla__device *device, int32_t *count)
+{
+    if (device->is_pocl && (device->type & CL_DEVICE_TYPE_CPU) != 0) {
+        *count = COUNT(pocl_cpu);
+        return pocl_cpu;
+    }
+    if (device->compute_capability >= 90 && device->compute_capability < 110) {
+        *count = COUNT(nvidia_data_center);
+        return nvidia_data_center;
+    }
+    *count = 0;
+    return NULL;
+}
+
+const mla__clblast_record *mla__clblast_record_find(const mla__device *device, int32_t rows)
+{
+    int32_t count;
+    const mla__clblast_record *records = mla__clblast_records(device, &count);
+    for (int32_t i = 0; i < count; i++) {
+        if (rows <= records[i].max_rows)
+            return &records[i];
+    }
+    return NULL;
+}
+
+int mla__clblast_xgemm_text(const mla__clblast_xgemm *xgemm, char *text, size_t capacity)
+{
+#define NAMED_VALUE(field, name, meaning) {#name, xgemm->field},
+    const struct {
+        const char *name;
+        int32_t value;
+    } values[] = {MLA__CLBLAST_XGEMM(NAMED_VALUE)};
+#undef NAMED_VALUE
+    int length = 0;
+    if (capacity > 0)
+        text[0] = '\0';
+    for (int32_t i = 0; i < COUNT(values); i++) {
+        if (values[i].value == 0)
+            continue;
+        const bool room = (size_t)length < capacity;
+        length += snprintf(room ? text + length : NULL, room ? capacity - (size_t)length : 0,
+                           "%s%s=%d", length > 0 ? " " : "", values[i].name, (int)values[i].value);
+    }
+    return length;
+}
