@@ -40,7 +40,8 @@ static cl_int end_ns(cl_event event, cl_ulong *out)
     return clGetEventProfilingInfo(event, CL_PROFILING_COMMAND_END, sizeof(*out), out, NULL);
 }
 
-/* One forward of the first layer in the first lane. */
+/* One forward of the first layer in the first lane, after those of the others: its weights come
+ * from memory as they do in the whole chain. */
 static clmla_status run_once(const mla_cell *cell, cl_command_queue queue, int run,
                              stage_record *record)
 {
@@ -51,6 +52,8 @@ static clmla_status run_once(const mla_cell *cell, cl_command_queue queue, int r
     clmla_status status = mla_cell_restore(cell, queue);
     if (status == CLMLA_SUCCESS)
         status = mla_cell_first_step(cell, lane, queue);
+    for (int32_t i = 1; i < cell->bench->num_layers && status == CLMLA_SUCCESS; i++)
+        status = clmla_enqueue_layer(lane->bindings[i], cell->plan, queue, 0, NULL, NULL);
     if (status == CLMLA_SUCCESS)
         status = clEnqueueMarkerWithWaitList(queue, 0, NULL, &begin);
     if (status == CLMLA_SUCCESS)
