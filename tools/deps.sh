@@ -6,6 +6,8 @@
 #   tools/deps.sh run     an OpenCL device: PoCL (the CPU) when the machine has none
 #   tools/deps.sh plot    gnuplot, for tools/plot_bench.gp
 #   tools/deps.sh all     everything above
+#   tools/deps.sh peers   what tools/compare.sh compares with: numpy and OpenBLAS; python3-torch
+#                         or a virtual environment with a newer PyTorch is left to you
 #
 # Without root (and without sudo) it names the packages that are missing and exits 1. On a system
 # without apt-get it checks for the tools and libraries themselves.
@@ -17,9 +19,11 @@ test_packages=(libcmocka-dev bats)
 check_packages=(clang-format-14 shellcheck oclgrind) # with test, where the distribution has them
 run_packages=(pocl-opencl-icd)
 plot_packages=(gnuplot-nox)
+# The second OpenBLAS shares OpenMP's threads with Debian's PyTorch.
+peer_packages=(python3-numpy libopenblas0-pthread libopenblas0-openmp)
 
 usage() {
-    sed -n '2,11s/^# \{0,1\}//p' "$0"
+    sed -n '2,13s/^# \{0,1\}//p' "$0"
 }
 
 # True when a program can see an OpenCL device. Without a compiler: when a driver is registered.
@@ -121,7 +125,7 @@ check_without_apt() {
 main() {
     local what=${1:-}
     case "$what" in
-    build | test | run | plot | all) ;;
+    build | test | run | plot | all | peers) ;;
     -h | --help) usage && return 0 ;;
     *) usage >&2 && return 2 ;;
     esac
@@ -135,11 +139,18 @@ main() {
                 return 1
             fi
             ;;
+        peers)
+            if ! python3 -c 'import numpy' 2>/dev/null; then
+                echo "deps.sh: please install numpy for python3, built with OpenBLAS" >&2
+                return 1
+            fi
+            ;;
         *) check_without_apt "$what" ;;
         esac
     else
         case "$what" in
         build) install_packages "${build_packages[@]}" ;;
+        peers) install_packages "${peer_packages[@]}" ;;
         test | all)
             install_packages "${build_packages[@]}" "${test_packages[@]}"
             # After the line above: a bare machine's package lists are empty before it.
