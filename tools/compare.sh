@@ -70,11 +70,11 @@ fail() {
 "$python" -c 'import numpy' 2>/dev/null ||
     fail "$python cannot import numpy: tools/deps.sh peers, or set PYTHON"
 
-# All cores for each program, and no threads that spin while others work.
-export POCL_AFFINITY=${POCL_AFFINITY:-1} OMP_PROC_BIND=${OMP_PROC_BIND:-true}
-export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
+# All cores for each program. OpenMP's binding would put the peers' other threads, which inherit
+# the first one's, on one core; threads that spin would take time from them.
+export POCL_AFFINITY=${POCL_AFFINITY:-1} OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 export PYTHONDONTWRITEBYTECODE=1
-unset OPENBLAS_NUM_THREADS OMP_NUM_THREADS
+unset OPENBLAS_NUM_THREADS OMP_NUM_THREADS OMP_PROC_BIND
 
 # Debian's PyTorch multiplies float32 with the system's BLAS: one that shares its OpenMP threads.
 shared_blas=$(find /usr/lib -maxdepth 2 -type d -name openblas-openmp 2>/dev/null | head -n 1)

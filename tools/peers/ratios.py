@@ -137,7 +137,7 @@ def torch_table(median):
             key = (model, case, "layer")
             bf16, f32 = median.get(("torch-bf16",) + key), median.get(("torch-f32",) + key)
             dot, off = median.get(("auto",) + key), median.get(("off",) + key)
-            cells = [f"{model} {case}, {ROWS[case]} rows", milliseconds(bf16), milliseconds(f32)]
+            cells = [f"{model} {case.removesuffix('-1')}, {ROWS[case]} row(s)", milliseconds(bf16), milliseconds(f32)]
             for own, peer in ((dot, bf16), (off, f32)):
                 cells.append(milliseconds(own))
                 cells.append("-" if own is None or peer is None else

@@ -4,6 +4,7 @@
 Projections take the whole batch, attention goes request by request; the equations are those of
 include/clmla.h. JSON on stdout. Softmax is float32 in both dtypes.
 """
+import os
 import sys
 
 import numpy as np
@@ -16,6 +17,8 @@ import workload
 class Backend:
     def __init__(self, device, dtype):
         torch.set_grad_enabled(False)
+        # By itself PyTorch may take half the cores, on the guess that each has two threads.
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
         torch.backends.cuda.matmul.allow_tf32 = False
         self.target = torch.device(device)
         self.dtype = dtype
