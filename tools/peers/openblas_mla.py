@@ -28,7 +28,7 @@ class Backend:
     def __init__(self):
         self.threads = len(os.sched_getaffinity(0))
         self.pool = concurrent.futures.ThreadPoolExecutor(self.threads)
-        self.library = f"numpy {np.__version__}, {blas_name()}"
+        self.software = f"numpy {np.__version__}, {blas_name()}"
         self.device = f"CPU, {self.threads} threads"
 
     def synchronise(self):

@@ -23,7 +23,7 @@ class Backend:
         self.target = torch.device(device)
         self.dtype = dtype
         self.type = torch.bfloat16 if dtype == "bf16" else torch.float32
-        self.library = f"torch {torch.__version__}"
+        self.software = f"torch {torch.__version__}"
         self.device = (torch.cuda.get_device_name(self.target) if self.target.type == "cuda" else
                        f"CPU, {torch.get_num_threads()} threads")
 

@@ -319,7 +319,7 @@ def main(name, description, add_options, make_backend):
     add_options(p)
     options = p.parse_args()
     backend = make_backend(options)
-    report = dict(peer=name, library=backend.library, device=backend.device, dtype=backend.dtype)
+    report = dict(peer=name, library=backend.software, device=backend.device, dtype=backend.dtype)
     if options.golden:
         report["golden"] = [golden_errors(backend, path) for path in options.golden]
     else:
