@@ -10,8 +10,11 @@
  * sets in one run; median ms, CLBlast's own parameters -> these:
  *     m 3072, n 16, k 2048       31.7 -> 1.99    (9 calls)
  *     m 3072, n 704, k 2048       762 -> 131     (3 calls)
- * Up to 16 rows it is alike with 2048, 576 and, 16 batches of them, 512 x 128 and 128 x 512. To
- * compare whole layers: clmla bench --model lite --projection clblast --clblast-overrides on|off.
+ * The machine was busy then, which slows CLBlast's own parameters most: these ratios are too high.
+ * Whole layers on the idle machine, median ms, verified by ctest rather than in the run:
+ *     prefill 1074 -> 204, decode 43.6 -> 16.9, by
+ *     clmla bench --model lite --projection clblast --mode batched --warmup 1 --max-seconds 3
+ *         --check off --clblast-overrides off|on        (commit 41fb170)
  * Lost, n = 16: MDIMC 8 (level for m 3072, 1.8 times the time for 2048); NWG 8 (no faster at 8
  * rows); 16-wide vectors (5 to 10 times); KWI 1 or 8; KWG 16. Lost, n = 704: MWG 32 and KWG 16
  * (level), NDIMC 8 and MDIMC 8 (1.7 times), 16-wide vectors (3 times). The set for few rows takes
