@@ -29,13 +29,23 @@ CLMLA_INLINE float16 dot_pairs(float16 sum, uint16 w, uint x)
     return sum;
 }
 
+/* One row of x is over before the processor's own prefetching has caught up with W. 16 KiB ahead is
+ * 8 to 10 % faster than nothing (4 to 16 KiB alike); with four rows to a tile it gains nothing. */
+#if TILE_ROWS == 1
+#define PREFETCH_WEIGHTS(j) __asm__ volatile("prefetcht0 %0" : : "m"(w[16 * (j) + 4096]))
+#else
+#define PREFETCH_WEIGHTS(j)
+#endif
+
 /* sum[i][j] of one pair: w its row of W, X_PAIR(i) row i's pair of x. */
 #define ADD_PAIRS(X_PAIR)                                                                          \
     {                                                                                              \
         uint16 weights[TILE_VECTORS];                                                              \
         UNROLL                                                                                     \
-        for (int j = 0; j < TILE_VECTORS; j++)                                                     \
+        for (int j = 0; j < TILE_VECTORS; j++) {                                                   \
+            PREFETCH_WEIGHTS(j);                                                                   \
             weights[j] = vload16(j, w);                                                            \
+        }                                                                                          \
         UNROLL                                                                                     \
         for (int i = 0; i < TILE_ROWS; i++) {                                                      \
             UNROLL                                                                                 \

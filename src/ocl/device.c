@@ -187,6 +187,7 @@ clmla_status mla__device_read(cl_device_id id, mla__device *out)
     /* PoCL compiles a kernel anew for every local size that it meets. */
     device.is_pocl = strcmp(device.platform_name, "Portable Computing Language") == 0;
     /* Inline assembly reaches the processor only where this process compiles for itself. */
+    device.splits_vload = device.is_pocl && (device.type & CL_DEVICE_TYPE_CPU) != 0;
     device.has_bf16_dot =
         device.is_pocl && (device.type & CL_DEVICE_TYPE_CPU) != 0 && mla__os_cpu_has_bf16_dot();
     device.kernel_class = class_of_type(device.type);

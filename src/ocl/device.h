@@ -31,6 +31,9 @@ typedef struct mla__device {
     bool has_fp16;          /* cl_khr_fp16: half arithmetic; storage needs no extension */
     bool has_bf16_dot;      /* vdpbf16ps by inline assembly: host with AVX512_BF16, CPU, PoCL */
     bool is_pocl;           /* platform is Portable Computing Language */
+    bool splits_vload;      /* vload16 and vstore16 of 16-bit elements become several accesses, up
+                               to one an element (PoCL 3.1); a vector type of their alignment does
+                               not */
     clmla_kernel_class kernel_class; /* what AUTO resolves to */
 } mla__device;
 

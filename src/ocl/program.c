@@ -92,6 +92,8 @@ static clmla_status assemble(const clmla_context *context, const char *const *fi
                              const char *definitions, builder *source)
 {
     append(source, definitions);
+    append(source,
+           context->device.splits_vload ? "#define SPLITS_VLOAD 1\n" : "#define SPLITS_VLOAD 0\n");
     append_file(source, context, "common.clh");
     for (const char *const *file = files; *file != NULL; file++)
         append_file(source, context, *file);

@@ -37,13 +37,16 @@ static bool cpu_tile(int32_t kv_lora_rank, int32_t rope_dim, mla__attention_tile
     return cpu_bytes(tile, kv_lora_rank, rope_dim) <= CPU_STACK_BYTES;
 }
 
-/* Private memory of cl/cpu/attention_dot.cl: query, keys and values in bf16, weights too. */
+/* Private memory of cl/cpu/attention_dot.cl: query, a tile's keys and a block's values in bf16, its
+ * weights, too. */
 static uint64_t dot_bytes(const mla__attention_tile *tile, int32_t kv_lora_rank, int32_t rope_dim)
 {
     const uint64_t latent = (uint64_t)kv_lora_rank;
     const uint64_t key = 2 * ((latent + 1) / 2 + ((uint64_t)rope_dim + 1) / 2);
     const uint64_t rows = (uint64_t)tile->tile_rows, block = (uint64_t)tile->block_tokens;
-    return rows * (2 * key + 4 * latent + 6 * block) + 2 * block * (key + latent);
+    const uint64_t score_registers = (uint64_t)tile->tile_tokens * (uint64_t)tile->row_vectors;
+    return rows * (2 * key + 4 * latent + 6 * block) + 2 * score_registers * key +
+           2 * block * latent;
 }
 
 /* As for float32. The operations take half the time, so that sums going through the caches once a

@@ -45,6 +45,8 @@ static void reads_what_the_device_says(void **state)
     /* the largest built-in type, long16, must be aligned: 128 bytes */
     assert_true(device.mem_base_addr_align_bytes >= 128);
     assert_int_equal(device.has_fp16, advertises(on->id, "cl_khr_fp16"));
+    assert_int_equal(device.splits_vload,
+                     device.is_pocl && device.kernel_class == CLMLA_KERNELS_CPU);
     if (!advertises(on->id, "cl_nv_device_attribute_query"))
         assert_int_equal(device.compute_capability, 0);
     else
