@@ -419,6 +419,16 @@ static void given_parameters_match_reference(void **state)
     (void)state;
     static const projection_case more[] = {
         {.name = "a tile of few rows", .M = 16, .N = 70, .K = 40, .x = BF16, .w = BF16, .y = F32},
+        {.name = "the tile between", .M = 32, .N = 70, .K = 40, .x = F16, .w = F16, .y = F16},
+        {.name = "one row above it", .M = 33, .N = 70, .K = 40, .x = BF16, .w = BF16, .y = F32},
+        {.name = "heads of 17 rows, float32 weights of whole tiles",
+         .M = 17,
+         .N = 64,
+         .K = 32,
+         .batches = 3,
+         .x = BF16,
+         .w = F32,
+         .y = F32},
         {.name = "one row more", .M = 17, .N = 70, .K = 40, .x = BF16, .w = BF16, .y = F32},
         {.name = "a tile and a row", .M = 65, .N = 70, .K = 40, .x = BF16, .w = BF16, .y = F32},
         {.name = "heads of many rows",

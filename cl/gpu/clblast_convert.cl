@@ -7,17 +7,14 @@
  *
  *   m row < num_rows, k input feature < K, n output feature; W packed as src/ops/matrix.h says.
  *
- * Three kernels; a work-item is described at each. Any work-group whose first dimension runs along
- * the contiguous index of what is written. No local memory, no barrier.
+ * Classes gpu and nvidia. Three kernels; a work-item is described at each. Any work-group whose
+ * first dimension runs along the contiguous index of what is written. No local memory, no barrier.
  *
  * X_DTYPE, Y_DTYPE   bf16, f16, f32
  * PAIR_F16           1: W's pairs are f16, 0: bf16
  * ACCUMULATE         1: y += result (added in float32, rounded once), 0: y = result
  * ITEM_K             input features per work-item of convert_x
  */
-#ifndef ITEM_K
-#define ITEM_K 8
-#endif
 
 /* One work-item: row m of the slab, ITEM_K input features: short contiguous reads, and writes that
  * are contiguous across the work-group. */
