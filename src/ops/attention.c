@@ -1,7 +1,6 @@
 #include "ops/attention.h"
 
 #include <math.h>
-#include <stdio.h>
 
 /* Order of the arguments: ATTENTION_PARAMS in cl/attention.clh. */
 enum {
@@ -406,16 +405,6 @@ clmla_status mla__attention_warm(mla__attention *op, mla__stream *stream)
     if (status == CLMLA_SUCCESS && op->merge.kernel.kernel != NULL)
         status = mla__merge_warm(&op->merge, stream);
     return status;
-}
-
-int mla__attention_describe(const mla__attention *op, char *text, size_t capacity)
-{
-    char tile[256];
-    (void)mla__attention_tile_text(&op->tile, tile, sizeof tile);
-    return snprintf(text, capacity, "attention: %s%s, %s, %s",
-                    clmla_kernel_class_name(op->kernel_class),
-                    op->dot_products ? " by bf16 dot products" : "", tile,
-                    op->split_kernel.kernel == NULL ? "one split" : "splits where groups are few");
 }
 
 void mla__attention_release(mla__attention *op)

@@ -57,7 +57,6 @@ clmla_status mla__attention_set_sequences(mla__attention *op, const mla__sequenc
 clmla_status mla__attention_enqueue(mla__attention *op, mla__stream *stream,
                                     const mla__attention_step *step);
 clmla_status mla__attention_warm(mla__attention *op, mla__stream *stream);
-int mla__attention_describe(const mla__attention *op, char *text, size_t capacity);
 void mla__attention_release(mla__attention *op);
 
 /* Number of splits and keys per split for a step on this device, at most max_splits: enough groups

@@ -1,7 +1,6 @@
 #include "ops/cache_append.h"
 
 #include <inttypes.h>
-#include <stdio.h>
 
 /* Indices of arguments that change; see cl/append.clh. The sequences come first. */
 enum {
@@ -171,13 +170,6 @@ clmla_status mla__cache_append_enqueue(mla__cache_append *op, mla__stream *strea
 clmla_status mla__cache_append_warm(mla__cache_append *op, mla__stream *stream)
 {
     return launch(op, stream, 0, 0, 1);
-}
-
-int mla__cache_append_describe(const mla__cache_append *op, char *text, size_t capacity)
-{
-    return snprintf(text, capacity,
-                    "cache_append: kv norm, rope and append in one, %zu work-item%s a token",
-                    op->work_group, op->work_group == 1 ? "" : "s");
 }
 
 void mla__cache_append_release(mla__cache_append *op) { mla__kernel_release(&op->kernel); }

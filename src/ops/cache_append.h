@@ -22,7 +22,6 @@ clmla_status mla__cache_append_set_sequences(mla__cache_append *op, const mla__s
 clmla_status mla__cache_append_enqueue(mla__cache_append *op, mla__stream *stream,
                                        int32_t token_begin, int32_t num_tokens);
 clmla_status mla__cache_append_warm(mla__cache_append *op, mla__stream *stream);
-int mla__cache_append_describe(const mla__cache_append *op, char *text, size_t capacity);
 void mla__cache_append_release(mla__cache_append *op);
 
 /* ---- for rope_append, whose kernel's arguments begin with cache_append's ------------------------ */

@@ -1,7 +1,5 @@
 #include "ops/merge.h"
 
-#include <stdio.h>
-
 /* Arguments that change; see cl/merge.cl. */
 enum {
     OUT_STATE_STRIDE_ARG = 2,
@@ -149,12 +147,6 @@ clmla_status mla__merge_enqueue(mla__merge *op, mla__stream *stream, int32_t num
 clmla_status mla__merge_warm(mla__merge *op, mla__stream *stream)
 {
     return launch(op, stream, op->num_states, 0, 1);
-}
-
-int mla__merge_describe(const mla__merge *op, char *text, size_t capacity)
-{
-    return snprintf(text, capacity, "merge_states: %d work-items a row of %d",
-                    (op->dim + VALUES - 1) / VALUES, (int)op->dim);
 }
 
 void mla__merge_release(mla__merge *op) { mla__kernel_release(&op->kernel); }

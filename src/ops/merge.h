@@ -21,7 +21,6 @@ clmla_status mla__merge_bind(clmla_context *context, const clmla_merge_states_pa
 clmla_status mla__merge_enqueue(mla__merge *op, mla__stream *stream, int32_t num_states,
                                 int32_t num_tokens);
 clmla_status mla__merge_warm(mla__merge *op, mla__stream *stream);
-int mla__merge_describe(const mla__merge *op, char *text, size_t capacity);
 void mla__merge_release(mla__merge *op);
 
 #endif

@@ -7,8 +7,7 @@
  *   mla__<op>_enqueue   set the few arguments that changed since the last call and launch. No
  *                       look-up, no allocation, no wait.
  *   mla__<op>_warm      launch every kernel that enqueue can reach once, with no rows, so that
- *                       drivers which compile at the first launch do it now.
- *   mla__<op>_describe  one line: kernel, parameters, why not another.
+ *                       drivers which compile at the first launch do it now. Ops of the layer only.
  *   mla__<op>_release   accepts a zeroed struct.
  *   clmla_enqueue_<op>  (public, clmla.h) bind + enqueue + release, on a stream of its own.
  *

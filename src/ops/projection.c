@@ -1,7 +1,5 @@
 #include "ops/projection.h"
 
-#include <stdio.h>
-
 /* From here on CLBlast's tiles pay for its conversions; not measured on a GPU yet. */
 enum { GPU_NATIVE_MAX_ROWS = 32 };
 
@@ -107,32 +105,6 @@ clmla_status mla__projection_warm(mla__projection *op, mla__stream *stream)
     if (status == CLMLA_SUCCESS && op->clblast.context != NULL)
         status = mla__projection_clblast_warm(&op->clblast, stream);
     return status;
-}
-
-int mla__projection_describe(const mla__projection *op, char *text, size_t capacity)
-{
-    char few[256] = "", many[256] = "", clblast[256] = "";
-    if (op->native.few.kernel.kernel != NULL)
-        (void)mla__projection_tile_text(&op->native.few.tile, few, sizeof(few));
-    if (op->native.many.kernel.kernel != NULL)
-        (void)mla__projection_tile_text(&op->native.many.tile, many, sizeof(many));
-    (void)snprintf(clblast, sizeof(clblast),
-                   "CLBlast sgemm, slabs of %d columns x %d batches, %d rows",
-                   (int)op->clblast.layout.slab_columns, (int)op->clblast.layout.slab_batches,
-                   (int)op->clblast.layout.slab_rows);
-    if (op->backend == CLMLA_PROJECTION_CLBLAST)
-        return snprintf(text, capacity, "%s; native kernels: not asked for", clblast);
-    const char *name = clmla_kernel_class_name(op->native.kernel_class);
-    const int few_rows = (int)mla__projection_few_rows(op->native.kernel_class);
-    const char *why = op->backend == CLMLA_PROJECTION_AUTO ? "above native's rows"
-                      : op->native.kernel_class == CLMLA_KERNELS_CPU
-                          ? "not asked for (class cpu)"
-                          : "not asked for, or never more than 32 rows";
-    return snprintf(text, capacity, "native %s%s up to %d rows: %s%s%s; CLBlast: %s%s%s", name,
-                    op->native.uses_dot ? " bf16 dot" : "", few_rows, few,
-                    many[0] != '\0' ? "; above: " : "", many, why,
-                    op->backend == CLMLA_PROJECTION_AUTO ? ": " : "",
-                    op->backend == CLMLA_PROJECTION_AUTO ? clblast : "");
 }
 
 void mla__projection_release(mla__projection *op)

@@ -20,7 +20,6 @@ clmla_status mla__projection_bind(clmla_context *context, const clmla_projection
 clmla_status mla__projection_enqueue(mla__projection *op, mla__stream *stream, int32_t x_row,
                                      int32_t y_row, int32_t num_rows);
 clmla_status mla__projection_warm(mla__projection *op, mla__stream *stream);
-int mla__projection_describe(const mla__projection *op, char *text, size_t capacity);
 void mla__projection_release(mla__projection *op);
 
 /* Backend that a projection of max_rows rows resolves to: NATIVE, CLBLAST, or AUTO when both are

@@ -1,7 +1,6 @@
 #include "ops/rmsnorm.h"
 
 #include <inttypes.h>
-#include <stdio.h>
 
 /* The only argument of the kernel that changes; see cl/rmsnorm.cl. */
 enum { NUM_TOKENS_ARG = 10, WANTED_WORK_GROUP = 128 };
@@ -129,12 +128,6 @@ clmla_status mla__rmsnorm_enqueue(mla__rmsnorm *op, mla__stream *stream, int32_t
 clmla_status mla__rmsnorm_warm(mla__rmsnorm *op, mla__stream *stream)
 {
     return launch(op, stream, 0, 1);
-}
-
-int mla__rmsnorm_describe(const mla__rmsnorm *op, char *text, size_t capacity)
-{
-    return snprintf(text, capacity, "rmsnorm: %zu work-item%s a row", op->work_group,
-                    op->work_group == 1 ? "" : "s");
 }
 
 void mla__rmsnorm_release(mla__rmsnorm *op) { mla__kernel_release(&op->kernel); }

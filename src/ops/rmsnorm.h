@@ -14,7 +14,6 @@ clmla_status mla__rmsnorm_bind(clmla_context *context, const clmla_rmsnorm_param
                                mla__rmsnorm *op);
 clmla_status mla__rmsnorm_enqueue(mla__rmsnorm *op, mla__stream *stream, int32_t num_tokens);
 clmla_status mla__rmsnorm_warm(mla__rmsnorm *op, mla__stream *stream);
-int mla__rmsnorm_describe(const mla__rmsnorm *op, char *text, size_t capacity);
 void mla__rmsnorm_release(mla__rmsnorm *op);
 
 #endif

@@ -1,7 +1,6 @@
 #include "ops/rope.h"
 
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "core/config.h"
@@ -11,7 +10,6 @@
 enum {
     TABLE_NUM_SEQUENCES_ARG = MLA__SEQUENCES_ARGS - 1,
     TABLE_NUM_TOKENS_ARG = MLA__SEQUENCES_ARGS + 8,
-    ROPE_COS_SIN_ARG = 4,
     ROPE_TOKEN_BEGIN_ARG = 10,
     ROPE_NUM_TOKENS_ARG = 11
 };
@@ -247,25 +245,12 @@ clmla_status mla__rope_bind(clmla_context *context, const clmla_rope_params *use
     return status;
 }
 
-clmla_status mla__rope_set_cos_sin(mla__rope *op, const mla__view *cos_sin)
-{
-    if (op->half == 0)
-        return CLMLA_SUCCESS;
-    const cl_uint first = ROPE_COS_SIN_ARG;
-    clmla_status status = mla__arg_set_buffer(&op->kernel, first, cos_sin->buffer);
-    if (status == CLMLA_SUCCESS)
-        status = mla__arg_set_ulong(&op->kernel, first + 1, cos_sin->offset);
-    if (status == CLMLA_SUCCESS)
-        status = mla__arg_set_ulong(&op->kernel, first + 2, cos_sin->strides[0]);
-    if (status == CLMLA_SUCCESS)
-        status = mla__arg_set_ulong(&op->kernel, first + 3, cos_sin->strides[1]);
-    return status;
-}
-
-static clmla_status launch_rope(mla__rope *op, mla__stream *stream, int32_t token_begin,
-                                int32_t num_tokens, size_t global)
+clmla_status mla__rope_enqueue(mla__rope *op, mla__stream *stream, int32_t token_begin,
+                               int32_t num_tokens)
 {
     clmla_status status = CLMLA_SUCCESS;
+    if (op->half == 0)
+        return CLMLA_SUCCESS;
     if (op->token_begin != token_begin)
         status = mla__arg_set_int(&op->kernel, ROPE_TOKEN_BEGIN_ARG, token_begin);
     if (status != CLMLA_SUCCESS)
@@ -276,30 +261,9 @@ static clmla_status launch_rope(mla__rope *op, mla__stream *stream, int32_t toke
     if (status != CLMLA_SUCCESS)
         return status;
     op->num_tokens = num_tokens;
-    return mla__stream_launch(stream, &op->kernel, 1, &global, &op->work_group);
-}
-
-clmla_status mla__rope_enqueue(mla__rope *op, mla__stream *stream, int32_t token_begin,
-                               int32_t num_tokens)
-{
-    if (op->half == 0)
-        return CLMLA_SUCCESS;
     const size_t heads = (size_t)num_tokens * (size_t)op->num_heads;
     const size_t global = op->work_group == 1 ? heads : heads * (size_t)op->half;
-    return launch_rope(op, stream, token_begin, num_tokens, global);
-}
-
-clmla_status mla__rope_warm(mla__rope *op, mla__stream *stream)
-{
-    return op->half == 0 ? CLMLA_SUCCESS : launch_rope(op, stream, 0, 0, op->work_group);
-}
-
-int mla__rope_describe(const mla__rope *op, char *text, size_t capacity)
-{
-    if (op->half == 0)
-        return snprintf(text, capacity, "rope: nothing, qk_rope_head_dim is 0");
-    return snprintf(text, capacity, "rope: one work-item a %s, work-groups of %zu",
-                    op->work_group == 1 ? "head" : "pair", op->work_group);
+    return mla__stream_launch(stream, &op->kernel, 1, &global, &op->work_group);
 }
 
 void mla__rope_release(mla__rope *op) { mla__kernel_release(&op->kernel); }

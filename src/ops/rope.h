@@ -29,13 +29,9 @@ typedef struct mla__rope {
 } mla__rope;
 
 clmla_status mla__rope_bind(clmla_context *context, const clmla_rope_params *params, mla__rope *op);
-/* Another table of cos/sin, as another plan has it. */
-clmla_status mla__rope_set_cos_sin(mla__rope *op, const mla__view *cos_sin);
 /* Row i of x is rotated by row token_begin + i of cos_sin. */
 clmla_status mla__rope_enqueue(mla__rope *op, mla__stream *stream, int32_t token_begin,
                                int32_t num_tokens);
-clmla_status mla__rope_warm(mla__rope *op, mla__stream *stream);
-int mla__rope_describe(const mla__rope *op, char *text, size_t capacity);
 void mla__rope_release(mla__rope *op);
 
 /* For rope_append: checks and views of the tensors. */

@@ -1,7 +1,5 @@
 #include "ops/rope_append.h"
 
-#include <stdio.h>
-
 #include "ops/rope.h"
 
 /* cpu class: heads that one work-item rotates. */
@@ -79,14 +77,6 @@ clmla_status mla__rope_append_enqueue(mla__rope_append *op, mla__stream *stream,
 clmla_status mla__rope_append_warm(mla__rope_append *op, mla__stream *stream)
 {
     return mla__cache_append_warm(&op->append, stream);
-}
-
-int mla__rope_append_describe(const mla__rope_append *op, char *text, size_t capacity)
-{
-    return snprintf(text, capacity,
-                    "rope_append: kv norm, rope, append and rope of q in one, %zu work-groups of "
-                    "%zu a token",
-                    op->append.groups_per_token, op->append.work_group);
 }
 
 void mla__rope_append_release(mla__rope_append *op) { mla__cache_append_release(&op->append); }

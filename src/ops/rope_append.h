@@ -24,7 +24,6 @@ clmla_status mla__rope_append_set_sequences(mla__rope_append *op, const mla__seq
 clmla_status mla__rope_append_enqueue(mla__rope_append *op, mla__stream *stream,
                                       int32_t token_begin, int32_t num_tokens);
 clmla_status mla__rope_append_warm(mla__rope_append *op, mla__stream *stream);
-int mla__rope_append_describe(const mla__rope_append *op, char *text, size_t capacity);
 void mla__rope_append_release(mla__rope_append *op);
 
 #endif

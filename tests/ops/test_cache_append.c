@@ -268,13 +268,11 @@ static void append(clmla_context *context, const append_case *c,
 {
     mla__cache_append op;
     mla__stream stream;
-    char text[120];
     assert_int_equal(mla__cache_append_bind(context, params, &op), 0);
     assert_int_equal(mla__stream_begin(&stream, test_device_get()->queue, 0, NULL), 0);
     assert_int_equal(mla__cache_append_warm(&op, &stream), 0);
     assert_int_equal(
         mla__cache_append_enqueue(&op, &stream, c->token_begin, params->sequences.num_tokens), 0);
-    assert_true(mla__cache_append_describe(&op, text, sizeof text) > 0);
     mla__cache_append_release(&op);
 }
 
