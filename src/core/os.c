@@ -161,6 +161,16 @@ void mla__os_unmap_file(mla__os_map *map)
     *map = (mla__os_map){0};
 }
 
+bool mla__os_exists(const char *path)
+{
+    struct stat info;
+    if (lstat(path, &info) == 0)
+        return true;
+    const int code = errno;
+    remember_errno(code);
+    return code != ENOENT && code != ENOTDIR;
+}
+
 bool mla__os_is_directory(const char *path)
 {
     struct stat info;

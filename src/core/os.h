@@ -38,6 +38,9 @@ void mla__os_unmap_file(mla__os_map *map);
 /* This processor has AVX512_BF16, and the operating system keeps its registers. */
 bool mla__os_cpu_has_bf16_dot(void);
 
+/* Something has this name, whether it can be read or not: false only where the system says that
+ * there is nothing. */
+bool mla__os_exists(const char *path);
 bool mla__os_is_directory(const char *path);
 /* A device, pipe or socket: to be written in place, never replaced by a new file. */
 bool mla__os_is_special_file(const char *path);

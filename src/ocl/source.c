@@ -5,7 +5,8 @@
 #include "ocl/embedded.h"
 #include "ocl/program.h"
 
-/* The file of the override directory, or NULL when it has none of that name. */
+/* The file of the override directory; *owned stays NULL when it has none of that name. One that is
+ * there and cannot be read is an error: the embedded file would run unnoticed in its place. */
 static clmla_status find_override(const clmla_context *context, const char *name, char **owned)
 {
     const size_t bytes = strlen(context->kernel_directory) + 1 + strlen(name) + 1;
@@ -14,13 +15,14 @@ static clmla_status find_override(const clmla_context *context, const char *name
         return CL_OUT_OF_HOST_MEMORY;
     (void)snprintf(path, bytes, "%s/%s", context->kernel_directory, name);
     size_t size = 0;
-    char *text = NULL;
-    const clmla_status status = mla__os_read_file(path, &text, &size);
+    clmla_status status = CLMLA_SUCCESS;
+    if (mla__os_exists(path)) {
+        status = mla__os_read_file(path, owned, &size);
+        if (status == CLMLA_IO)
+            status = mla__fail(context, CLMLA_IO, "kernel source %s cannot be read: %s", path,
+                               mla__os_last_error());
+    }
     free(path);
-    if (status == CLMLA_IO)
-        return CLMLA_SUCCESS;
-    if (status == CLMLA_SUCCESS)
-        *owned = text;
     return status;
 }
 

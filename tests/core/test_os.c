@@ -83,6 +83,18 @@ static void tells_directories_from_files(void **state)
     (void)remove(FILE_PATH);
 }
 
+static void tells_what_is_there_from_what_is_not(void **state)
+{
+    (void)state;
+    write_file("x", 1);
+    assert_true(mla__os_exists(FILE_PATH));
+    assert_true(mla__os_exists(TEST_OUTPUT_DIR));
+    assert_false(mla__os_exists(MISSING_PATH));
+    assert_false(mla__os_exists(FILE_PATH "/below-a-file"));
+    (void)remove(FILE_PATH);
+    assert_false(mla__os_exists(FILE_PATH));
+}
+
 static void the_clock_does_not_go_back(void **state)
 {
     (void)state;
@@ -126,6 +138,7 @@ int main(void)
         cmocka_unit_test(maps_files_and_empty_files),
         cmocka_unit_test(says_why_a_file_cannot_be_read_and_leaves_outputs_alone),
         cmocka_unit_test(tells_directories_from_files),
+        cmocka_unit_test(tells_what_is_there_from_what_is_not),
         cmocka_unit_test(the_clock_does_not_go_back),
         cmocka_unit_test(locks_can_be_taken_again_once_released),
         cmocka_unit_test(a_default_does_not_replace_a_set_variable),

@@ -2,6 +2,7 @@
 #define _POSIX_C_SOURCE 200809L /* pthread barriers */
 
 #include <pthread.h>
+#include <unistd.h>
 
 #include "clmla.h"
 #include "ocl/embedded.h"
@@ -182,6 +183,34 @@ static void sources_come_from_the_directory_before_the_embedded_ones(void **stat
     clmla_context_release(plain);
 }
 
+/* A directory of the file's name, and a link to nothing. */
+static void a_file_that_cannot_be_read_is_an_error(void **state)
+{
+    (void)state;
+    const char *directory = KERNELS "-unreadable";
+    const char *const paths[] = {KERNELS "-unreadable/common.clh/in_the_way",
+                                 KERNELS "-unreadable/rmsnorm.cl"};
+    const char *const names[] = {"common.clh", "rmsnorm.cl"};
+    test_write_kernel(directory, "common.clh/in_the_way", "");
+    (void)unlink(paths[1]);
+    assert_int_equal(symlink("no-such-file", paths[1]), 0);
+    clmla_context *context = test_context_with_kernels(directory);
+    for (int i = 0; i < 2; i++) {
+        const char *text = NULL;
+        char *owned = NULL;
+        test_clear_notify();
+        assert_int_equal(mla__source_find(context, names[i], &text, &owned), CLMLA_IO);
+        assert_null(text);
+        assert_null(owned);
+        assert_non_null(strstr(test_last_notify(), names[i]));
+        assert_non_null(strstr(test_last_notify(), directory));
+    }
+    clmla_context_release(context);
+    (void)unlink(paths[0]);
+    (void)unlink(paths[1]);
+    (void)rmdir(KERNELS "-unreadable/common.clh");
+}
+
 static void a_missing_file_is_named(void **state)
 {
     (void)state;
@@ -273,6 +302,7 @@ int main(void)
         cmocka_unit_test(a_build_log_names_file_and_line),
         cmocka_unit_test(an_unknown_kernel_is_named),
         cmocka_unit_test(sources_come_from_the_directory_before_the_embedded_ones),
+        cmocka_unit_test(a_file_that_cannot_be_read_is_an_error),
         cmocka_unit_test(a_missing_file_is_named),
         cmocka_unit_test(a_changed_file_changes_the_next_context),
         cmocka_unit_test(threads_share_one_build),
