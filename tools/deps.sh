@@ -16,7 +16,7 @@ set -euo pipefail
 build_packages=(build-essential cmake pkg-config ocl-icd-opencl-dev opencl-c-headers libclblast-dev
     libjansson-dev libpopt-dev)
 test_packages=(libcmocka-dev bats)
-check_packages=(clang-format-14 shellcheck oclgrind) # with test, where the distribution has them
+check_packages=(clang-format-14 clang-14 shellcheck oclgrind) # with test, where the distribution has them
 run_packages=(pocl-opencl-icd)
 plot_packages=(gnuplot-nox)
 # The second OpenBLAS shares OpenMP's threads with Debian's PyTorch.
