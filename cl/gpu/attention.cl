@@ -277,6 +277,53 @@ CLMLA_INLINE void exponentials(local const float *scores, local const int *limit
     }
 }
 
+/* Brings a block of keys to local memory and leaves its p = exp2(s - m) in `partial`, [key][row].
+ * Reached by the whole work-group, as are its barriers. */
+CLMLA_INLINE void weigh_keys(ATTENTION_PARAMS, const int sequence, const int key,
+                             const int num_keys, local const PAIR(Q_LAT_DTYPE) * q_lat_tile,
+                             local const PAIR(Q_PE_DTYPE) * q_pe_tile, local const int *limits,
+                             local const float *row_max, local PAIR(CACHE_DTYPE) * key_tile,
+                             local float *partial, local float *scores, local float *raised_max,
+                             local float *rescale)
+{
+    load_block(ATTENTION_ARGS, sequence, key, num_keys, key_tile);
+    barrier(CLK_LOCAL_MEM_FENCE);
+
+    /* s = scale · q · k */
+    score_keys(q_lat_tile, q_pe_tile, key_tile, partial);
+    barrier(CLK_LOCAL_MEM_FENCE);
+    sum_slices(partial, limits, key, scale_log2, scores);
+    barrier(CLK_LOCAL_MEM_FENCE);
+
+    /* p = exp2(s - m) */
+    exponentials(scores, limits, key, row_max, raised_max, rescale, partial);
+    barrier(CLK_LOCAL_MEM_FENCE);
+}
+
+/* l · rescale + Σ p over the block's keys for row `item`; its maximum becomes the raised one. */
+CLMLA_INLINE float add_exponentials(local const float *p, local const float *rescale,
+                                    local const float *raised_max, local float *row_max,
+                                    const int item, float total)
+{
+    total *= rescale[item];
+    for (int t = 0; t < BLOCK_TOKENS; t++)
+        total += p[t * TILE_ROWS + item];
+    row_max[item] = raised_max[item];
+    return total;
+}
+
+/* lse of row `item`, and factors = 1 / l; a row that saw nothing has -INFINITY and 0. */
+CLMLA_INLINE void finish_row(ATTENTION_PARAMS, const row_group *group, const size_t first_state,
+                             const bool empty, const int item, const float total,
+                             local const float *row_max, local float *factors)
+{
+    const size_t state = first_state + (size_t)row_token(group, num_heads, item);
+    if (lse != 0)
+        lse[lse_offset + state * lse_token_stride + (size_t)row_head(group, num_heads, item)] =
+            empty ? -INFINITY : (row_max[item] + log2(total)) * LN_2;
+    factors[item] = empty ? 0.0f : 1.0f / total;
+}
+
 kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void attention__gpu(ATTENTION_PARAMS)
 {
     local PAIR(Q_LAT_DTYPE) q_lat_tile[TILE_ROWS * LATENT_PAIRS];
@@ -320,26 +367,12 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void attention__g
     for (int block = 0; block < num_blocks; block++) {
         const int key = (int)split_begin + block * BLOCK_TOKENS;
         const int num_keys = min(BLOCK_TOKENS, end - key);
-        load_block(ATTENTION_ARGS, group.sequence, key, num_keys, key_tile);
-        barrier(CLK_LOCAL_MEM_FENCE);
-
-        /* s = scale · q · k */
-        score_keys(q_lat_tile, q_pe_tile, key_tile, partial);
-        barrier(CLK_LOCAL_MEM_FENCE);
-        sum_slices(partial, limits, key, scale_log2, scores);
-        barrier(CLK_LOCAL_MEM_FENCE);
-
-        /* p = exp2(s - m) */
-        exponentials(scores, limits, key, row_max, raised_max, rescale, p);
-        barrier(CLK_LOCAL_MEM_FENCE);
+        weigh_keys(ATTENTION_ARGS, group.sequence, key, num_keys, q_lat_tile, q_pe_tile, limits,
+                   row_max, key_tile, partial, scores, raised_max, rescale);
 
         /* l = l · exp2(m_old - m) + Σ p, out likewise with Σ p · c_kv */
-        if (item < TILE_ROWS) {
-            total *= rescale[item];
-            for (int t = 0; t < BLOCK_TOKENS; t++)
-                total += p[t * TILE_ROWS + item];
-            row_max[item] = raised_max[item];
-        }
+        if (item < TILE_ROWS)
+            total = add_exponentials(p, rescale, raised_max, row_max, item, total);
         add_values(key_tile, p, rescale, limits, key, clamp(least - key, 0, num_keys), num_keys,
                    sums);
         barrier(CLK_LOCAL_MEM_FENCE);
@@ -347,14 +380,9 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void attention__g
 
     /* out = out / l and lse, or the state of a row that saw nothing */
     const size_t first_state = PARTIAL_STATES == 1 ? (size_t)split * (size_t)num_tokens : 0;
-    if (item < group.num_rows) {
-        const bool empty = limits[item] <= split_begin;
-        const size_t state = first_state + (size_t)row_token(&group, num_heads, item);
-        if (lse != 0)
-            lse[lse_offset + state * lse_token_stride + (size_t)row_head(&group, num_heads, item)] =
-                empty ? -INFINITY : (row_max[item] + log2(total)) * LN_2;
-        rescale[item] = empty ? 0.0f : 1.0f / total;
-    }
+    if (item < group.num_rows)
+        finish_row(ATTENTION_ARGS, &group, first_state, limits[item] <= split_begin, item, total,
+                   row_max, rescale);
     barrier(CLK_LOCAL_MEM_FENCE);
     store_rows(ATTENTION_ARGS, &group, first_state, rescale, sums);
 }
