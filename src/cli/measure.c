@@ -1,16 +1,21 @@
 #include "cli/measure.h"
 
+#include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "cli/stats.h"
 #include "core/os.h"
 
 /*
+ * What a device can do is the best that it is seen to do: a launch can only be held up (a core still
+ * asleep, both workers on one core, neighbours on the same memory), never run ahead. So each figure is
+ * the shortest of many launches, spread over enough time that one such moment does not cover them all.
+ *
  * fill        data[i] = i · 2654435761 (a well-spread pattern, modulo 2^32)
- * read_sum    sums[item] = Σ of that item's vectors; one work-item adds VECTORS uint4. On a CPU an
- *             item reads a run of its own, on a GPU neighbours read neighbours.
+ * read_sum    sums[item] = Σ of that item's vectors; one work-item adds STREAMS · VECTORS uint4, from
+ *             STREAMS places at a time. On a CPU an item reads runs of its own, on a GPU neighbours
+ *             read neighbours.
  * multiply_add CHAINS independent chains x = x · 0.5 + 1 from different starts; each converges to
  *             exactly 2, which is what the host checks. One work-item is CHAINS vectors FLOATS.
  */
@@ -21,11 +26,22 @@ static const char source[] =
     "}\n"
     "__kernel void read_sum(__global const uint4 *data, __global uint *sums)\n"
     "{\n"
-    "    const size_t item = get_global_id(0);\n"
-    "    uint4 sum = (uint4)(0u);\n"
-    "    for (uint i = 0; i < VECTORS; i++)\n"
-    "        sum += data[CONTIGUOUS ? item * VECTORS + i : i * get_global_size(0) + item];\n"
-    "    sums[item] = sum.x + sum.y + sum.z + sum.w;\n"
+    "    const size_t item = get_global_id(0), items = get_global_size(0);\n"
+    "    const size_t first = CONTIGUOUS ? item * STREAMS * VECTORS : item;\n"
+    "    const size_t next = CONTIGUOUS ? 1 : items * STREAMS;\n"
+    "    const size_t stream = CONTIGUOUS ? VECTORS : items;\n"
+    "    uint4 sum[STREAMS];\n"
+    "    #pragma unroll\n"
+    "    for (uint s = 0; s < STREAMS; s++)\n"
+    "        sum[s] = (uint4)(0u);\n"
+    "    for (uint i = 0; i < VECTORS; i++) {\n"
+    "        #pragma unroll\n"
+    "        for (uint s = 0; s < STREAMS; s++)\n"
+    "            sum[s] += data[first + i * next + s * stream];\n"
+    "    }\n"
+    "    for (uint s = 1; s < STREAMS; s++)\n"
+    "        sum[0] += sum[s];\n"
+    "    sums[item] = sum[0].x + sum[0].y + sum[0].z + sum[0].w;\n"
     "}\n"
     "__kernel void multiply_add(__global float *out, float half_, float one, uint rounds)\n"
     "{\n"
@@ -46,19 +62,24 @@ static const char source[] =
     "}\n";
 
 enum {
-    LAUNCHES = 7,
-    VECTORS = 64,
+    FEWEST_LAUNCHES = 7,
+    STREAMS = 4,
+    CPU_VECTORS = 8192, /* a stream of 128 KiB */
+    GPU_VECTORS = 16,
     CHAINS = 8,
     MIN_ROUNDS = 1024,
     OUT_FLOATS = 16 /* stored per item, whatever the vector */
 };
 
-#define LEAST_SECONDS 0.02 /* a launch this long hides its own cost */
+#define LEAST_SECONDS 0.005  /* a launch this long hides its own cost */
+#define MEASURED_SECONDS 1.0 /* over which the launches of a figure are spread */
 #define LARGEST_BUFFER ((uint64_t)256 << 20)
 
 typedef struct bench_device {
     const mla_device_info *info;
     bool is_cpu;
+    size_t group;        /* work-items of a group */
+    size_t read_vectors; /* of each stream of a work-item of read_sum */
     cl_context context;
     cl_command_queue queue;
     cl_program program;
@@ -81,9 +102,9 @@ static clmla_status open_device(bench_device *d)
     if (error != CL_SUCCESS)
         return error;
     (void)snprintf(options, sizeof(options),
-                   "-D VECTORS=%du -D CHAINS=%d -D CONTIGUOUS=%d -D FLOATS=%s "
+                   "-D VECTORS=%zuu -D STREAMS=%du -D CHAINS=%d -D CONTIGUOUS=%d -D FLOATS=%s "
                    "-D MULTIPLY_ADD=%s",
-                   VECTORS, CHAINS, d->is_cpu, d->is_cpu ? "float16" : "float",
+                   d->read_vectors, STREAMS, CHAINS, d->is_cpu, d->is_cpu ? "float16" : "float",
                    has_fma ? "fma" : "mad");
     return clBuildProgram(d->program, 1, &d->info->id, options, NULL, NULL);
 }
@@ -114,17 +135,18 @@ static clmla_status launch(const bench_device *d, cl_kernel kernel, size_t items
     return error;
 }
 
-/* Median of LAUNCHES after one that warms up. */
-static clmla_status median_launch(const bench_device *d, cl_kernel kernel, size_t items,
-                                  size_t group, double *seconds)
+/* The shortest of the launches that MEASURED_SECONDS hold, after one that warms up. */
+static clmla_status best_launch(const bench_device *d, cl_kernel kernel, size_t items,
+                                double *seconds)
 {
-    double samples[LAUNCHES];
-    double ignored;
-    clmla_status status = launch(d, kernel, items, group, &ignored);
-    for (int i = 0; i < LAUNCHES && status == CLMLA_SUCCESS; i++)
-        status = launch(d, kernel, items, group, &samples[i]);
-    if (status == CLMLA_SUCCESS)
-        *seconds = mla_median(samples, LAUNCHES);
+    double one, total = 0.0;
+    clmla_status status = launch(d, kernel, items, d->group, &one);
+    for (int i = 0; status == CLMLA_SUCCESS && (i < FEWEST_LAUNCHES || total < MEASURED_SECONDS);
+         i++) {
+        status = launch(d, kernel, items, d->group, &one);
+        *seconds = i == 0 ? one : fmin(one, *seconds);
+        total += one;
+    }
     return status;
 }
 
@@ -137,6 +159,12 @@ static uint64_t buffer_bytes(const mla_device_info *info)
     while (bytes > info->max_alloc_bytes / 2 || bytes > info->global_mem_bytes / 8)
         bytes /= 2;
     return bytes;
+}
+
+/* What one work-item of read_sum reads. */
+static uint64_t item_bytes(const bench_device *d)
+{
+    return (uint64_t)STREAMS * d->read_vectors * sizeof(cl_uint4);
 }
 
 /* Sums of all items against the pattern's sum, both modulo 2^32. */
@@ -160,8 +188,7 @@ static clmla_status run_read(const bench_device *d, cl_kernel fill, cl_kernel re
                              uint64_t bytes, double *gb_per_s)
 {
     const size_t words = (size_t)(bytes / sizeof(cl_uint));
-    const size_t items = words / 4 / VECTORS;
-    const size_t group = d->is_cpu ? 1 : 64;
+    const size_t items = (size_t)(bytes / item_bytes(d));
     double seconds;
     clmla_status status = clSetKernelArg(fill, 0, sizeof(cl_mem), &d->data);
     if (status == CLMLA_SUCCESS)
@@ -171,7 +198,7 @@ static clmla_status run_read(const bench_device *d, cl_kernel fill, cl_kernel re
     if (status == CLMLA_SUCCESS)
         status = launch(d, fill, words, 64, &seconds);
     if (status == CLMLA_SUCCESS)
-        status = median_launch(d, read_sum, items, group, &seconds);
+        status = best_launch(d, read_sum, items, &seconds);
     if (status == CLMLA_SUCCESS)
         status = check_sums(d, items, words);
     if (status == CLMLA_SUCCESS)
@@ -184,12 +211,12 @@ static clmla_status measure_read(bench_device *d, double *gb_per_s)
     const uint64_t bytes = buffer_bytes(d->info);
     cl_kernel fill = NULL, read_sum = NULL;
     cl_int status = CL_OUT_OF_RESOURCES;
-    if (bytes < 64 * VECTORS * sizeof(cl_uint4))
+    if (bytes < item_bytes(d) * d->group)
         return CL_OUT_OF_RESOURCES;
     d->data = clCreateBuffer(d->context, CL_MEM_READ_WRITE, (size_t)bytes, NULL, &status);
     if (status == CL_SUCCESS)
-        d->out = clCreateBuffer(d->context, CL_MEM_READ_WRITE, (size_t)(bytes / 4 / VECTORS), NULL,
-                                &status);
+        d->out = clCreateBuffer(d->context, CL_MEM_READ_WRITE,
+                                (size_t)(bytes / item_bytes(d)) * sizeof(cl_uint), NULL, &status);
     if (status == CL_SUCCESS)
         fill = clCreateKernel(d->program, "fill", &status);
     if (status == CL_SUCCESS)
@@ -220,7 +247,7 @@ static clmla_status check_chains(const bench_device *d, size_t items)
     return status;
 }
 
-static clmla_status run_chains(const bench_device *d, cl_kernel kernel, size_t items, size_t group,
+static clmla_status run_chains(const bench_device *d, cl_kernel kernel, size_t items,
                                double *gflop_per_s)
 {
     const cl_float half_ = 0.5f, one = 1.0f;
@@ -236,10 +263,10 @@ static clmla_status run_chains(const bench_device *d, cl_kernel kernel, size_t i
         rounds *= 2;
         status = clSetKernelArg(kernel, 3, sizeof(rounds), &rounds);
         if (status == CLMLA_SUCCESS)
-            status = launch(d, kernel, items, group, &seconds);
+            status = launch(d, kernel, items, d->group, &seconds);
     }
     if (status == CLMLA_SUCCESS)
-        status = median_launch(d, kernel, items, group, &seconds);
+        status = best_launch(d, kernel, items, &seconds);
     if (status == CLMLA_SUCCESS)
         status = check_chains(d, items);
     if (status == CLMLA_SUCCESS)
@@ -249,7 +276,6 @@ static clmla_status run_chains(const bench_device *d, cl_kernel kernel, size_t i
 
 static clmla_status measure_chains(bench_device *d, double *gflop_per_s)
 {
-    const size_t group = d->is_cpu ? 1 : 64;
     const size_t items = (size_t)d->info->compute_units * (d->is_cpu ? 8 : 2048);
     cl_int status;
     if (d->out != NULL)
@@ -261,14 +287,18 @@ static clmla_status measure_chains(bench_device *d, double *gflop_per_s)
     cl_kernel kernel = clCreateKernel(d->program, "multiply_add", &status);
     if (status != CL_SUCCESS)
         return status;
-    status = run_chains(d, kernel, items, group, gflop_per_s);
+    status = run_chains(d, kernel, items, gflop_per_s);
     (void)clReleaseKernel(kernel);
     return status;
 }
 
 clmla_status mla_measure_device(const mla_device_info *device, mla_measured *out)
 {
-    bench_device d = {.info = device, .is_cpu = device->description.kind == MLA_DEVICE_CPU};
+    const bool is_cpu = device->description.kind == MLA_DEVICE_CPU;
+    bench_device d = {.info = device,
+                      .is_cpu = is_cpu,
+                      .group = is_cpu ? 1 : 64,
+                      .read_vectors = is_cpu ? CPU_VECTORS : GPU_VECTORS};
     mla_measured measured = {0};
     clmla_status status = open_device(&d);
     if (status == CLMLA_SUCCESS)

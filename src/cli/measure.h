@@ -11,7 +11,7 @@ typedef struct mla_measured {
     double fma_gflop_per_s; /* two operations a multiply-add */
 } mla_measured;
 
-/* Medians of several launches whose results were checked. Errors: CL_*; INTERNAL when a result is
+/* The best of many launches whose results were checked; takes some seconds. Errors: CL_*; INTERNAL when a result is
  * wrong. */
 clmla_status mla_measure_device(const mla_device_info *device, mla_measured *out);
 
