@@ -1,8 +1,8 @@
 /*
  * clmla bench: what its parts share.
  *
- * A workload is a set of requests (prefill or decode). A cell is one workload in one mode, ready to
- * run: layer, weights, caches, bindings. In batched mode all requests form one lane; in sequential
+ * A workload is a set of requests (prefill or decode). A cell is one workload in one mode with one
+ * projection backend, ready to run: layer, weights, caches, bindings. In batched mode all requests form one lane; in sequential
  * mode each request is a lane of its own, and lanes run one after another. A forward is one step of
  * one lane through all model layers.
  */
@@ -20,17 +20,21 @@
 /* ONE: the last request only, as a sample of many. */
 typedef enum mla_check { MLA_CHECK_FULL, MLA_CHECK_SAMPLE, MLA_CHECK_OFF, MLA_CHECK_ONE } mla_check;
 
+typedef struct mla_backend {
+    mla_session session;
+    clmla_weights **weights; /* [num_layers], packed for the first cell, for all; NULL: not yet */
+} mla_backend;
+
 typedef struct mla_bench {
-    mla_session *session;
+    const mla_common *common;
+    mla_backend backends[MLA_MAX_PROJECTIONS]; /* of common->projections */
+    int32_t num_backends;
     clmla_config config; /* of the shard that runs */
     int32_t num_layers;
     int32_t warmup, runs;
     double max_seconds; /* of one cell */
-    int32_t page_block_size;
     mla_check check;
     bool stages;
-    clmla_weights **shared; /* [num_layers] of whoever runs the cells; the first cell makes them.
-                               NULL: each cell has its own */
 } mla_bench;
 
 typedef struct mla_workload {
@@ -67,6 +71,19 @@ void mla_draw_hidden(const clmla_config *config, int32_t request, uint64_t seed,
 void mla_draw_past(int32_t layer, int32_t request, bool rope_part, uint64_t seed, size_t count,
                    uint16_t *out);
 
+/* ---- backends (bench_backend.c) -------------------------------------------------------------- */
+
+/* Opens the device with every projection backend of common, which must outlive the bench. Neither
+ * bench nor common may move. Returns -1 to go on, or an exit code after printing the error; close
+ * in each case. */
+int mla_bench_open(const mla_common *common, mla_bench *bench);
+void mla_bench_close(mla_bench *bench);
+/* Packs the weights that the backend does not have yet; layer is any of its context with the
+ * bench's configuration. */
+clmla_status mla_backend_pack(const mla_bench *bench, mla_backend *backend, clmla_layer *layer);
+/* Releases the weights of every backend, as another configuration needs it. */
+void mla_bench_drop_weights(mla_bench *bench);
+
 /* ---- cells (bench_cell.c) -------------------------------------------------------------------- */
 
 typedef struct mla_lane {
@@ -80,15 +97,16 @@ typedef struct mla_lane {
 
 typedef struct mla_cell {
     const mla_bench *bench;
+    mla_backend *backend;
     const mla_workload *workload;
     bool batched;
+    const char *what;  /* "decode batched": for messages */
     int32_t max_steps; /* of one chain */
     int32_t num_lanes;
     mla_lane *lanes;
     mla_pages pages;
     clmla_layer *layer;
     clmla_plan *plan;
-    clmla_weights **weights; /* [num_layers] */
     cl_mem *kv_cache, *pe_cache;
     cl_mem initial; /* [num_tokens, hidden] hidden states as drawn */
     cl_mem work;    /* output; for decode the input, too */
@@ -97,8 +115,10 @@ typedef struct mla_cell {
     clmla_layer_info info;
 } mla_cell;
 
-/* Makes everything and prepares the layer: no later call compiles. Release in each case. */
-clmla_status mla_cell_create(const mla_bench *bench, const mla_workload *workload, bool batched,
+/* Makes everything and prepares the layer: no later call compiles. All arguments must outlive the
+ * cell. Release in each case. */
+clmla_status mla_cell_create(const mla_bench *bench, mla_backend *backend,
+                             const mla_workload *workload, bool batched, const char *what,
                              mla_cell *out);
 void mla_cell_release(mla_cell *cell);
 
@@ -148,8 +168,8 @@ mla_cost mla_cell_cost(const mla_cell *cell, int32_t runs);
 /* GFLOP/s of work with this cost on a device of that bandwidth and peak: whichever ends later. */
 double mla_roofline(double gb_per_s, double gflop_per_s, mla_cost cost);
 
-/* Device memory of a decode cell of `requests` requests of at most `keys` keys: weights, caches
- * and token rows (not the workspace), and its largest buffer. */
+/* Device memory of a decode cell of `requests` requests of at most `keys` keys: weights of every
+ * backend, caches and token rows (not the workspace), and its largest buffer. */
 typedef struct mla_memory {
     double total_bytes, largest_bytes;
 } mla_memory;
@@ -158,9 +178,10 @@ mla_memory mla_decode_memory(const mla_bench *bench, int32_t requests, int32_t k
 
 /* ---- results (bench_result.c) ---------------------------------------------------------------- */
 
-/* Checks, then times. A wrong result is never timed. Returns an exit code, with the figures as an
- * object on success, and after printing the error otherwise. */
-int mla_cell_measure(const mla_cell *cell, const char *what, json_t **result);
+/* Makes a cell, checks it, then times it. A wrong result is never timed. Returns an exit code, with
+ * the figures as an object on success, and after printing the error otherwise. */
+int mla_bench_measure(const mla_bench *bench, mla_backend *backend, const mla_workload *workload,
+                      bool batched, const char *what, json_t **result);
 /* The stages of every result, one line each; `what` names the members that tell results apart. */
 void mla_print_stages(const json_t *rows, const char *const *what, size_t num_what);
 

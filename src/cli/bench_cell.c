@@ -67,11 +67,11 @@ static int64_t most_keys(const mla_cell *cell)
 static clmla_status create_layer(mla_cell *cell)
 {
     const mla_bench *bench = cell->bench;
-    const clmla_dtype dtype = bench->session->common->dtype;
+    const clmla_dtype dtype = bench->common->dtype;
     const int64_t max_keys = most_keys(cell);
     if (max_keys > INT32_MAX ||
         !mla_pages_create(cell->workload->num_requests, (int32_t)max_keys, NULL,
-                          bench->page_block_size, bench->session->common->seed, &cell->pages))
+                          bench->common->page_block_size, bench->common->seed, &cell->pages))
         return CL_OUT_OF_HOST_MEMORY;
     clmla_layer_params params = {
         .struct_size = sizeof(params),
@@ -92,7 +92,7 @@ static clmla_status create_layer(mla_cell *cell)
         if (lane->max_seqlen > params.max_seqlen_q)
             params.max_seqlen_q = lane->max_seqlen;
     }
-    clmla_status status = clmla_layer_create(bench->session->clmla, &params, &cell->layer);
+    clmla_status status = clmla_layer_create(cell->backend->session.clmla, &params, &cell->layer);
     if (status != CLMLA_SUCCESS)
         return status;
     cell->rows_bytes = (uint64_t)cell->workload->num_tokens * (uint64_t)bench->config.hidden_size *
@@ -100,56 +100,17 @@ static clmla_status create_layer(mla_cell *cell)
     cell->info.struct_size = sizeof(cell->info);
     status = clmla_layer_get_info(cell->layer, &cell->info);
     if (status == CLMLA_SUCCESS)
-        mla_session_describe(bench->session, cell->layer);
+        mla_session_describe(&cell->backend->session, cell->layer);
     return status;
 }
 
-/* ---- weights --------------------------------------------------------------------------------- */
-
-static clmla_status create_weights(mla_cell *cell, int32_t index)
-{
-    const mla_bench *bench = cell->bench;
-    if (bench->shared != NULL && bench->shared[index] != NULL) {
-        cell->weights[index] = bench->shared[index];
-        return CLMLA_SUCCESS;
-    }
-    clmla_weights_params params = {.struct_size = sizeof(params)};
-    clmla_weight_source *const sources[MLA_NUM_WEIGHTS] = {
-        &params.q_proj,
-        &params.q_a_proj,
-        &params.q_a_layernorm,
-        &params.q_b_proj,
-        &params.kv_a_proj_with_mqa,
-        &params.kv_a_layernorm,
-        &params.kv_b_proj,
-        &params.o_proj,
-    };
-    mla_drawn_weights drawn;
-    clmla_status status = CL_OUT_OF_HOST_MEMORY;
-    mla_progress("drawing and packing weights of layer %d of %d", (int)index + 1,
-                 (int)bench->num_layers);
-    if (mla_draw_weights(&bench->config, index, bench->session->common->seed, &drawn)) {
-        for (int i = 0; i < MLA_NUM_WEIGHTS; i++)
-            if (drawn.patterns[i] != NULL)
-                *sources[i] = (clmla_weight_source){.host = drawn.patterns[i],
-                                                    .tensor.dtype = CLMLA_DTYPE_BF16};
-        status = clmla_weights_create(cell->layer, &params, bench->session->queue,
-                                      &cell->weights[index]);
-    }
-    mla_drawn_weights_release(&drawn);
-    if (bench->shared != NULL)
-        bench->shared[index] = cell->weights[index];
-    return status;
-}
-
-/* ---- device memory
- * ------------------------------------------------------------------------------- */
+/* ---- device memory --------------------------------------------------------------------------- */
 
 /* NaN with the past rows of every request in their places. */
 static clmla_status create_cache(const mla_cell *cell, int32_t layer, bool rope_part, cl_mem *out)
 {
     const mla_bench *bench = cell->bench;
-    const clmla_dtype dtype = bench->session->common->dtype;
+    const clmla_dtype dtype = bench->common->dtype;
     const size_t width =
         (size_t)(rope_part ? bench->config.qk_rope_head_dim : bench->config.kv_lora_rank);
     const size_t bytes = mla_pages_rows(&cell->pages) * width * mla__dtype_bytes(dtype);
@@ -167,15 +128,14 @@ static clmla_status create_cache(const mla_cell *cell, int32_t layer, bool rope_
             status = CL_OUT_OF_HOST_MEMORY;
             break;
         }
-        mla_draw_past(layer, b, rope_part, bench->session->common->seed, (size_t)past * width,
-                      rows);
+        mla_draw_past(layer, b, rope_part, bench->common->seed, (size_t)past * width, rows);
         for (int32_t key = 0; key < past; key++)
             mla_store_bf16(rows + (size_t)key * width, width, dtype, host,
                            mla_pages_row(&cell->pages, b, key) * width);
         free(rows);
     }
     if (status == CLMLA_SUCCESS)
-        status = mla_session_buffer(bench->session, host, bytes, out);
+        status = mla_session_buffer(&cell->backend->session, host, bytes, out);
     free(host);
     return status;
 }
@@ -185,7 +145,7 @@ static clmla_status create_cache(const mla_cell *cell, int32_t layer, bool rope_
 static clmla_status create_rows(mla_cell *cell)
 {
     const mla_bench *bench = cell->bench;
-    const clmla_dtype dtype = bench->session->common->dtype;
+    const clmla_dtype dtype = bench->common->dtype;
     const size_t hidden = (size_t)bench->config.hidden_size;
     const size_t bytes = 2 * (size_t)cell->rows_bytes;
     const size_t tokens = (size_t)cell->workload->num_tokens;
@@ -197,14 +157,13 @@ static clmla_status create_rows(mla_cell *cell)
         memset(host, 0xff, bytes);
         for (int32_t b = 0; b < cell->workload->num_requests; b++) {
             const size_t count = (size_t)cell->workload->seqlens[b];
-            mla_draw_hidden(&bench->config, b, bench->session->common->seed, count,
-                            drawn + row * hidden);
+            mla_draw_hidden(&bench->config, b, bench->common->seed, count, drawn + row * hidden);
             row += count;
         }
         mla_store_bf16(drawn, tokens * hidden, dtype, host, 0);
-        status = mla_session_buffer(bench->session, host, bytes, &cell->initial);
+        status = mla_session_buffer(&cell->backend->session, host, bytes, &cell->initial);
         if (status == CLMLA_SUCCESS)
-            status = mla_session_buffer(bench->session, host, bytes, &cell->work);
+            status = mla_session_buffer(&cell->backend->session, host, bytes, &cell->work);
     }
     free(drawn);
     free(host);
@@ -215,13 +174,13 @@ static clmla_status create_bindings(mla_cell *cell, mla_lane *lane)
 {
     const mla_bench *bench = cell->bench;
     const uint64_t offset = (uint64_t)lane->first_row * (uint64_t)bench->config.hidden_size *
-                            mla__dtype_bytes(bench->session->common->dtype);
+                            mla__dtype_bytes(bench->common->dtype);
     for (int32_t i = 0; i < bench->num_layers; i++) {
         /* Prefill reads what was drawn in every run; decode and later layers go on in place. */
         const bool reads_initial = i == 0 && !cell->workload->decode;
         const clmla_binding_params params = {
             .struct_size = sizeof(params),
-            .weights = cell->weights[i],
+            .weights = cell->backend->weights[i],
             .kv_cache.buffer = cell->kv_cache[i],
             .pe_cache.buffer = cell->pe_cache[i],
             .hidden_states = {.buffer = reads_initial ? cell->initial : cell->work,
@@ -236,36 +195,40 @@ static clmla_status create_bindings(mla_cell *cell, mla_lane *lane)
     return CLMLA_SUCCESS;
 }
 
-/* ---- cells
- * ----------------------------------------------------------------------------------------- */
+/* ---- cells ----------------------------------------------------------------------------------- */
 
 static clmla_status create_memory(mla_cell *cell)
 {
     const mla_bench *bench = cell->bench;
     const size_t layers = (size_t)bench->num_layers;
-    cell->weights = calloc(layers, sizeof(clmla_weights *));
     cell->kv_cache = calloc(layers, sizeof(cl_mem));
     cell->pe_cache = calloc(layers, sizeof(cl_mem));
-    if (cell->weights == NULL || cell->kv_cache == NULL || cell->pe_cache == NULL)
+    if (cell->kv_cache == NULL || cell->pe_cache == NULL)
         return CL_OUT_OF_HOST_MEMORY;
-    clmla_status status =
-        mla_session_buffer(bench->session, NULL, cell->info.workspace_bytes, &cell->workspace);
+    clmla_status status = mla_session_buffer(&cell->backend->session, NULL,
+                                             cell->info.workspace_bytes, &cell->workspace);
     if (status == CLMLA_SUCCESS)
         status = create_rows(cell);
+    if (status == CLMLA_SUCCESS)
+        status = mla_backend_pack(bench, cell->backend, cell->layer);
     for (int32_t i = 0; i < bench->num_layers && status == CLMLA_SUCCESS; i++) {
-        status = create_weights(cell, i);
-        if (status == CLMLA_SUCCESS)
-            status = create_cache(cell, i, false, &cell->kv_cache[i]);
+        status = create_cache(cell, i, false, &cell->kv_cache[i]);
         if (status == CLMLA_SUCCESS)
             status = create_cache(cell, i, true, &cell->pe_cache[i]);
     }
     return status;
 }
 
-clmla_status mla_cell_create(const mla_bench *bench, const mla_workload *workload, bool batched,
+clmla_status mla_cell_create(const mla_bench *bench, mla_backend *backend,
+                             const mla_workload *workload, bool batched, const char *what,
                              mla_cell *out)
 {
-    *out = (mla_cell){.bench = bench, .workload = workload, .batched = batched, .max_steps = 1};
+    *out = (mla_cell){.bench = bench,
+                      .backend = backend,
+                      .workload = workload,
+                      .batched = batched,
+                      .what = what,
+                      .max_steps = 1};
     if (workload->decode) {
         enum { CHECK_STEPS = 4 }; /* more than any check takes */
         out->max_steps = bench->runs > bench->warmup ? bench->runs : bench->warmup;
@@ -279,7 +242,7 @@ clmla_status mla_cell_create(const mla_bench *bench, const mla_workload *workloa
         status = create_memory(out);
     mla_progress("compiling kernels");
     if (status == CLMLA_SUCCESS)
-        status = clmla_layer_prepare(out->layer, bench->session->queue);
+        status = clmla_layer_prepare(out->layer, backend->session.queue);
     for (int32_t i = 0; i < out->num_lanes && status == CLMLA_SUCCESS; i++)
         status = create_bindings(out, &out->lanes[i]);
     if (status == CLMLA_SUCCESS)
@@ -298,19 +261,16 @@ static void release_lane(mla_lane *lane, int32_t num_layers)
 
 void mla_cell_release(mla_cell *cell)
 {
-    (void)clFinish(cell->bench->session->queue);
+    (void)clFinish(cell->backend->session.queue);
     for (int32_t i = 0; cell->lanes != NULL && i < cell->num_lanes; i++)
         release_lane(&cell->lanes[i], cell->bench->num_layers);
     for (int32_t i = 0; i < cell->bench->num_layers; i++) {
-        if (cell->weights != NULL && cell->bench->shared == NULL)
-            clmla_weights_release(cell->weights[i]);
         if (cell->kv_cache != NULL)
             mla_buffer_release(cell->kv_cache[i]);
         if (cell->pe_cache != NULL)
             mla_buffer_release(cell->pe_cache[i]);
     }
     free(cell->lanes);
-    free(cell->weights);
     free(cell->kv_cache);
     free(cell->pe_cache);
     mla_buffer_release(cell->initial);
@@ -321,8 +281,7 @@ void mla_cell_release(mla_cell *cell)
     mla_pages_release(&cell->pages);
 }
 
-/* ---- steps
- * ----------------------------------------------------------------------------------------- */
+/* ---- steps ----------------------------------------------------------------------------------- */
 
 clmla_status mla_cell_restore(const mla_cell *cell, cl_command_queue queue)
 {

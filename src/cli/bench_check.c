@@ -77,7 +77,7 @@ static double relative(const difference *sum)
 static clmla_status read_rows(const check *c, const mla_lane *lane, cl_mem buffer, int32_t step,
                               double *to)
 {
-    const mla_session *session = c->cell->bench->session;
+    const mla_session *session = &c->cell->backend->session;
     const clmla_dtype dtype = session->common->dtype;
     const size_t row_bytes = c->hidden * mla__dtype_bytes(dtype);
     const clmla_status status =
@@ -97,7 +97,7 @@ static clmla_status read_rows(const check *c, const mla_lane *lane, cl_mem buffe
 static clmla_status run_step(const check *c, const mla_lane *lane, int32_t step)
 {
     const mla_cell *cell = c->cell;
-    const cl_command_queue queue = cell->bench->session->queue;
+    const cl_command_queue queue = cell->backend->session.queue;
     clmla_status status =
         step == 0 ? mla_cell_first_step(cell, lane, queue) : mla_cell_next_step(cell, queue);
     for (int32_t i = 0; i < cell->bench->num_layers && status == CLMLA_SUCCESS; i++) {
@@ -114,7 +114,7 @@ static clmla_status run_step(const check *c, const mla_lane *lane, int32_t step)
 
 static clmla_status run_device(const check *c)
 {
-    clmla_status status = mla_cell_restore(c->cell, c->cell->bench->session->queue);
+    clmla_status status = mla_cell_restore(c->cell, c->cell->backend->session.queue);
     for (int32_t i = 0; i < c->cell->num_lanes; i++)
         for (int32_t step = 0; step < c->steps && status == CLMLA_SUCCESS; step++)
             status = run_step(c, &c->cell->lanes[i], step);
@@ -134,7 +134,7 @@ static bool widen_weights(const check *c, int32_t layer, wide_weights *out)
     const mla_bench *bench = c->cell->bench;
     mla_drawn_weights drawn;
     *out = (wide_weights){.values = {NULL}};
-    bool done = mla_draw_weights(&bench->config, layer, bench->session->common->seed, &drawn);
+    bool done = mla_draw_weights(&bench->config, layer, bench->common->seed, &drawn);
     for (int i = 0; i < MLA_NUM_WEIGHTS && done; i++) {
         if (drawn.patterns[i] == NULL)
             continue;
@@ -174,8 +174,7 @@ static double *past_cache(const check *c, int32_t layer, int32_t request, bool r
     uint16_t *drawn = malloc(past * width * sizeof(*drawn) + 1);
     double *rows = malloc((past + new_tokens) * width * sizeof(*rows) + 1);
     if (drawn != NULL && rows != NULL) {
-        mla_draw_past(layer, request, rope_part, c->cell->bench->session->common->seed,
-                      past * width, drawn);
+        mla_draw_past(layer, request, rope_part, c->cell->bench->common->seed, past * width, drawn);
         mla_load_doubles(drawn, CLMLA_DTYPE_BF16, 0, past * width, rows);
     } else {
         free(rows);
@@ -189,7 +188,7 @@ static double *past_cache(const check *c, int32_t layer, int32_t request, bool r
 static bool compare_cache(check *c, int32_t request, const void *device, size_t width,
                           size_t new_tokens, const double *truth)
 {
-    const clmla_dtype dtype = c->cell->bench->session->common->dtype;
+    const clmla_dtype dtype = c->cell->bench->common->dtype;
     const int32_t past = c->cell->workload->pastlens[request];
     double *row = malloc(width * sizeof(*row) + 1);
     if (row == NULL)
@@ -242,7 +241,7 @@ static clmla_status compare_request(check *c, int32_t layer, int32_t request,
 
 static clmla_status read_cache(const check *c, cl_mem buffer, size_t width, void **out)
 {
-    const mla_session *session = c->cell->bench->session;
+    const mla_session *session = &c->cell->backend->session;
     const size_t bytes =
         mla_pages_rows(&c->cell->pages) * width * mla__dtype_bytes(session->common->dtype);
     *out = malloc(bytes + 1);
@@ -275,8 +274,7 @@ static clmla_status compare_layer(check *c, int32_t layer)
     return status;
 }
 
-/* ---- check
- * ----------------------------------------------------------------------------------------- */
+/* ---- check ----------------------------------------------------------------------------------- */
 
 static clmla_status create_captures(check *c)
 {

@@ -74,7 +74,7 @@ static mla_cost lane_cost(const mla_cell *cell, const mla_lane *lane, const size
         keys += past + new_tokens;
         pairs += new_tokens * past + new_tokens * (new_tokens + 1.0) / 2.0;
     }
-    return forward_cost(s, (double)mla__dtype_bytes(cell->bench->session->common->dtype),
+    return forward_cost(s, (double)mla__dtype_bytes(cell->bench->common->dtype),
                         (double)lane->num_tokens, keys, pairs);
 }
 
@@ -100,15 +100,17 @@ double mla_roofline(double gb_per_s, double gflop_per_s, mla_cost cost)
 mla_memory mla_decode_memory(const mla_bench *bench, int32_t requests, int32_t keys)
 {
     const sizes s = sizes_of(&bench->config);
-    const double element = (double)mla__dtype_bytes(bench->session->common->dtype);
-    const int32_t page = bench->page_block_size > 0 ? bench->page_block_size : keys;
+    const double element = (double)mla__dtype_bytes(bench->common->dtype);
+    const int32_t page_block_size = bench->common->page_block_size;
+    const int32_t page = page_block_size > 0 ? page_block_size : keys;
     const double rows = (double)requests * ceil((double)keys / page) * page;
     const double weights = element * (s.q_matrices + s.kv_a + s.kv_b + s.o);
     const double cache = element * s.kv_lora * rows;
     const double tokens = element * 2.0 * s.hidden * (double)requests; /* each of two buffers */
     return (mla_memory){
         .total_bytes =
-            bench->num_layers * (weights + cache + element * s.rope * rows) + 2.0 * tokens,
+            bench->num_layers * (bench->num_backends * weights + cache + element * s.rope * rows) +
+            2.0 * tokens,
         .largest_bytes = fmax(weights, fmax(cache, tokens)),
     };
 }

@@ -52,8 +52,8 @@ static json_t *result_json(const mla_cell *cell, const mla_times *times, double 
     json_t *result = json_pack(
         "{s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:i, s:i}", "case", w->decode ? "decode" : "prefill",
         "mode", cell->batched ? "batched" : "sequential", "dtype",
-        mla__dtype_name(cell->bench->session->common->dtype), "projection", cell->info.projection,
-        "kernels", clmla_kernel_class_name(cell->info.kernel_class), "seqlens",
+        mla__dtype_name(cell->bench->common->dtype), "projection", cell->info.projection, "kernels",
+        clmla_kernel_class_name(cell->info.kernel_class), "seqlens",
         list_json(w->seqlens, w->num_requests), "pastlens", list_json(w->pastlens, w->num_requests),
         "num_tokens", (int)w->num_tokens, "runs", (int)times->runs);
     if (result == NULL) {
@@ -69,10 +69,9 @@ static json_t *result_json(const mla_cell *cell, const mla_times *times, double 
     return result;
 }
 
-int mla_cell_measure(const mla_cell *cell, const char *what, json_t **result)
+static int measure(const mla_cell *cell, json_t **result)
 {
-    mla_session *session = cell->bench->session;
-    const double bound = mla_check_bound(session->common->dtype);
+    const double bound = mla_check_bound(cell->bench->common->dtype);
     double rel_error = (double)NAN;
     mla_times times;
     json_t *stages = NULL;
@@ -82,7 +81,7 @@ int mla_cell_measure(const mla_cell *cell, const char *what, json_t **result)
         if (status == CLMLA_SUCCESS && !(rel_error <= bound)) {
             mla_error("%s: wrong result, not timed: relative error %.3g against the reference, at "
                       "most %.3g",
-                      what, rel_error, bound);
+                      cell->what, rel_error, bound);
             return MLA_EXIT_FAILED;
         }
     }
@@ -91,12 +90,23 @@ int mla_cell_measure(const mla_cell *cell, const char *what, json_t **result)
     if (status == CLMLA_SUCCESS && cell->bench->stages)
         status = mla_cell_stages(cell, &stages);
     if (status != CLMLA_SUCCESS)
-        return mla_session_fail(session, what, status);
+        return mla_session_fail(&cell->backend->session, cell->what, status);
     *result = result_json(cell, &times, rel_error, stages);
     if (*result != NULL)
         return MLA_EXIT_SUCCESS;
     mla_error("out of memory");
     return MLA_EXIT_FAILED;
+}
+
+int mla_bench_measure(const mla_bench *bench, mla_backend *backend, const mla_workload *workload,
+                      bool batched, const char *what, json_t **result)
+{
+    mla_cell cell;
+    const clmla_status status = mla_cell_create(bench, backend, workload, batched, what, &cell);
+    const int code = status == CLMLA_SUCCESS ? measure(&cell, result)
+                                             : mla_session_fail(&backend->session, what, status);
+    mla_cell_release(&cell);
+    return code;
 }
 
 /* " heads 16" for a number, " decode" for a word. */

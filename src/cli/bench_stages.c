@@ -84,7 +84,7 @@ static json_t *stages_json(stage_record *record)
 
 clmla_status mla_cell_stages(const mla_cell *cell, json_t **out)
 {
-    const mla_session *session = cell->bench->session;
+    const mla_session *session = &cell->backend->session;
     clmla_binding *binding = cell->lanes[0].bindings[0];
     stage_record *record = calloc(1, sizeof(*record));
     cl_int status = CL_OUT_OF_HOST_MEMORY;

@@ -105,7 +105,7 @@ void mla_sweep_release(mla_sweep *sweep)
 /* False with the reason when the device's memory does not hold the cell. */
 static bool fits(const mla_bench *bench, int32_t batch, int32_t context, char *why, size_t bytes)
 {
-    const mla_device_info *device = bench->session->device;
+    const mla_device_info *device = bench->backends[0].session.device;
     const int32_t steps = bench->runs > bench->warmup ? bench->runs : bench->warmup;
     const mla_memory needed = mla_decode_memory(bench, batch, context + steps);
     if (needed.largest_bytes > (double)device->max_alloc_bytes)
@@ -138,37 +138,35 @@ static void complete_row(const sweep_run *run, int32_t batch, int32_t context, j
     (void)json_object_set_new(row, "device_fma_gflop_per_s", mla_report_real(fma));
 }
 
-static int measure_cell(const sweep_run *run, const mla_workload *workload, const char *what,
-                        json_t **row)
+/* Adds a row for each backend. lengths: seqlens and pastlens. */
+static int measure_cell(const sweep_run *run, int32_t batch, int32_t context,
+                        const int32_t *lengths, const char *what)
 {
-    mla_cell cell;
-    mla_progress("%s", what);
-    const clmla_status status = mla_cell_create(run->bench, workload, true, &cell);
-    const int code = status == CLMLA_SUCCESS ? mla_cell_measure(&cell, what, row)
-                                             : mla_session_fail(run->bench->session, what, status);
-    mla_cell_release(&cell);
-    return code;
-}
-
-static int measure_decode(const sweep_run *run, int32_t batch, int32_t context, const char *what,
-                          json_t **row)
-{
-    int32_t *lengths = malloc(2 * (size_t)batch * sizeof(*lengths));
-    if (lengths == NULL) {
-        mla_error("out of memory");
-        return MLA_EXIT_FAILED;
-    }
-    for (int32_t i = 0; i < batch; i++) {
-        lengths[i] = 1;
-        lengths[batch + i] = context - 1;
-    }
+    mla_bench *bench = run->bench;
     const mla_workload workload = {true, batch, lengths, lengths + batch, batch};
-    const int code = measure_cell(run, &workload, what, row);
-    free(lengths);
+    int code = MLA_EXIT_SUCCESS;
+    for (int32_t i = 0; i < bench->num_backends; i++) {
+        char name[112];
+        json_t *row = NULL;
+        (void)snprintf(name, sizeof(name), "%s%s%s", what, bench->num_backends > 1 ? ", " : "",
+                       bench->num_backends > 1 ? mla_projection_name(bench->common->projections[i])
+                                               : "");
+        mla_progress("%s", name);
+        const int one = mla_bench_measure(bench, &bench->backends[i], &workload, true, name, &row);
+        if (one != MLA_EXIT_SUCCESS) {
+            code = one;
+            continue;
+        }
+        complete_row(run, batch, context, row);
+        if (!mla_report_add(run->report, row)) {
+            mla_error("out of memory");
+            return MLA_EXIT_FAILED;
+        }
+    }
     return code;
 }
 
-/* Adds a row, or a line to what is skipped. */
+/* Adds rows, or a line to what is skipped. */
 static int sweep_cell(const sweep_run *run, int32_t batch, int32_t context)
 {
     const int32_t heads = run->bench->config.num_attention_heads;
@@ -182,15 +180,18 @@ static int sweep_cell(const sweep_run *run, int32_t batch, int32_t context)
                                               (int)batch, "context", (int)context, "reason", why));
         return MLA_EXIT_SUCCESS;
     }
-    json_t *row = NULL;
-    const int code = measure_decode(run, batch, context, what, &row);
-    if (code != MLA_EXIT_SUCCESS)
-        return code;
-    complete_row(run, batch, context, row);
-    if (mla_report_add(run->report, row))
-        return MLA_EXIT_SUCCESS;
-    mla_error("out of memory");
-    return MLA_EXIT_FAILED;
+    int32_t *lengths = malloc(2 * (size_t)batch * sizeof(*lengths));
+    if (lengths == NULL) {
+        mla_error("out of memory");
+        return MLA_EXIT_FAILED;
+    }
+    for (int32_t i = 0; i < batch; i++) {
+        lengths[i] = 1;
+        lengths[batch + i] = context - 1;
+    }
+    const int code = measure_cell(run, batch, context, lengths, what);
+    free(lengths);
+    return code;
 }
 
 /* ---- all cells ------------------------------------------------------------------------------- */
@@ -198,29 +199,20 @@ static int sweep_cell(const sweep_run *run, int32_t batch, int32_t context)
 /* The cells of the head count in bench->config. */
 static int sweep_heads(const sweep_run *run, const mla_sweep *sweep)
 {
-    const size_t num_layers = (size_t)run->bench->num_layers;
     int code = MLA_EXIT_SUCCESS;
-    run->bench->shared = calloc(num_layers, sizeof(clmla_weights *));
-    if (run->bench->shared == NULL) {
-        mla_error("out of memory");
-        return MLA_EXIT_FAILED;
-    }
     for (size_t b = 0; b < sweep->num_batches; b++)
         for (size_t c = 0; c < sweep->num_contexts; c++) {
             const int one = sweep_cell(run, sweep->batches[b], sweep->contexts[c]);
             if (one != MLA_EXIT_SUCCESS)
                 code = one;
         }
-    for (size_t i = 0; i < num_layers; i++)
-        clmla_weights_release(run->bench->shared[i]);
-    free(run->bench->shared);
-    run->bench->shared = NULL;
+    mla_bench_drop_weights(run->bench);
     return code;
 }
 
 static void print_header(const sweep_run *run, const char *model)
 {
-    const mla_device_info *device = run->bench->session->device;
+    const mla_device_info *device = run->bench->backends[0].session.device;
     (void)printf("clmla %s, model %s, %s (%s)\n", clmla_version(), model, device->name,
                  device->platform_name);
     (void)printf("device measured: read %.1f GB/s, f32 multiply-adds %.1f GFLOP/s\n\n",
@@ -232,32 +224,33 @@ static json_t *document_json(const sweep_run *run, const char *model)
 {
     const mla_bench *bench = run->bench;
     return json_pack("{s:s, s:o, s:o, s:s, s:i, s:i, s:I, s:O}", "clmla", clmla_version(), "device",
-                     mla_session_device_json(bench->session), "device_measured",
+                     mla_session_device_json(&bench->backends[0].session), "device_measured",
                      json_pack("{s:f, s:f}", "read_gb_per_s", run->measured.read_gb_per_s,
                                "fma_gflop_per_s", run->measured.fma_gflop_per_s),
                      "model", model, "layers", (int)bench->num_layers, "page_block_size",
-                     (int)bench->page_block_size, "seed", (json_int_t)bench->session->common->seed,
+                     (int)bench->common->page_block_size, "seed", (json_int_t)bench->common->seed,
                      "skipped", run->skipped);
 }
 
 static clmla_status measure_device(sweep_run *run)
 {
     mla_progress("measuring the device");
-    const clmla_status status = mla_measure_device(run->bench->session->device, &run->measured);
+    const clmla_status status =
+        mla_measure_device(run->bench->backends[0].session.device, &run->measured);
     mla_progress_clear();
     return status;
 }
 
 int mla_sweep_run(mla_bench *bench, const mla_sweep *sweep, const char *model)
 {
-    const mla_format format = bench->session->common->format;
+    const mla_format format = bench->common->format;
     mla_report report;
     sweep_run run = {.bench = bench, .report = &report, .skipped = json_array()};
     const clmla_status status = measure_device(&run);
     int code = MLA_EXIT_SUCCESS;
     if (status != CLMLA_SUCCESS) {
         json_decref(run.skipped);
-        return mla_session_fail(bench->session, "measuring the device", status);
+        return mla_session_fail(&bench->backends[0].session, "measuring the device", status);
     }
     if (!mla_report_open(stdout, format, columns, sizeof(columns) / sizeof(columns[0]), false,
                          &report) ||
@@ -282,7 +275,9 @@ int mla_sweep_run(mla_bench *bench, const mla_sweep *sweep, const char *model)
         code = MLA_EXIT_FAILED;
     }
     if (as_table)
-        mla_print_stages(report.rows, (const char *const[]){"heads", "batch", "context"}, 3);
+        mla_print_stages(report.rows,
+                         (const char *const[]){"heads", "batch", "context", "projection"},
+                         bench->num_backends > 1 ? 4 : 3);
     mla_report_close(&report);
     json_decref(run.skipped);
     return code;

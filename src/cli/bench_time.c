@@ -42,7 +42,7 @@ static double seconds_since(uint64_t start_ns)
     return 1e-9 * (double)(mla__os_now_ns() - start_ns);
 }
 
-static cl_command_queue queue_of(const mla_cell *cell) { return cell->bench->session->queue; }
+static cl_command_queue queue_of(const mla_cell *cell) { return cell->backend->session.queue; }
 
 /* A lane's forward, and what its enqueues took the host. */
 static clmla_status enqueue_forward(const mla_cell *cell, const mla_lane *lane, samples *out)
@@ -209,10 +209,8 @@ static int32_t choose_runs(const mla_cell *cell, double run_seconds)
                          : fitting <= (double)fewest    ? fewest
                                                         : (int32_t)fitting;
     if (runs < bench->runs)
-        mla_note("%s %s: %d runs instead of %d, to stay within --max-seconds %g",
-                 cell->workload->decode ? "decode" : "prefill",
-                 cell->batched ? "batched" : "sequential", (int)runs, (int)bench->runs,
-                 bench->max_seconds);
+        mla_note("%s: %d runs instead of %d, to stay within --max-seconds %g", cell->what,
+                 (int)runs, (int)bench->runs, bench->max_seconds);
     return runs;
 }
 
@@ -239,8 +237,7 @@ clmla_status mla_cell_time(const mla_cell *cell, mla_times *out)
     if (status != CLMLA_SUCCESS)
         return status;
     times.runs = choose_runs(cell, run_seconds);
-    mla_progress("%s %s: %d runs", cell->workload->decode ? "decode" : "prefill",
-                 cell->batched ? "batched" : "sequential", (int)times.runs);
+    mla_progress("%s: %d runs", cell->what, (int)times.runs);
     status = run_chain(cell, times.runs, &none, &times.chain_seconds);
     if (status == CLMLA_SUCCESS && !samples_create(cell, times.runs, run_seconds, &taken))
         status = CL_OUT_OF_HOST_MEMORY;

@@ -31,8 +31,6 @@ static struct poptOption own_options[] = {
     MLA_OPTION_VALUE("check", MLA_OPT_CHECK,
                      "against the double reference, before timing (default sample)",
                      "full|sample|off"),
-    MLA_OPTION_VALUE("page-block-size", MLA_OPT_PAGE_BLOCK_SIZE,
-                     "rows per page of the cache (default 64); 0: a page per request", "N"),
     MLA_OPTION_FLAG("sweep", MLA_OPT_SWEEP,
                     "batched decode, one new token per sequence, over batch, context and heads; "
                     "beside the device's measured read bandwidth and multiply-adds. Checks one "
@@ -52,6 +50,7 @@ static const mla_command command = {
     .has_device = true,
     .has_numerics = true,
     .has_format = true,
+    .many_projections = true,
 };
 
 enum {
@@ -59,7 +58,6 @@ enum {
     DECODE = 1,
     SEQUENTIAL = 0,
     BATCHED = 1,
-    DEFAULT_PAGE_BLOCK_SIZE = 64,
     MAX_RUNS = 1000000,
     MAX_LENGTH = 1 << 24,
     MAX_LAYERS = 1024
@@ -80,6 +78,7 @@ typedef struct request {
     int32_t *ones;               /* seqlens of decode where only pastlens are given; owned */
     bool is_sweep;
     mla_sweep sweep;
+    const json_t *seed_rows[2]; /* by case: the first backend's batched row, of the report */
 } request;
 
 /* ---- workloads ------------------------------------------------------------------------------- */
@@ -204,14 +203,12 @@ static bool take_numbers(const mla_options *options, request *r)
     const bool sweep = mla_option_given(options, MLA_OPT_SWEEP);
     int64_t warmup = sweep ? 3 : 10, runs = sweep ? 20 : 100, max_seconds = sweep ? 5 : 20;
     int64_t layers = 1, tp = 1;
-    int64_t page_block_size = DEFAULT_PAGE_BLOCK_SIZE;
     int32_t check = MLA_CHECK_SAMPLE;
     if (!mla_option_integer(options, MLA_OPT_WARMUP, 0, MAX_RUNS, &warmup) ||
         !mla_option_integer(options, MLA_OPT_RUNS, 1, MAX_RUNS, &runs) ||
         !mla_option_integer(options, MLA_OPT_MAX_SECONDS, 1, MAX_RUNS, &max_seconds) ||
         !mla_option_integer(options, MLA_OPT_LAYERS, 1, MAX_LAYERS, &layers) ||
         !mla_option_integer(options, MLA_OPT_TP, 1, MAX_LAYERS, &tp) ||
-        !mla_option_integer(options, MLA_OPT_PAGE_BLOCK_SIZE, 0, MAX_LENGTH, &page_block_size) ||
         !mla_option_choice(options, MLA_OPT_CHECK, checks, 3, &check))
         return false;
     r->tp = (int32_t)tp;
@@ -219,7 +216,6 @@ static bool take_numbers(const mla_options *options, request *r)
     r->bench.warmup = (int32_t)warmup;
     r->bench.runs = (int32_t)runs;
     r->bench.max_seconds = (double)max_seconds;
-    r->bench.page_block_size = (int32_t)page_block_size;
     r->bench.check = (mla_check)check;
     r->bench.stages = mla_option_given(options, MLA_OPT_STAGES);
     return true;
@@ -273,53 +269,60 @@ static const mla_column columns[] = {
     {.key = "max_rel_error", .heading = "rel error", .format = "%.1e"},
 };
 
-/* The seed project's two lines, from the batched results. */
-static void print_seed_lines(const json_t *rows)
+/* The seed project's two lines, from the batched results of the first backend (NULL: none). */
+static void print_seed_lines(const request *r)
 {
-    size_t i;
-    const json_t *row;
+    const json_t *prefill = r->seed_rows[PREFILL], *decode = r->seed_rows[DECODE];
+    char how[32] = "batched";
+    if (r->bench.num_backends > 1)
+        (void)snprintf(how, sizeof(how), "batched, %s",
+                       mla_projection_name(r->common.projections[0]));
     (void)printf("\n");
-    json_array_foreach((json_t *)(uintptr_t)rows, i, row)
-    {
-        if (strcmp(json_string_value(json_object_get(row, "mode")), "batched") != 0)
-            continue;
-        if (strcmp(json_string_value(json_object_get(row, "case")), "prefill") == 0)
-            (void)printf("Prefill Latency: %.3f ms (batched)\n",
-                         json_real_value(json_object_get(row, "median_ms")));
-        else
-            (void)printf("Decode Throughput: %.2f tok/s (batched)\n",
-                         json_real_value(json_object_get(row, "tokens_per_s")));
-    }
+    if (prefill != NULL)
+        (void)printf("Prefill Latency: %.3f ms (%s)\n",
+                     json_real_value(json_object_get(prefill, "median_ms")), how);
+    if (decode != NULL)
+        (void)printf("Decode Throughput: %.2f tok/s (%s)\n",
+                     json_real_value(json_object_get(decode, "tokens_per_s")), how);
 }
 
 /* ---- work ------------------------------------------------------------------------------------ */
 
-static int bench_cell(const mla_cell *cell, const char *what, mla_report *report)
+/* One case and mode: a row for each backend. */
+static int bench_cell(request *r, int index, int mode, mla_report *report)
 {
-    json_t *result = NULL;
-    const int code = mla_cell_measure(cell, what, &result);
-    if (code != MLA_EXIT_SUCCESS || mla_report_add(report, result))
-        return code;
-    mla_error("out of memory");
-    return MLA_EXIT_FAILED;
+    const bool several = r->bench.num_backends > 1;
+    int code = MLA_EXIT_SUCCESS;
+    for (int32_t i = 0; i < r->bench.num_backends; i++) {
+        char what[64];
+        json_t *row = NULL;
+        (void)snprintf(what, sizeof(what), "%s %s%s%s", case_names[index], mode_names[mode],
+                       several ? " " : "",
+                       several ? mla_projection_name(r->common.projections[i]) : "");
+        const int one = mla_bench_measure(&r->bench, &r->bench.backends[i], &r->workloads[index],
+                                          mode == BATCHED, what, &row);
+        if (one != MLA_EXIT_SUCCESS) {
+            code = one;
+            continue;
+        }
+        if (!mla_report_add(report, row)) {
+            mla_error("out of memory");
+            return MLA_EXIT_FAILED;
+        }
+        if (i == 0 && mode == BATCHED)
+            r->seed_rows[index] = row;
+    }
+    return code;
 }
 
-static int bench_cells(const request *r, mla_report *report)
+static int bench_cells(request *r, mla_report *report)
 {
     int code = MLA_EXIT_SUCCESS;
     for (int i = 0; i < 2; i++)
         for (int mode = 0; mode < 2; mode++) {
-            char what[64];
-            mla_cell cell;
             if ((r->cases & 1u << i) == 0 || (r->modes & 1u << mode) == 0)
                 continue;
-            (void)snprintf(what, sizeof(what), "%s %s", case_names[i], mode_names[mode]);
-            const clmla_status status =
-                mla_cell_create(&r->bench, &r->workloads[i], mode == BATCHED, &cell);
-            const int one = status == CLMLA_SUCCESS
-                                ? bench_cell(&cell, what, report)
-                                : mla_session_fail(r->bench.session, what, status);
-            mla_cell_release(&cell);
+            const int one = bench_cell(r, i, mode, report);
             if (one != MLA_EXIT_SUCCESS)
                 code = one;
         }
@@ -329,14 +332,14 @@ static int bench_cells(const request *r, mla_report *report)
 static json_t *document_json(const request *r)
 {
     return json_pack("{s:s, s:o, s:s, s:i, s:i, s:i, s:I}", "clmla", clmla_version(), "device",
-                     mla_session_device_json(r->bench.session), "model", r->model, "layers",
-                     (int)r->bench.num_layers, "tp", (int)r->tp, "page_block_size",
-                     (int)r->bench.page_block_size, "seed", (json_int_t)r->common.seed);
+                     mla_session_device_json(&r->bench.backends[0].session), "model", r->model,
+                     "layers", (int)r->bench.num_layers, "tp", (int)r->tp, "page_block_size",
+                     (int)r->common.page_block_size, "seed", (json_int_t)r->common.seed);
 }
 
-static int bench(const request *r)
+static int bench(request *r)
 {
-    const mla_session *session = r->bench.session;
+    const mla_device_info *device = r->bench.backends[0].session.device;
     const mla_format format = r->common.format;
     mla_report report;
     if (!mla_report_open(stdout, format, columns, sizeof(columns) / sizeof(columns[0]), false,
@@ -347,16 +350,17 @@ static int bench(const request *r)
     int code = bench_cells(r, &report);
     const bool with_rows = json_array_size(report.rows) > 0;
     if (format == MLA_FORMAT_TABLE && with_rows)
-        (void)printf("clmla %s, model %s, %s (%s)\n\n", clmla_version(), r->model,
-                     session->device->name, session->device->platform_name);
+        (void)printf("clmla %s, model %s, %s (%s)\n\n", clmla_version(), r->model, device->name,
+                     device->platform_name);
     if (!mla_report_print(&report, format == MLA_FORMAT_JSON ? document_json(r) : NULL,
                           "results")) {
         mla_error("could not write the report");
         code = MLA_EXIT_FAILED;
     }
     if (format == MLA_FORMAT_TABLE && with_rows) {
-        mla_print_stages(report.rows, (const char *const[]){"case", "mode"}, 2);
-        print_seed_lines(report.rows);
+        mla_print_stages(report.rows, (const char *const[]){"case", "mode", "projection"},
+                         r->bench.num_backends > 1 ? 3 : 2);
+        print_seed_lines(r);
     }
     mla_report_close(&report);
     return code;
@@ -364,25 +368,16 @@ static int bench(const request *r)
 
 static int run(const mla_options *options)
 {
-    mla_session session;
-    request r = {.bench = {.session = &session}};
+    request r = {0};
     int code = MLA_EXIT_USAGE;
     if (take_request(options, &r)) {
-        code = mla_session_open(&r.common, &session);
+        code = mla_bench_open(&r.common, &r.bench);
         if (code == -1)
             code = r.is_sweep ? mla_sweep_run(&r.bench, &r.sweep, r.model) : bench(&r);
-        mla_session_close(&session);
+        mla_bench_close(&r.bench);
     }
     release_request(&r);
     return code;
 }
 
-int mla_cmd_bench(int argc, char **argv)
-{
-    mla_options options;
-    int code = mla_options_parse(&command, argc, argv, &options);
-    if (code == -1)
-        code = run(&options);
-    mla_options_release(&options);
-    return code;
-}
+int mla_cmd_bench(int argc, char **argv) { return mla_command_run(&command, argc, argv, run); }

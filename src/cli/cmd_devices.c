@@ -144,7 +144,7 @@ static int list_devices(const mla_inventory *inventory, const mla_device_info *o
     return code;
 }
 
-static int run(const mla_options *options, const mla_inventory *inventory)
+static int list(const mla_options *options, const mla_inventory *inventory)
 {
     mla_common common;
     mla_report report;
@@ -175,22 +175,18 @@ static int run(const mla_options *options, const mla_inventory *inventory)
     return code;
 }
 
-int mla_cmd_devices(int argc, char **argv)
+static int run(const mla_options *options)
 {
-    mla_options options;
     mla_inventory inventory = {0};
-    int code = mla_options_parse(&command, argc, argv, &options);
-    if (code == -1) {
-        const clmla_status status = mla_inventory_create(&inventory);
-        if (status != CLMLA_SUCCESS) {
-            mla_error("OpenCL platforms: %s (%s)", clmla_status_message(status),
-                      clmla_status_name(status));
-            code = MLA_EXIT_FAILED;
-        } else {
-            code = run(&options, &inventory);
-        }
-    }
+    const clmla_status status = mla_inventory_create(&inventory);
+    int code = MLA_EXIT_FAILED;
+    if (status == CLMLA_SUCCESS)
+        code = list(options, &inventory);
+    else
+        mla_error("OpenCL platforms: %s (%s)", clmla_status_message(status),
+                  clmla_status_name(status));
     mla_inventory_release(&inventory);
-    mla_options_release(&options);
     return code;
 }
+
+int mla_cmd_devices(int argc, char **argv) { return mla_command_run(&command, argc, argv, run); }

@@ -14,8 +14,6 @@ static struct poptOption own_options[] = {
     MLA_OPTION_VALUE("case", MLA_OPT_CASE, "golden case to compute", "GOLDEN.safetensors"),
     MLA_OPTION_VALUE("output", MLA_OPT_OUTPUT, "file to write; an existing one is replaced",
                      "Y.safetensors"),
-    MLA_OPTION_VALUE("page-block-size", MLA_OPT_PAGE_BLOCK_SIZE,
-                     "rows per page of the cache, pages shuffled (default 64); 0: contiguous", "N"),
     MLA_OPTION_VALUE("weights", MLA_OPT_WEIGHTS, "not in this build yet", "DIR|FILE"),
     MLA_OPTION_VALUE("layer", MLA_OPT_LAYER, "not in this build yet", "N"),
     MLA_OPTION_VALUE("input", MLA_OPT_INPUT, "not in this build yet", "X.safetensors"),
@@ -30,7 +28,7 @@ static const mla_command command = {
     .has_numerics = true,
 };
 
-enum { DEFAULT_PAGE_BLOCK_SIZE = 64, LARGEST_PAGE_BLOCK_SIZE = 1 << 20, NAME_BYTES = 64 };
+enum { NAME_BYTES = 64 };
 
 /* The tensors of the output file with their names. */
 typedef struct tensor_list {
@@ -116,8 +114,7 @@ static int write_results(const mla_golden *golden, const mla_golden_results *res
     return MLA_EXIT_FAILED;
 }
 
-static int run_case(mla_session *session, const char *path, const char *output,
-                    int32_t page_block_size)
+static int run_case(mla_session *session, const char *path, const char *output)
 {
     mla_golden golden = {0};
     mla_golden_results results = {0};
@@ -131,7 +128,7 @@ static int run_case(mla_session *session, const char *path, const char *output,
     int code = MLA_EXIT_SUCCESS;
     clmla_status status = mla_golden_results_create(&golden, &results);
     if (status == CLMLA_SUCCESS)
-        status = mla_run_golden(session, &golden, page_block_size, &results, &choices);
+        status = mla_run_golden(session, &golden, &results, &choices);
     if (status != CLMLA_SUCCESS)
         code = mla_session_fail(session, path, status);
     else
@@ -179,10 +176,7 @@ static int run(const mla_options *options)
 {
     mla_common common;
     mla_session session;
-    int64_t page_block_size = DEFAULT_PAGE_BLOCK_SIZE;
-    if (!mla_options_common(options, &common) || !check_arguments(options) ||
-        !mla_option_integer(options, MLA_OPT_PAGE_BLOCK_SIZE, 0, LARGEST_PAGE_BLOCK_SIZE,
-                            &page_block_size))
+    if (!mla_options_common(options, &common) || !check_arguments(options))
         return MLA_EXIT_USAGE;
     const char *output = options->text[MLA_OPT_OUTPUT];
     if (!folder_exists(output)) {
@@ -191,17 +185,9 @@ static int run(const mla_options *options)
     }
     int code = mla_session_open(&common, &session);
     if (code == -1)
-        code = run_case(&session, options->text[MLA_OPT_CASE], output, (int32_t)page_block_size);
+        code = run_case(&session, options->text[MLA_OPT_CASE], output);
     mla_session_close(&session);
     return code;
 }
 
-int mla_cmd_run(int argc, char **argv)
-{
-    mla_options options;
-    int code = mla_options_parse(&command, argc, argv, &options);
-    if (code == -1)
-        code = run(&options);
-    mla_options_release(&options);
-    return code;
-}
+int mla_cmd_run(int argc, char **argv) { return mla_command_run(&command, argc, argv, run); }

@@ -10,23 +10,14 @@
 #include "cli/session.h"
 #include "core/dtype.h"
 
-static struct poptOption own_options[] = {
-    MLA_OPTION_VALUE("page-block-size", MLA_OPT_PAGE_BLOCK_SIZE,
-                     "rows per page of the cache, pages shuffled (default 64); 0: contiguous", "N"),
-    POPT_TABLEEND,
-};
-
 static const mla_command command = {
     .name = "verify",
     .summary = "Computes golden cases and compares them with the bounds in their files.",
     .arguments = "[OPTION...] FILE.safetensors...",
-    .own = own_options,
     .has_device = true,
     .has_numerics = true,
     .has_format = true,
 };
-
-enum { DEFAULT_PAGE_BLOCK_SIZE = 64, LARGEST_PAGE_BLOCK_SIZE = 1 << 20 };
 
 /* Cache rows are kv_a's output, normalised or rotated, rounded once: in 16 bits the official runs
  * differ from float64 by 2.3e-3 (tests/golden/README.md). */
@@ -88,7 +79,7 @@ static json_t *row_of(const mla_golden *golden, clmla_dtype dtype, const mla_run
 
 /* Computes an opened case and adds its row. Returns an exit code. */
 static int verify_case(mla_session *session, const mla_golden *golden, const char *path,
-                       int32_t page_block_size, mla_report *report)
+                       mla_report *report)
 {
     const clmla_dtype dtype = session->common->dtype;
     const bounds bound = bounds_of(golden, dtype);
@@ -99,7 +90,7 @@ static int verify_case(mla_session *session, const mla_golden *golden, const cha
     clmla_status status = mla_golden_results_create(golden, &results);
     if (status != CLMLA_SUCCESS)
         return mla_session_fail(session, path, status);
-    status = mla_run_golden(session, golden, page_block_size, &results, &choices);
+    status = mla_run_golden(session, golden, &results, &choices);
     if (status != CLMLA_SUCCESS) {
         mla_golden_results_release(golden, &results);
         return mla_session_fail(session, path, status);
@@ -118,8 +109,7 @@ static int verify_case(mla_session *session, const mla_golden *golden, const cha
     return passed ? MLA_EXIT_SUCCESS : MLA_EXIT_FAILED;
 }
 
-static int verify_file(mla_session *session, const char *path, int32_t page_block_size,
-                       mla_report *report)
+static int verify_file(mla_session *session, const char *path, mla_report *report)
 {
     mla_golden golden = {0};
     clmla_model_error error = {{0}};
@@ -128,13 +118,13 @@ static int verify_file(mla_session *session, const char *path, int32_t page_bloc
         return MLA_EXIT_FAILED;
     }
     mla_progress_clear();
-    const int code = verify_case(session, &golden, path, page_block_size, report);
+    const int code = verify_case(session, &golden, path, report);
     mla_golden_close(&golden);
     return code;
 }
 
 /* Every file, also after a failure. */
-static int verify_files(mla_session *session, const mla_options *options, int32_t page_block_size)
+static int verify_files(mla_session *session, const mla_options *options)
 {
     mla_report report;
     int code = MLA_EXIT_SUCCESS;
@@ -144,8 +134,7 @@ static int verify_files(mla_session *session, const mla_options *options, int32_
         return MLA_EXIT_FAILED;
     }
     for (int i = 0; i < options->num_arguments; i++)
-        if (verify_file(session, options->arguments[i], page_block_size, &report) !=
-            MLA_EXIT_SUCCESS)
+        if (verify_file(session, options->arguments[i], &report) != MLA_EXIT_SUCCESS)
             code = MLA_EXIT_FAILED;
     json_t *document =
         format == MLA_FORMAT_JSON
@@ -164,10 +153,7 @@ static int run(const mla_options *options)
 {
     mla_common common;
     mla_session session;
-    int64_t page_block_size = DEFAULT_PAGE_BLOCK_SIZE;
-    if (!mla_options_common(options, &common) ||
-        !mla_option_integer(options, MLA_OPT_PAGE_BLOCK_SIZE, 0, LARGEST_PAGE_BLOCK_SIZE,
-                            &page_block_size))
+    if (!mla_options_common(options, &common))
         return MLA_EXIT_USAGE;
     if (options->num_arguments == 0) {
         mla_error("verify: at least one golden FILE.safetensors is needed");
@@ -175,17 +161,9 @@ static int run(const mla_options *options)
     }
     int code = mla_session_open(&common, &session);
     if (code == -1)
-        code = verify_files(&session, options, (int32_t)page_block_size);
+        code = verify_files(&session, options);
     mla_session_close(&session);
     return code;
 }
 
-int mla_cmd_verify(int argc, char **argv)
-{
-    mla_options options;
-    int code = mla_options_parse(&command, argc, argv, &options);
-    if (code == -1)
-        code = run(&options);
-    mla_options_release(&options);
-    return code;
-}
+int mla_cmd_verify(int argc, char **argv) { return mla_command_run(&command, argc, argv, run); }

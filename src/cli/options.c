@@ -9,6 +9,8 @@
 #include "cli/cli.h"
 #include "cli/message.h"
 
+enum { DEFAULT_PAGE_BLOCK_SIZE = 64, LARGEST_PAGE_BLOCK_SIZE = 1 << 24 };
+
 /* ---- shared tables --------------------------------------------------------------------------- */
 
 static struct poptOption device_table[] = {
@@ -28,11 +30,23 @@ static struct poptOption device_table[] = {
     POPT_TABLEEND,
 };
 
+static struct poptOption projection_table[] = {
+    MLA_OPTION_VALUE("projection", MLA_OPT_PROJECTION, "who multiplies matrices (default auto)",
+                     "auto|native|clblast"),
+    POPT_TABLEEND,
+};
+
+static struct poptOption projections_table[] = {
+    MLA_OPTION_VALUE("projection", MLA_OPT_PROJECTION,
+                     "who multiplies matrices (default auto); several, with commas between, are "
+                     "measured beside each other",
+                     "auto,native,clblast"),
+    POPT_TABLEEND,
+};
+
 static struct poptOption numerics_table[] = {
     MLA_OPTION_VALUE("dtype", MLA_OPT_DTYPE, "storage of weights, cache and activations",
                      "bf16|f16|f32"),
-    MLA_OPTION_VALUE("projection", MLA_OPT_PROJECTION, "who multiplies matrices",
-                     "auto|native|clblast"),
     MLA_OPTION_VALUE("matrix-units", MLA_OPT_MATRIX_UNITS, "matrix instructions for 16-bit storage",
                      "auto|off"),
     MLA_OPTION_VALUE("clblast-overrides", MLA_OPT_CLBLAST_OVERRIDES,
@@ -41,6 +55,8 @@ static struct poptOption numerics_table[] = {
     MLA_OPTION_VALUE("kernels", MLA_OPT_KERNELS, "class of the kernels", "auto|cpu|gpu"),
     MLA_OPTION_VALUE("kernel-dir", MLA_OPT_KERNEL_DIR,
                      ".cl files found here replace the built-in ones", "DIR"),
+    MLA_OPTION_VALUE("page-block-size", MLA_OPT_PAGE_BLOCK_SIZE,
+                     "rows per page of the cache, pages shuffled (default 64); 0: contiguous", "N"),
     MLA_OPTION_VALUE("seed", MLA_OPT_SEED, "of drawn data and of page numbers (default 1)", "N"),
     MLA_OPTION_FLAG("verbose", MLA_OPT_VERBOSE, "say which kernels run, and why"),
     POPT_TABLEEND,
@@ -96,7 +112,7 @@ static int take_options(mla_options *options)
     return MLA_EXIT_USAGE;
 }
 
-/* The tables that the command takes, with a heading each. out has room for all and the end. */
+/* The tables that the command takes, with a heading each (the projections' goes on under that before). out has room for all and the end. */
 static void collect_tables(const mla_command *command, const char *title, struct poptOption *out)
 {
     const struct {
@@ -107,6 +123,8 @@ static void collect_tables(const mla_command *command, const char *title, struct
         {command->own, title, command->own != NULL},
         {device_table, "Device:", command->has_device},
         {numerics_table, "Computation:", command->has_numerics},
+        {command->many_projections ? projections_table : projection_table, NULL,
+         command->has_numerics},
         {format_table, "Report:", command->has_format},
         {help_table, "Help:", true},
     };
@@ -119,7 +137,7 @@ static void collect_tables(const mla_command *command, const char *title, struct
 
 int mla_options_parse(const mla_command *command, int argc, char **argv, mla_options *out)
 {
-    struct poptOption tables[6];
+    struct poptOption tables[7];
     char title[64], name[64];
     (void)snprintf(title, sizeof(title), "Options of %s:", command->name);
     (void)snprintf(name, sizeof(name), "clmla %s", command->name);
@@ -156,6 +174,17 @@ void mla_options_release(mla_options *options)
     if (options->popt != NULL)
         (void)poptFreeContext(options->popt);
     *options = (mla_options){0};
+}
+
+int mla_command_run(const mla_command *command, int argc, char **argv,
+                    int (*run)(const mla_options *options))
+{
+    mla_options options;
+    int code = mla_options_parse(command, argc, argv, &options);
+    if (code == -1)
+        code = run(&options);
+    mla_options_release(&options);
+    return code;
 }
 
 /* ---- typed values ---------------------------------------------------------------------------- */
@@ -233,29 +262,51 @@ bool mla_option_choice(const mla_options *options, mla_option id, const char *co
     return true;
 }
 
-bool mla_option_choices(const mla_options *options, mla_option id, const char *const *names,
-                        size_t num_names, uint32_t *out)
+bool mla_option_sequence(const mla_options *options, mla_option id, const char *const *names,
+                         size_t num_names, int32_t *out, size_t *count)
 {
     const char *text = options->text[id];
-    uint32_t chosen = 0;
+    char accepted[256];
+    uint32_t seen = 0;
+    size_t n = 0;
     if (text == NULL)
         return true;
+    join_names(names, num_names, accepted, sizeof(accepted));
     for (const char *word = text;;) {
         const size_t length = strcspn(word, ",");
         const int32_t found = find_name(word, length, names, num_names);
         if (found < 0) {
-            char accepted[256];
-            join_names(names, num_names, accepted, sizeof(accepted));
             mla_error("--%s '%s': must be %s, or several with commas between", option_name(id),
                       text, accepted);
             return false;
         }
-        chosen |= UINT32_C(1) << found;
+        if ((seen & UINT32_C(1) << found) != 0) {
+            mla_error("--%s '%s': %s is given twice; must be %s, or several with commas between",
+                      option_name(id), text, names[found], accepted);
+            return false;
+        }
+        seen |= UINT32_C(1) << found;
+        out[n++] = found;
         if (word[length] == '\0')
             break;
         word += length + 1;
     }
-    *out = chosen;
+    *count = n;
+    return true;
+}
+
+bool mla_option_choices(const mla_options *options, mla_option id, const char *const *names,
+                        size_t num_names, uint32_t *out)
+{
+    int32_t found[32];
+    size_t count = 0;
+    uint32_t chosen = 0;
+    if (!mla_option_sequence(options, id, names, num_names, found, &count))
+        return false;
+    for (size_t i = 0; i < count; i++)
+        chosen |= UINT32_C(1) << found[i];
+    if (count > 0)
+        *out = chosen;
     return true;
 }
 
@@ -362,30 +413,55 @@ static bool take_device(const mla_options *options, mla_device_request *request)
     return true;
 }
 
+/* In the order of clmla_projection_backend. */
+static const char *const projection_names[MLA_MAX_PROJECTIONS] = {"auto", "native", "clblast"};
+
+const char *mla_projection_name(clmla_projection_backend projection)
+{
+    return projection_names[projection];
+}
+
+static bool take_projections(const mla_options *options, mla_common *common)
+{
+    int32_t chosen[MLA_MAX_PROJECTIONS] = {CLMLA_PROJECTION_AUTO};
+    size_t count = 1;
+    const bool taken = options->command->many_projections
+                           ? mla_option_sequence(options, MLA_OPT_PROJECTION, projection_names,
+                                                 MLA_MAX_PROJECTIONS, chosen, &count)
+                           : mla_option_choice(options, MLA_OPT_PROJECTION, projection_names,
+                                               MLA_MAX_PROJECTIONS, &chosen[0]);
+    for (size_t i = 0; i < count; i++)
+        common->projections[i] = chosen[i];
+    common->num_projections = count;
+    return taken;
+}
+
 static bool take_numerics(const mla_options *options, mla_common *common)
 {
     static const char *const dtypes[] = {"bf16", "f16", "f32"};
     static const clmla_dtype dtype_values[] = {CLMLA_DTYPE_BF16, CLMLA_DTYPE_F16, CLMLA_DTYPE_F32};
-    static const char *const projections[] = {"auto", "native", "clblast"};
     static const char *const matrix_units[] = {"auto", "off"};
     static const char *const switches[] = {"off", "on"};
     static const char *const kernels[] = {"auto", "cpu", "gpu"};
     const char *class_text = options->text[MLA_OPT_KERNELS];
     int32_t dtype = 0;
-    int64_t seed = 1;
+    int64_t seed = 1, page_block_size = DEFAULT_PAGE_BLOCK_SIZE;
     if (class_text != NULL && strcmp(class_text, "nvidia") == 0) {
         mla_error("--kernels nvidia: not in this build yet; auto, cpu or gpu");
         return false;
     }
     if (!mla_option_choice(options, MLA_OPT_DTYPE, dtypes, 3, &dtype) ||
-        !mla_option_choice(options, MLA_OPT_PROJECTION, projections, 3, &common->projection) ||
+        !take_projections(options, common) ||
         !mla_option_choice(options, MLA_OPT_MATRIX_UNITS, matrix_units, 2, &common->matrix_units) ||
         !mla_option_choice(options, MLA_OPT_CLBLAST_OVERRIDES, switches, 2,
                            &common->clblast_overrides) ||
         !mla_option_choice(options, MLA_OPT_KERNELS, kernels, 3, &common->kernels) ||
+        !mla_option_integer(options, MLA_OPT_PAGE_BLOCK_SIZE, 0, LARGEST_PAGE_BLOCK_SIZE,
+                            &page_block_size) ||
         !mla_option_integer(options, MLA_OPT_SEED, 0, INT64_MAX, &seed))
         return false;
     common->dtype = dtype_values[dtype];
+    common->page_block_size = (int32_t)page_block_size;
     common->seed = (uint64_t)seed;
     common->kernel_directory = options->text[MLA_OPT_KERNEL_DIR];
     common->verbose = options->text[MLA_OPT_VERBOSE] != NULL;

@@ -82,6 +82,7 @@ typedef struct mla_command {
     const char *arguments; /* what may follow the options, for --help; NULL: nothing */
     struct poptOption *own;
     bool has_device, has_numerics, has_format; /* which of the shared options it takes */
+    bool many_projections;                     /* --projection takes a list */
 } mla_command;
 
 typedef struct mla_options {
@@ -97,6 +98,10 @@ typedef struct mla_options {
 int mla_options_parse(const mla_command *command, int argc, char **argv, mla_options *out);
 void mla_options_release(mla_options *options);
 
+/* A whole subcommand: parses, calls run, releases. Returns an exit code. */
+int mla_command_run(const mla_command *command, int argc, char **argv,
+                    int (*run)(const mla_options *options));
+
 bool mla_option_given(const mla_options *options, mla_option id);
 
 /* Each returns false after printing the error. *out keeps its value when the option is not given.
@@ -108,19 +113,30 @@ bool mla_option_choice(const mla_options *options, mla_option id, const char *co
 /* Comma-separated names, each at most once: bit i of *out for names[i]. */
 bool mla_option_choices(const mla_options *options, mla_option id, const char *const *names,
                         size_t num_names, uint32_t *out);
+/* The same names in the order in which they are given: indices into names. out has room for all;
+ * neither out nor count changes when the option is not given. */
+bool mla_option_sequence(const mla_options *options, mla_option id, const char *const *names,
+                         size_t num_names, int32_t *out, size_t *count);
 /* Comma-separated integers; *out is allocated, or NULL when the option is not given. */
 bool mla_option_list(const mla_options *options, mla_option id, int32_t minimum, int32_t maximum,
                      int32_t **out, size_t *count);
+
+enum { MLA_MAX_PROJECTIONS = 3 };
+
+/* The name that --projection takes. */
+const char *mla_projection_name(clmla_projection_backend projection);
 
 /* The shared options' values. Texts live as long as the mla_options. */
 typedef struct mla_common {
     mla_device_request device;
     clmla_dtype dtype;
-    clmla_projection_backend projection;
+    clmla_projection_backend projections[MLA_MAX_PROJECTIONS]; /* in the order given */
+    size_t num_projections; /* one, but where the command takes many */
     clmla_matrix_units matrix_units;
     int32_t clblast_overrides; /* 0, 1; the program owns its process: 1 unless told otherwise */
     clmla_kernel_class kernels;
     const char *kernel_directory;
+    int32_t page_block_size; /* 0: contiguous */
     uint64_t seed;
     bool verbose;
     mla_format format;

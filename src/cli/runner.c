@@ -248,8 +248,9 @@ static clmla_status create_binding(runner *r)
     return status;
 }
 
-static clmla_status set_up(runner *r, int32_t page_block_size, mla_run_choices *choices)
+static clmla_status set_up(runner *r, mla_run_choices *choices)
 {
+    const int32_t page_block_size = r->session->common->page_block_size;
     const clmla_config *config = &r->golden->config;
     r->hidden_size = (size_t)config->hidden_size;
     r->kv_lora = (size_t)config->kv_lora_rank;
@@ -376,11 +377,11 @@ static clmla_status read_cache(const runner *r, cl_mem buffer, size_t width, flo
     return status;
 }
 
-clmla_status mla_run_golden(mla_session *session, const mla_golden *golden, int32_t page_block_size,
+clmla_status mla_run_golden(mla_session *session, const mla_golden *golden,
                             mla_golden_results *results, mla_run_choices *choices)
 {
     runner r = {.session = session, .golden = golden, .dtype = session->common->dtype};
-    clmla_status status = set_up(&r, page_block_size, choices);
+    clmla_status status = set_up(&r, choices);
     for (int32_t step = 0; step < r.num_steps && status == CLMLA_SUCCESS; step++) {
         mla_progress("%s: step %d of %d", golden->name, (int)step + 1, (int)r.num_steps);
         status = run_step(&r, step, results);

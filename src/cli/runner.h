@@ -13,10 +13,10 @@ typedef struct mla_run_choices {
     clmla_kernel_class kernels;
 } mla_run_choices;
 
-/* Runs every step and fills results (made by mla_golden_results_create). page_block_size 0: a
- * contiguous cache, else pages in shuffled order. Storage as session->common->dtype says.
+/* Runs every step and fills results (made by mla_golden_results_create). Storage and pages (in
+ * shuffled order) as session->common says.
  * Returns SUCCESS, or what the library or OpenCL said (the session has the detail). */
-clmla_status mla_run_golden(mla_session *session, const mla_golden *golden, int32_t page_block_size,
+clmla_status mla_run_golden(mla_session *session, const mla_golden *golden,
                             mla_golden_results *results, mla_run_choices *choices);
 
 #endif

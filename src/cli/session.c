@@ -20,29 +20,40 @@ static void remember(clmla_status status, const char *text, void *user)
     }
 }
 
-static clmla_status open_device(mla_session *session)
+static clmla_status open_opencl(mla_session *session)
 {
-    const mla_common *common = session->common;
     const cl_context_properties properties[] = {
         CL_CONTEXT_PLATFORM, (cl_context_properties)session->device->platform, 0};
+    cl_int error;
+    session->context = clCreateContext(properties, 1, &session->device->id, NULL, NULL, &error);
+    if (error == CL_SUCCESS)
+        session->queue = clCreateCommandQueue(session->context, session->device->id, 0, &error);
+    return error;
+}
+
+/* Returns -1 to go on, or an exit code after printing the error. */
+static int open_clmla(mla_session *session, clmla_projection_backend projection)
+{
+    const mla_common *common = session->common;
     const clmla_context_options options = {
         .struct_size = sizeof(options),
         .notify = remember,
         .notify_user = session,
         .kernel_directory = common->kernel_directory,
         .kernel_class = common->kernels,
-        .projection = common->projection,
+        .projection = projection,
         .matrix_units = common->matrix_units,
         .allow_clblast_overrides = common->clblast_overrides,
     };
-    cl_int error;
-    session->context = clCreateContext(properties, 1, &session->device->id, NULL, NULL, &error);
-    if (error != CL_SUCCESS)
-        return error;
-    session->queue = clCreateCommandQueue(session->context, session->device->id, 0, &error);
-    if (error != CL_SUCCESS)
-        return error;
-    return clmla_context_create(session->context, session->device->id, &options, &session->clmla);
+    const clmla_status status =
+        clmla_context_create(session->context, session->device->id, &options, &session->clmla);
+    if (status == CLMLA_SUCCESS)
+        return -1;
+    if (status == CLMLA_KERNEL_SOURCE_NOT_FOUND) {
+        mla_error("--kernel-dir '%s': must be a directory of .cl files", common->kernel_directory);
+        return MLA_EXIT_USAGE;
+    }
+    return mla_session_fail(session, session->device->name, status);
 }
 
 int mla_session_open(const mla_common *common, mla_session *out)
@@ -55,14 +66,25 @@ int mla_session_open(const mla_common *common, mla_session *out)
     out->device = mla_inventory_select(&out->inventory, &common->device, &code);
     if (out->device == NULL)
         return code;
-    status = open_device(out);
-    if (status == CLMLA_SUCCESS)
-        return -1;
-    if (status == CLMLA_KERNEL_SOURCE_NOT_FOUND) {
-        mla_error("--kernel-dir '%s': must be a directory of .cl files", common->kernel_directory);
-        return MLA_EXIT_USAGE;
+    status = open_opencl(out);
+    if (status != CLMLA_SUCCESS)
+        return mla_session_fail(out, out->device->name, status);
+    return open_clmla(out, common->projections[0]);
+}
+
+int mla_session_open_beside(const mla_session *first, clmla_projection_backend projection,
+                            mla_session *out)
+{
+    *out = (mla_session){.common = first->common, .device = first->device};
+    clmla_status status = clRetainContext(first->context);
+    if (status == CL_SUCCESS) {
+        out->context = first->context;
+        status = clRetainCommandQueue(first->queue);
     }
-    return mla_session_fail(out, out->device->name, status);
+    if (status != CL_SUCCESS)
+        return mla_session_fail(out, out->device->name, status);
+    out->queue = first->queue;
+    return open_clmla(out, projection);
 }
 
 void mla_session_close(mla_session *session)

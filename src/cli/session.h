@@ -13,7 +13,7 @@
 typedef struct mla_session {
     const mla_common *common;
     mla_inventory inventory;
-    const mla_device_info *device; /* in inventory */
+    const mla_device_info *device; /* in inventory, its own or the first session's */
     cl_context context;
     cl_command_queue queue;
     clmla_context *clmla;
@@ -23,6 +23,10 @@ typedef struct mla_session {
 /* Opens the device that the options ask for. The session must not move afterwards; common must
  * outlive it. Returns -1 to go on, or an exit code after printing the error. */
 int mla_session_open(const mla_common *common, mla_session *out);
+/* Another clmla context, of another projection backend, on an open session's device, OpenCL context
+ * and queue. first must outlive it. Returns as above. */
+int mla_session_open_beside(const mla_session *first, clmla_projection_backend projection,
+                            mla_session *out);
 void mla_session_close(mla_session *session);
 
 /* Prints "what: detail (NAME)" and returns MLA_EXIT_FAILED. Uses up the detail. */

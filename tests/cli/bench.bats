@@ -97,6 +97,65 @@ try_tiny() {
     passes
 }
 
+@test "projections beside each other: rows in the order given, the seed's lines of the first" {
+    try_tiny --projection clblast,native
+    passes
+    [ "${#lines[@]}" -eq 12 ] # title, heading, 8 rows, the two lines
+    [[ "${lines[2]}" =~ ^prefill\ +sequential\ +bf16\ +clblast ]]
+    [[ "${lines[3]}" =~ ^prefill\ +sequential\ +bf16\ +native ]]
+    [[ "${lines[9]}" =~ ^decode\ +batched\ +bf16\ +native ]]
+    [[ "${lines[-2]}" =~ ^Prefill\ Latency:\ [0-9.]+\ ms\ \(batched,\ clblast\)$ ]]
+    [[ "${lines[-1]}" =~ ^Decode\ Throughput:\ [0-9.]+\ tok/s\ \(batched,\ clblast\)$ ]]
+    try_tiny --projection native,clblast --layers 2 --stages --case decode --format json
+    passes
+    for i in 0 1 2 3; do
+        [ "$(json "results.$i.verified")" = true ]
+        json "results.$i.stages.0.stage" >/dev/null
+    done
+    [ "$(json results.0.mode) $(json results.0.projection)" = "sequential native" ]
+    [ "$(json results.1.mode) $(json results.1.projection)" = "sequential clblast" ]
+    [ "$(json results.2.mode) $(json results.2.projection)" = "batched native" ]
+    [ "$(json results.3.mode) $(json results.3.projection)" = "batched clblast" ]
+    [ "$(json results.2.clblast_calls)" = 0 ]
+    [ "$(json results.3.clblast_calls)" -gt 0 ]
+    try_tiny --projection auto,clblast --mode batched --format csv
+    passes
+    [ "${#lines[@]}" -eq 5 ]
+    [[ "${lines[2]}" == prefill,batched,bf16,clblast,* ]]
+    [[ "${lines[4]}" == decode,batched,bf16,clblast,* ]]
+}
+
+@test "a failing projection leaves the other's rows, and is named" {
+    [ -n "${CLMLA_KERNEL_SOURCES:-}" ] || skip "CLMLA_KERNEL_SOURCES is not set"
+    cp -r "$CLMLA_KERNEL_SOURCES" kernels
+    chmod -R u+w kernels
+    echo 'this is no kernel' >>kernels/clblast_convert.cl
+    try_tiny --kernel-dir kernels --case prefill --mode batched --projection clblast,native \
+        --format csv
+    [ "$status" -eq 1 ]
+    [ "${#lines[@]}" -eq 2 ]
+    [[ "${lines[1]}" == prefill,batched,bf16,native,* ]]
+    [ "$(grep -c '^clmla: ' <<<"$stderr")" -eq 1 ] # the compiler may have lines of its own
+    [[ "$stderr" == *"clmla: prefill batched clblast: clblast_convert.cl: "* ]]
+}
+
+@test "projections that are no list of different ones" {
+    try_tiny --projection native,native
+    fails_with 2 "--projection 'native,native': native is given twice" "auto, native or clblast"
+    try_tiny --projection native,blas
+    fails_with 2 "--projection 'native,blas'" "auto, native or clblast"
+}
+
+@test "--sweep measures projections beside each other" {
+    try_tiny --sweep --batches 1,3 --contexts 5 --projection native,clblast --format csv
+    passes
+    [ "${#lines[@]}" -eq 5 ]
+    [[ "${lines[1]}" == 4,1,5,bf16,native,* ]]
+    [[ "${lines[2]}" == 4,1,5,bf16,clblast,* ]]
+    [[ "${lines[3]}" == 4,3,5,bf16,native,* ]]
+    [[ "${lines[4]}" == 4,3,5,bf16,clblast,* ]]
+}
+
 @test "--check off says that nothing was verified" {
     try_tiny --check off --case decode --mode batched --format json
     passes

@@ -43,8 +43,7 @@ static void costs(void **state)
 {
     const cost_case *c = *state;
     const mla_common common = {.dtype = CLMLA_DTYPE_BF16};
-    mla_session session = {.common = &common};
-    mla_bench bench = {.session = &session, .num_layers = c->num_layers};
+    mla_bench bench = {.common = &common, .num_layers = c->num_layers};
     const mla_workload workload = {
         .decode = c->decode,
         .num_requests = c->decode ? 16 : 4,
@@ -85,9 +84,8 @@ static void the_roofline_is_the_lower_ceiling(void **state)
 static void memory_of_a_decode_cell(void **state)
 {
     (void)state;
-    const mla_common common = {.dtype = CLMLA_DTYPE_BF16};
-    mla_session session = {.common = &common};
-    mla_bench bench = {.session = &session, .num_layers = 1, .page_block_size = 64};
+    mla_common common = {.dtype = CLMLA_DTYPE_BF16, .page_block_size = 64};
+    mla_bench bench = {.common = &common, .num_backends = 1, .num_layers = 1};
     assert_true(mla_bench_model("lite", &bench.config));
     const mla_memory small = mla_decode_memory(&bench, 1, 1);
     const double weights = small.largest_bytes, tokens = 2.0 * 2.0 * 2048.0;
@@ -98,8 +96,12 @@ static void memory_of_a_decode_cell(void **state)
     assert_true(large.largest_bytes == 16.0 * 513.0 * 64.0 * 512.0 * 2.0);
     assert_true(large.total_bytes ==
                 3.0 * (weights + 16.0 * 513.0 * 64.0 * 576.0 * 2.0) + 2.0 * 16.0 * tokens);
-    bench.page_block_size = 0;
+    common.page_block_size = 0;
     assert_true(mla_decode_memory(&bench, 16, 32769).largest_bytes == 16.0 * 32769.0 * 512.0 * 2.0);
+    bench.num_backends = 2; /* each has packed weights of its own */
+    const mla_memory two = mla_decode_memory(&bench, 16, 32769);
+    assert_true(two.total_bytes ==
+                3.0 * (2.0 * weights + 16.0 * 32769.0 * 576.0 * 2.0) + 2.0 * 16.0 * tokens);
 }
 
 static void only_two_models_have_names(void **state)

@@ -17,6 +17,8 @@ static const mla_command takes_options_only = {.name = "test",
                                                .has_device = true,
                                                .has_numerics = true,
                                                .has_format = true};
+static const mla_command takes_projections = {
+    .name = "test", .summary = "A test.", .has_numerics = true, .many_projections = true};
 static const mla_command takes_files = {.name = "test", .summary = "A test.", .arguments = "FILE"};
 
 /* Parses "test" and up to six words, into *options. */
@@ -104,7 +106,7 @@ static const value_case choices_cases[] = {
     {"not given: the default stays", NULL, true, 42},
     {"one of them", "decode", true, 2},
     {"both, in any order", "decode,prefill", true, 3},
-    {"one of them twice", "prefill,prefill", true, 1},
+    {"one of them twice", "prefill,prefill", false, 42},
     {"an unknown one", "prefill,nosuch", false, 42},
     {"a part of one", "pre", false, 42},
     {"an empty one", "prefill,", false, 42},
@@ -185,6 +187,7 @@ typedef struct common_case {
     mla_shorthand shorthand;
     clmla_dtype dtype;
     clmla_projection_backend projection;
+    int32_t page_block_size; /* 0: the default, 64 */
     clmla_kernel_class kernels;
     mla_format format;
 } common_case;
@@ -192,7 +195,7 @@ typedef struct common_case {
 static const common_case common_cases[] = {
     {.name = "defaults", .accepted = true, .dtype = CLMLA_DTYPE_BF16},
     {.name = "everything given",
-     .words = {"--dtype=f32", "--projection=clblast", "--kernels=gpu", "--format=json",
+     .words = {"--dtype=f32", "--projection=clblast", "--kernels=gpu", "--page-block-size=16",
                "--platform=P", "--device=D"},
      .accepted = true,
      .platform = "P",
@@ -200,6 +203,11 @@ static const common_case common_cases[] = {
      .dtype = CLMLA_DTYPE_F32,
      .projection = CLMLA_PROJECTION_CLBLAST,
      .kernels = CLMLA_KERNELS_GPU,
+     .page_block_size = 16},
+    {.name = "a format",
+     .words = {"--format=json"},
+     .accepted = true,
+     .dtype = CLMLA_DTYPE_BF16,
      .format = MLA_FORMAT_JSON},
     {.name = "the environment where nothing is given",
      .env_platform = "E",
@@ -231,6 +239,9 @@ static const common_case common_cases[] = {
     {.name = "two shorthands", .words = {"--amd", "--cpu"}},
     {.name = "an unknown dtype", .words = {"--dtype=fp8"}},
     {.name = "an unknown projection", .words = {"--projection=blas"}},
+    {.name = "two projections for a command that takes one",
+     .words = {"--projection=native,clblast"}},
+    {.name = "a negative page size", .words = {"--page-block-size=-1"}},
     {.name = "an unknown class", .words = {"--kernels=tpu"}},
     {.name = "a class of a later version", .words = {"--kernels=nvidia"}},
     {.name = "an unknown format", .words = {"--format=xml"}},
@@ -264,10 +275,50 @@ static void reads_shared_options(void **state)
         same_text(common.device.device, c->device);
         assert_int_equal(common.device.shorthand, c->shorthand);
         assert_int_equal(common.dtype, c->dtype);
-        assert_int_equal(common.projection, c->projection);
+        assert_int_equal(common.num_projections, 1);
+        assert_int_equal(common.projections[0], c->projection);
+        assert_int_equal(common.page_block_size, c->page_block_size > 0 ? c->page_block_size : 64);
         assert_int_equal(common.kernels, c->kernels);
         assert_int_equal(common.format, c->format);
         assert_int_equal(common.seed, 1);
+    }
+    mla_options_release(&options);
+}
+
+typedef struct projections_case {
+    const char *name, *text;
+    bool accepted;
+    size_t count;
+    clmla_projection_backend projections[MLA_MAX_PROJECTIONS];
+} projections_case;
+
+static const projections_case projections_cases[] = {
+    {"no projection: auto", NULL, true, 1, {CLMLA_PROJECTION_AUTO}},
+    {"one projection", "native", true, 1, {CLMLA_PROJECTION_NATIVE}},
+    {"projections in the order given",
+     "clblast,auto,native",
+     true,
+     3,
+     {CLMLA_PROJECTION_CLBLAST, CLMLA_PROJECTION_AUTO, CLMLA_PROJECTION_NATIVE}},
+    {"a projection twice", "native,clblast,native", false},
+    {"an unknown projection in a list", "native,blas", false},
+    {"an empty projection in a list", "native,", false},
+};
+
+static void reads_projections(void **state)
+{
+    const projections_case *c = *state;
+    mla_options options;
+    mla_common common;
+    assert_int_equal(parse(&takes_projections,
+                           (const char *const[6]){c->text != NULL ? "--projection" : NULL, c->text},
+                           &options),
+                     -1);
+    assert_int_equal(mla_options_common(&options, &common), c->accepted);
+    if (c->accepted) {
+        assert_int_equal(common.num_projections, c->count);
+        for (size_t i = 0; i < c->count; i++)
+            assert_int_equal(common.projections[i], c->projections[i]);
     }
     mla_options_release(&options);
 }
@@ -283,13 +334,14 @@ static void reads_shared_options(void **state)
 int main(void)
 {
     struct CMUnitTest tests[COUNT(parse_cases) + COUNT(integer_cases) + COUNT(choices_cases) +
-                            COUNT(list_cases) + COUNT(common_cases) + 1];
+                            COUNT(list_cases) + COUNT(common_cases) + COUNT(projections_cases) + 1];
     size_t count = 0;
     ADD_CASES(parse_cases, parses);
     ADD_CASES(integer_cases, reads_an_integer);
     ADD_CASES(choices_cases, reads_choices);
     ADD_CASES(list_cases, reads_a_list);
     ADD_CASES(common_cases, reads_shared_options);
+    ADD_CASES(projections_cases, reads_projections);
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(the_last_of_repeated_options_counts);
     return cmocka_run_group_tests_name("options", tests, NULL, NULL);
 }

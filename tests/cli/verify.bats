@@ -144,3 +144,8 @@ alter() {
     try verify --kernel-dir nosuch "$(golden 01_tiny_prefill)"
     fails_with 2 "--kernel-dir 'nosuch'"
 }
+
+@test "a list of projections is for bench only" {
+    try verify --projection native,clblast "$(golden 01_tiny_prefill)"
+    fails_with 2 "--projection 'native,clblast': must be auto, native or clblast"
+}
