@@ -321,7 +321,9 @@ typedef struct clmla_projection_params {
 
 /** y[m, b, :] = x[m, b, :] · W[b]ᵀ for every row m and batch b.
  *  x and y are views: strides[0] between rows, strides[1] between batches (>= K, N).
- *  Native: float32 FMA over k in order; x is widened exactly, y rounded once to nearest even.
+ *  Native: float32 FMA in an order that depends on class, dtypes, weight shape and device, not on
+ *  num_rows: a row has the same bits whatever rows are computed with it. x is widened exactly, y
+ *  rounded once to nearest even.
  *  CLBlast: SGEMM in float32 on widened data; CLBlast may allocate where it needs a temporary
  *  buffer of its own, and all calls of the process are serialised by one lock.
  *  NaN and infinity propagate as in IEEE arithmetic; num_rows == 0 enqueues a marker.
@@ -521,8 +523,8 @@ typedef struct clmla_layer_params {
     clmla_dtype hidden_dtype;       /* hidden_states, and what stages hand on */
     clmla_dtype output_dtype;       /* DEFAULT: hidden_dtype */
     uint64_t workspace_limit_bytes; /* 0: none. Tokens are cut into blocks to stay within it */
-    int32_t batch_invariant; /* 1: kernel choice, K order and KV splits depend on weight shapes and
-                                device only; native projections */
+    int32_t batch_invariant; /* 1: K order and KV splits depend on weight shapes and device only, so a
+                                token has the same bits in any company; native projections */
     int32_t num_splits;      /* KV splits; 0: chosen per step */
     clmla_attention_form attention_form;
 } clmla_layer_params;

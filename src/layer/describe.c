@@ -30,34 +30,32 @@ static void append(text_sink *sink, const char *format, ...)
 }
 
 /* x is the hidden states, a stage of the workspace, or what attention leaves there. */
-static bool takes_dot(const clmla_layer *layer, enum mla__role role)
+static clmla_dtype x_dtype(const clmla_layer *layer, enum mla__role role)
 {
-    const clmla_dtype x = role == MLA__W_UV ? layer->latent_dtype
-                          : role == MLA__Q_PROJ || role == MLA__Q_A_PROJ || role == MLA__KV_A_PROJ
-                              ? layer->hidden_dtype
-                              : layer->stage_dtype;
-    return mla__projection_uses_dot(layer->context, x, layer->weights_dtype);
+    if (role == MLA__W_UV)
+        return layer->latent_dtype;
+    return role == MLA__Q_PROJ || role == MLA__Q_A_PROJ || role == MLA__KV_A_PROJ
+               ? layer->hidden_dtype
+               : layer->stage_dtype;
 }
 
 static void describe_projection(const clmla_layer *layer, enum mla__role role, text_sink *sink)
 {
     const struct clmla_matrix m = mla__layer_matrix(layer, role);
-    const clmla_kernel_class kernel_class = layer->context->kernel_class;
-    mla__projection_tile tile;
-    char text[256];
+    char text[768];
     if (m.out_features == 0)
         return;
     append(sink, "%s: [%d x %d, %d]", mla__role_name(role), (int)m.num_batches, (int)m.out_features,
            (int)m.in_features);
     if (layer->projection != CLMLA_PROJECTION_CLBLAST) {
-        mla__projection_tile_default(&layer->context->device, kernel_class, layer->weights_dtype,
-                                     layer->tokens_per_block, &tile);
-        mla__projection_tile_text(&tile, text, sizeof(text));
-        append(sink, " native %s%s %s", clmla_kernel_class_name(kernel_class),
-               takes_dot(layer, role) ? " bf16 dot" : "", text);
+        const int32_t rows = layer->tokens_per_block;
+        (void)mla__projection_native_text(
+            layer->context, &m, x_dtype(layer, role),
+            rows < layer->native_max_rows ? rows : layer->native_max_rows, text, sizeof(text));
+        append(sink, " %s", text);
     }
     if (layer->projection == CLMLA_PROJECTION_AUTO)
-        append(sink, " up to %d rows, above it", (int)layer->native_max_rows);
+        append(sink, "; above %d rows", (int)layer->native_max_rows);
     if (layer->projection != CLMLA_PROJECTION_NATIVE)
         append(sink, " CLBlast SGEMM%s", m.num_batches > 1 ? " strided batched" : "");
     append(sink, "\n");

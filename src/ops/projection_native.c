@@ -1,8 +1,11 @@
 #include "ops/projection_native.h"
 
+#include <stdio.h>
+
 static const char *const CPU_FILES[] = {"cpu/projection.clh", "cpu/projection.cl", NULL};
 static const char *const CPU_DOT_FILES[] = {"cpu/projection.clh", "cpu/projection_dot.cl", NULL};
-static const char *const GPU_FILES[] = {"gpu/projection.cl", NULL};
+static const char *const GPU_FILES[] = {"gpu/weights.clh", "gpu/projection.cl", NULL};
+static const char *const STREAM_FILES[] = {"gpu/weights.clh", "gpu/projection_stream.cl", NULL};
 
 /* Arguments of every kernel that change between calls. */
 enum { X_ROW_ARG = 12, Y_ROW_ARG = 13, NUM_ROWS_ARG = 14 };
@@ -13,17 +16,46 @@ bool mla__projection_uses_dot(const clmla_context *context, clmla_dtype x, clmla
            context->device.has_bf16_dot && x == CLMLA_DTYPE_BF16 && w == CLMLA_DTYPE_BF16;
 }
 
+/* The kernel for calls of up to max_rows rows, and its tile. */
+typedef struct kernel_choice {
+    const char *const *files;
+    const char *name;
+    mla__projection_tile tile;
+} kernel_choice;
+
+static kernel_choice choose(const clmla_context *context, const clmla_matrix *matrix, clmla_dtype x,
+                            int32_t max_rows)
+{
+    const mla__device *device = &context->device;
+    const bool cpu = context->kernel_class == CLMLA_KERNELS_CPU;
+    const bool dot = mla__projection_uses_dot(context, x, matrix->dtype);
+    kernel_choice choice = {.files = dot   ? CPU_DOT_FILES
+                                     : cpu ? CPU_FILES
+                                           : GPU_FILES,
+                            .name = dot ? "projection_dot" : "projection"};
+    mla__projection_tile stream = {0};
+    if (!cpu)
+        mla__projection_stream_tile(device, matrix->num_batches, matrix->out_features, &stream);
+    if (max_rows <= mla__projection_stream_rows(context->kernel_class)) {
+        choice.files = STREAM_FILES;
+        choice.name = "projection_stream";
+        choice.tile = stream;
+        return choice;
+    }
+    mla__projection_tile_default(device, context->kernel_class, matrix->dtype, max_rows,
+                                 &choice.tile);
+    choice.tile.slices = stream.slices; /* one order of the sum, whatever the number of rows */
+    return choice;
+}
+
 static clmla_status bind_variant(clmla_context *context, const clmla_projection_params *params,
-                                 const mla__view *x, const mla__view *y, int32_t rows,
+                                 const mla__view *x, const mla__view *y, int32_t max_rows,
                                  mla__projection_variant *variant)
 {
     const clmla_matrix *w = params->matrix;
-    const bool cpu = context->kernel_class == CLMLA_KERNELS_CPU;
-    const bool dot = mla__projection_uses_dot(context, x->dtype, w->dtype);
-    const char *const *files = dot ? CPU_DOT_FILES : cpu ? CPU_FILES : GPU_FILES;
+    const kernel_choice choice = choose(context, w, x->dtype, max_rows);
     mla__defines defines = {0};
-    mla__projection_tile_default(&context->device, context->kernel_class, w->dtype, rows,
-                                 &variant->tile);
+    variant->tile = choice.tile;
     mla__define_dtype(&defines, "X_DTYPE", x->dtype);
     mla__define_dtype(&defines, "W_DTYPE", w->dtype);
     mla__define_dtype(&defines, "Y_DTYPE", y->dtype);
@@ -31,8 +63,8 @@ static clmla_status bind_variant(clmla_context *context, const clmla_projection_
     mla__define_int(&defines, "PAIR_F16", w->dtype == CLMLA_DTYPE_F16);
     mla__define_int(&defines, "ACCUMULATE", params->output_mode == CLMLA_ACCUMULATE);
     mla__define_projection_tile(&defines, &variant->tile);
-    const clmla_status status = mla__kernel_create(
-        context, files, &defines, dot ? "projection_dot" : "projection", &variant->kernel);
+    const clmla_status status =
+        mla__kernel_create(context, choice.files, &defines, choice.name, &variant->kernel);
     if (status != CLMLA_SUCCESS)
         return status;
     mla__kernel *k = &variant->kernel;
@@ -50,13 +82,21 @@ clmla_status mla__projection_native_bind(clmla_context *context,
                                          const clmla_projection_params *params, const mla__view *x,
                                          const mla__view *y, mla__projection_native *op)
 {
+    const int32_t stream = mla__projection_stream_rows(context->kernel_class);
+    const int32_t few = mla__projection_few_rows(context->kernel_class);
     mla__projection_native bound = {
         .kernel_class = context->kernel_class,
         .uses_dot = mla__projection_uses_dot(context, x->dtype, params->matrix->dtype),
-        .matrix = params->matrix};
-    clmla_status status = bind_variant(context, params, x, y, 1, &bound.few);
-    if (status == CLMLA_SUCCESS &&
-        params->num_rows > mla__projection_few_rows(context->kernel_class))
+        .matrix = params->matrix,
+        .context = context,
+        .x_dtype = x->dtype,
+        .max_rows = params->num_rows};
+    clmla_status status = CLMLA_SUCCESS;
+    if (stream > 0)
+        status = bind_variant(context, params, x, y, stream, &bound.stream);
+    if (status == CLMLA_SUCCESS && (stream == 0 || params->num_rows > stream))
+        status = bind_variant(context, params, x, y, few, &bound.few);
+    if (status == CLMLA_SUCCESS && params->num_rows > few)
         status = bind_variant(context, params, x, y, params->num_rows, &bound.many);
     if (status != CLMLA_SUCCESS) {
         mla__projection_native_release(&bound);
@@ -64,6 +104,30 @@ clmla_status mla__projection_native_bind(clmla_context *context,
     }
     *op = bound;
     return CLMLA_SUCCESS;
+}
+
+int mla__projection_native_text(const clmla_context *context, const clmla_matrix *matrix,
+                                clmla_dtype x, int32_t max_rows, char *text, size_t capacity)
+{
+    const int32_t up_to[] = {mla__projection_stream_rows(context->kernel_class),
+                             mla__projection_few_rows(context->kernel_class), INT32_MAX};
+    int length =
+        snprintf(text, capacity, "native %s%s", clmla_kernel_class_name(context->kernel_class),
+                 mla__projection_uses_dot(context, x, matrix->dtype) ? " bf16 dot" : "");
+    for (size_t i = 0; i < 3 && (i == 0 || max_rows > up_to[i - 1] || up_to[i - 1] == 0); i++) {
+        if (up_to[i] == 0)
+            continue;
+        const kernel_choice choice = choose(context, matrix, x, up_to[i]);
+        char tile[256], rows[32] = " above";
+        (void)mla__projection_tile_text(&choice.tile, tile, sizeof(tile));
+        if (up_to[i] < INT32_MAX)
+            (void)snprintf(rows, sizeof(rows), " up to %d rows", (int)up_to[i]);
+        const bool room = (size_t)length < capacity;
+        length +=
+            snprintf(room ? text + length : NULL, room ? capacity - (size_t)length : 0,
+                     "%s%s: %s %s", i > 0 && up_to[i - 1] > 0 ? "," : "", rows, choice.name, tile);
+    }
+    return length;
 }
 
 static clmla_status set_arg(mla__kernel *kernel, cl_uint index, int32_t value, int32_t *current)
@@ -102,8 +166,10 @@ static clmla_status launch(const mla__projection_native *op, mla__projection_var
         const size_t local[] = {1, 1, 1};
         return mla__stream_launch(stream, &variant->kernel, 3, global, local);
     }
-    const size_t work_group = (size_t)(tile->tile_rows / tile->work_rows) *
-                              (size_t)(tile->tile_columns / tile->work_columns);
+    const size_t work_group = variant == &op->stream
+                                  ? (size_t)tile->tile_columns * (size_t)tile->slices
+                                  : (size_t)(tile->tile_rows / tile->work_rows) *
+                                        (size_t)(tile->tile_columns / tile->work_columns);
     const size_t global[] = {divide_up(columns, tile->tile_columns) * work_group,
                              divide_up(rows, tile->tile_rows), batches};
     const size_t local[] = {work_group, 1, 1};
@@ -115,20 +181,28 @@ clmla_status mla__projection_native_enqueue(mla__projection_native *op, mla__str
 {
     if (num_rows <= 0)
         return CLMLA_SUCCESS;
-    const bool few = num_rows <= mla__projection_few_rows(op->kernel_class);
-    return launch(op, few ? &op->few : &op->many, stream, x_row, y_row, num_rows);
+    mla__projection_variant *variant = &op->many;
+    if (num_rows <= mla__projection_stream_rows(op->kernel_class))
+        variant = &op->stream;
+    else if (num_rows <= mla__projection_few_rows(op->kernel_class))
+        variant = &op->few;
+    return launch(op, variant, stream, x_row, y_row, num_rows);
 }
 
 clmla_status mla__projection_native_warm(mla__projection_native *op, mla__stream *stream)
 {
-    clmla_status status = launch(op, &op->few, stream, 0, 0, 0);
-    if (status == CLMLA_SUCCESS && op->many.kernel.kernel != NULL)
-        status = launch(op, &op->many, stream, 0, 0, 0);
+    mla__projection_variant *const variants[] = {&op->stream, &op->few, &op->many};
+    clmla_status status = CLMLA_SUCCESS;
+    for (size_t i = 0; i < 3 && status == CLMLA_SUCCESS; i++) {
+        if (variants[i]->kernel.kernel != NULL)
+            status = launch(op, variants[i], stream, 0, 0, 0);
+    }
     return status;
 }
 
 void mla__projection_native_release(mla__projection_native *op)
 {
+    mla__kernel_release(&op->stream.kernel);
     mla__kernel_release(&op->few.kernel);
     mla__kernel_release(&op->many.kernel);
 }

@@ -1,12 +1,13 @@
 /* The native projection kernels of both classes: cl/cpu/projection.cl and its bf16-dot twin
- * cl/cpu/projection_dot.cl, cl/gpu/projection.cl. */
+ * cl/cpu/projection_dot.cl, cl/gpu/projection.cl and, for the fewest rows,
+ * cl/gpu/projection_stream.cl. */
 #ifndef CLMLA_OPS_PROJECTION_NATIVE_H
 #define CLMLA_OPS_PROJECTION_NATIVE_H
 
 #include "ops/matrix.h"
 #include "tuning/params.h"
 
-/* One of the two builds of the kernel: a tile for few rows and one for the rest. */
+/* One kernel with its tile. */
 typedef struct mla__projection_variant {
     mla__kernel kernel;
     mla__projection_tile tile;
@@ -14,10 +15,15 @@ typedef struct mla__projection_variant {
 } mla__projection_variant;
 
 typedef struct mla__projection_native {
-    mla__projection_variant few, many; /* many has no kernel when no call can have that many rows */
+    /* By rows: up to mla__projection_stream_rows, up to mla__projection_few_rows, more. No kernel
+     * where no call can have that many rows, or the class has none. */
+    mla__projection_variant stream, few, many;
     clmla_kernel_class kernel_class;
     bool uses_dot;
     const clmla_matrix *matrix;
+    const clmla_context *context; /* borrowed */
+    clmla_dtype x_dtype;
+    int32_t max_rows; /* as bound */
 } mla__projection_native;
 
 /* Whether x · Wᵀ takes the bf16 dot products: both are stored as bf16 and the device has them. Not
@@ -28,6 +34,10 @@ clmla_status mla__projection_native_bind(clmla_context *context,
                                          const mla__view *y, mla__projection_native *op);
 clmla_status mla__projection_native_enqueue(mla__projection_native *op, mla__stream *stream,
                                             int32_t x_row, int32_t y_row, int32_t num_rows);
+/* Kernels and tiles for calls of up to max_rows rows: "native gpu up to 4 rows: stream ...". Returns
+ * the length as snprintf. */
+int mla__projection_native_text(const clmla_context *context, const clmla_matrix *matrix,
+                                clmla_dtype x, int32_t max_rows, char *text, size_t capacity);
 clmla_status mla__projection_native_warm(mla__projection_native *op, mla__stream *stream);
 void mla__projection_native_release(mla__projection_native *op);
 

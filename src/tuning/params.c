@@ -23,17 +23,30 @@ static void cpu_tile(bool few_rows, mla__projection_tile *tile)
     tile->block_rows = 64;
 }
 
+enum {
+    STREAM_ROWS = 4,         /* sums per work-item; a tile of 16 rows would waste twelve */
+    STREAM_WORK_GROUP = 256, /* what every GPU has */
+    MIN_STREAM_COLUMNS = 16, /* 64 bytes in a row */
+    PANEL_COLUMNS = 64,      /* of packed weights; src/ops/matrix.h */
+    GROUPS_PER_UNIT = 2,     /* work-groups to aim at, per compute unit */
+    SMALL_LOCAL_MEM_BYTES = 24 * 1024
+};
+
+static int32_t gpu_tile_k(const mla__device *device)
+{
+    return device->local_mem_bytes < SMALL_LOCAL_MEM_BYTES ? 16 : 32;
+}
+
 /* Work-items of a group: 256, or what the device has, halving the rows (then the columns) that the
  * group spreads over and giving each work-item more. Every tile of a device has the same tile_k, so
  * that they pad k alike (bit-equal rows). */
 static void gpu_tile(const mla__device *device, bool few_rows, mla__projection_tile *tile)
 {
-    enum { SMALL_LOCAL_MEM_BYTES = 24 * 1024 };
     tile->tile_rows = few_rows ? 16 : 64;
     tile->tile_columns = few_rows ? 32 : 64;
     tile->work_rows = few_rows ? 2 : 4;
     tile->work_columns = few_rows ? 1 : 4;
-    tile->tile_k = device->local_mem_bytes < SMALL_LOCAL_MEM_BYTES ? 16 : 32;
+    tile->tile_k = gpu_tile_k(device);
     while (true) {
         const int32_t group_rows = tile->tile_rows / tile->work_rows;
         const int32_t group_columns = tile->tile_columns / tile->work_columns;
@@ -58,6 +71,69 @@ void mla__projection_tile_default(const mla__device *device, clmla_kernel_class 
         cpu_tile(few_rows, tile);
     else
         gpu_tile(device, few_rows, tile);
+}
+
+int32_t mla__projection_stream_rows(clmla_kernel_class kernel_class)
+{
+    return kernel_class == CLMLA_KERNELS_GPU ? STREAM_ROWS : 0;
+}
+
+/* The largest power of two within what the device allows, at most STREAM_WORK_GROUP. */
+static int32_t stream_work_group(const mla__device *device)
+{
+    int32_t size = 1;
+    while (2 * size <= STREAM_WORK_GROUP && (size_t)(2 * size) <= device->max_work_group_size)
+        size *= 2;
+    return size;
+}
+
+/* A whole panel a group reads 256 bytes in a row; where that makes too few groups for the device,
+ * narrower ones with more slices of k. Not measured on a GPU. */
+void mla__projection_stream_tile(const mla__device *device, int32_t num_batches,
+                                 int32_t out_features, mla__projection_tile *tile)
+{
+    const int32_t work_group = stream_work_group(device);
+    const int64_t wanted = (int64_t)GROUPS_PER_UNIT * (int64_t)device->compute_units;
+    int64_t groups = (int64_t)num_batches * ((out_features - 1) / PANEL_COLUMNS + 1);
+    int32_t columns = work_group < PANEL_COLUMNS ? work_group : PANEL_COLUMNS;
+    while (columns > MIN_STREAM_COLUMNS && groups < wanted) {
+        columns /= 2;
+        groups *= 2;
+    }
+    *tile = (mla__projection_tile){.tile_rows = STREAM_ROWS,
+                                   .tile_columns = columns,
+                                   .tile_k = gpu_tile_k(device),
+                                   .slices = work_group / columns};
+}
+
+/* ---- merge and W_UV ------------------------------------------------------------------------- */
+
+/* Local memory of cl/gpu/merge_up.cl: ctx, the slices' sums, weights of the states. A work-item
+ * keeps its elements of ctx in registers while it adds the states. */
+bool mla__merge_up_tile(const mla__device *device, int32_t num_heads, int32_t out_features,
+                        int32_t in_features, mla__projection_tile *tile, int32_t *work_group)
+{
+    enum { LOCAL_BYTES = 32 * 1024, MAX_ELEMENTS = 16 };
+    mla__projection_stream_tile(device, num_heads, out_features, tile);
+    *work_group = stream_work_group(device);
+    tile->tile_rows = 0; /* one token a group */
+    tile->tile_columns = *work_group < PANEL_COLUMNS ? *work_group : PANEL_COLUMNS;
+    const uint64_t in = (uint64_t)in_features, slices = (uint64_t)tile->slices;
+    const uint64_t tile_k = (uint64_t)tile->tile_k, group = (uint64_t)*work_group;
+    const uint64_t slice_k = ((in + slices - 1) / slices + tile_k - 1) / tile_k * tile_k;
+    const uint64_t bytes = 4 * (slices * (slice_k + (uint64_t)tile->tile_columns) + group);
+    return (in + group - 1) / group <= MAX_ELEMENTS && bytes <= LOCAL_BYTES &&
+           bytes <= device->local_mem_bytes;
+}
+
+/* Fusing saves a launch and the way of ctx through memory, but every token reads W_UV anew, from
+ * cache at best, where the projection reads it once for up to four. 128 rows (token · head) of
+ * DeepSeek's 128 x 512 bf16 matrices are 16 MiB, about what a large GPU's cache delivers in the time
+ * of a launch. One token reads nothing twice. Not measured on a GPU. */
+int32_t mla__merge_up_max_tokens(int32_t num_heads)
+{
+    enum { MAX_ROWS = 128 };
+    return num_heads < MAX_ROWS ? MAX_ROWS / num_heads : 1;
 }
 
 /* ---- macros and text ----------------------------------------------------------------------- */

@@ -5,13 +5,16 @@
 #ifndef CLMLA_TUNING_PARAMS_H
 #define CLMLA_TUNING_PARAMS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "ocl/device.h"
 #include "ocl/program.h"
 
 /* cl/cpu/projection.cl and cl/cpu/projection_dot.cl use tile_rows, tile_vectors, block_rows;
- * cl/gpu/projection.cl uses tile_rows, tile_columns, tile_k, work_rows, work_columns. */
+ * cl/gpu/projection.cl uses tile_rows, tile_columns, tile_k, work_rows, work_columns, slices;
+ * cl/gpu/projection_stream.cl tile_rows, tile_columns, tile_k, slices; cl/gpu/merge_up.cl
+ * tile_columns, tile_k, slices. */
 #define MLA__PROJECTION_TILE(X)                                                                    \
     X(tile_rows, TILE_ROWS, "rows of y per tile")                                                  \
     X(tile_vectors, TILE_VECTORS, "cpu: vectors of 16 columns per tile")                           \
@@ -19,7 +22,8 @@
     X(tile_columns, TILE_COLUMNS, "gpu: columns of y per work-group")                              \
     X(tile_k, TILE_K, "gpu: k per stage in local memory")                                          \
     X(work_rows, WORK_ROWS, "gpu: rows per work-item")                                             \
-    X(work_columns, WORK_COLUMNS, "gpu: columns per work-item")
+    X(work_columns, WORK_COLUMNS, "gpu: columns per work-item")                                    \
+    X(slices, SLICES, "gpu: parts of k that are summed apart")
 
 /* cl/cpu/attention.cl and attention_dot.cl use row_vectors, block_tokens, tile_tokens, tile_values;
  * cl/gpu/attention.cl uses tile_rows, block_tokens, work_group. */
@@ -41,11 +45,25 @@ typedef struct mla__attention_tile {
 #undef MLA__TILE_FIELD
 
 /* Built-in defaults. Deterministic in their arguments. Up to this many rows a projection has a tile
- * of its own. */
+ * of its own. The tile leaves slices 0: they are the matrix's. */
 int32_t mla__projection_few_rows(clmla_kernel_class kernel_class);
 void mla__projection_tile_default(const mla__device *device, clmla_kernel_class kernel_class,
                                   clmla_dtype weights_dtype, int32_t max_rows,
                                   mla__projection_tile *tile);
+/* gpu: up to how many rows a projection takes cl/gpu/projection_stream.cl; 0 for other classes. */
+int32_t mla__projection_stream_rows(clmla_kernel_class kernel_class);
+/* Its tile for [num_batches, out_features, in_features]. slices and tile_k are those of every
+ * kernel that multiplies by this matrix. */
+void mla__projection_stream_tile(const mla__device *device, int32_t num_batches,
+                                 int32_t out_features, mla__projection_tile *tile);
+
+/* gpu: cl/gpu/merge_up.cl for W_UV [num_heads, out_features, in_features], in work-groups of
+ * *work_group. False: it does not fit the device. */
+bool mla__merge_up_tile(const mla__device *device, int32_t num_heads, int32_t out_features,
+                        int32_t in_features, mla__projection_tile *tile, int32_t *work_group);
+/* Up to how many tokens it takes the place of merge and projection. */
+int32_t mla__merge_up_max_tokens(int32_t num_heads);
+
 /* Chooses sizes so that the kernel's scratch (cpu: private, at most 256 KiB where any choice gets
  * there) or local memory (gpu: at most 32 KiB and the device's) fits. False: nothing fits. */
 bool mla__attention_tile_default(const mla__device *device, clmla_kernel_class kernel_class,

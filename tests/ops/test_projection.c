@@ -140,7 +140,56 @@ static void gpu_matches_reference(void **state)
     matches_reference(CLMLA_KERNELS_GPU, true);
 }
 
-/* Every pair of x and w, with a y that differs from pair to pair so that all triples of one dtype
+/* Every shape with few rows: projection_stream up to four, the small tile from five on. */
+static void gpu_with_few_rows_matches_reference(void **state)
+{
+    (void)state;
+    clmla_context *context = native_context(CLMLA_KERNELS_GPU, true);
+    for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
+        for (int32_t rows = 1; rows <= 5; rows++) {
+            projection_case one = shapes[i];
+            one.M = rows;
+            projection_run(context, &one);
+        }
+    }
+    clmla_context_release(context);
+}
+
+/* Devices with small work-groups and little local memory, and with so many compute units that every
+ * tile is as narrow as it gets. */
+static void gpu_matches_reference_on_other_devices(void **state)
+{
+    (void)state;
+    const struct {
+        size_t work_group;
+        cl_ulong local_mem_bytes;
+        cl_uint compute_units;
+    } devices[] = {{1, 32 * 1024, 2},    {8, 16 * 1024, 2},    {32, 32 * 1024, 1},
+                   {64, 32 * 1024, 300}, {128, 48 * 1024, 64}, {256, 32 * 1024, 1}};
+    for (size_t d = 0; d < sizeof(devices) / sizeof(devices[0]); d++) {
+        clmla_context *context = native_context(CLMLA_KERNELS_GPU, true);
+        context->device.max_work_group_size = devices[d].work_group;
+        context->device.local_mem_bytes = devices[d].local_mem_bytes;
+        context->device.compute_units = devices[d].compute_units;
+        for (int32_t rows = 1; rows <= 5; rows += 2) {
+            projection_case one = {.name = "other device",
+                                   .M = rows,
+                                   .N = 70,
+                                   .K = 301,
+                                   .batches = 2,
+                                   .x = BF16,
+                                   .w = BF16,
+                                   .y = F32,
+                                   .row_gap = 3};
+            projection_run(context, &one);
+            one.w = F32;
+            projection_run(context, &one);
+        }
+        clmla_context_release(context);
+    }
+}
+
+/* Every pair of x and w, with few rows and with more, with a y that differs from pair to pair so that all triples of one dtype
  * and each y with each w come up. */
 static void takes_every_dtype(void **state)
 {
@@ -154,15 +203,17 @@ static void takes_every_dtype(void **state)
                 const clmla_dtype y = dtypes[(2 * x + 2 * w) % 3];
                 (void)snprintf(name, sizeof name, "x %s, w %s, y %s", mla__dtype_name(dtypes[x]),
                                mla__dtype_name(dtypes[w]), mla__dtype_name(y));
-                const projection_case one = {.name = name,
-                                             .M = 5,
-                                             .N = 70,
-                                             .K = 37,
-                                             .x = dtypes[x],
-                                             .w = dtypes[w],
-                                             .y = y,
-                                             .row_gap = 3,
-                                             .accumulate = x == w};
+                projection_case one = {.name = name,
+                                       .M = 5,
+                                       .N = 70,
+                                       .K = 37,
+                                       .x = dtypes[x],
+                                       .w = dtypes[w],
+                                       .y = y,
+                                       .row_gap = 3,
+                                       .accumulate = x == w};
+                projection_run(context, &one);
+                one.M = 3;
                 projection_run(context, &one);
             }
         }
@@ -190,11 +241,11 @@ static void run_rows(clmla_context *context, const projection_data *d, const clm
     test_buffer_release(&y);
 }
 
-/* Batch-invariant: 37 rows at once, in parts that take each variant and each place in a tile. */
+/* 37 rows at once, in parts that take each variant and each place in a tile. */
 static void rows_do_not_depend_on_their_number(void **state)
 {
     (void)state;
-    enum { M = 37, N = 70 };
+    enum { M = 37, N = 70, K = 1075 }; /* slices of k of more than one stage */
     const struct {
         clmla_kernel_class kernel_class;
         clmla_dtype weights;
@@ -208,7 +259,7 @@ static void rows_do_not_depend_on_their_number(void **state)
     for (size_t c = 0; c < sizeof(kinds) / sizeof(kinds[0]); c++) {
         clmla_context *context = native_context(kinds[c].kernel_class, kinds[c].matrix_units);
         const projection_case one = {
-            .name = "rows", .M = M, .N = N, .K = 75, .x = BF16, .w = kinds[c].weights, .y = F32};
+            .name = "rows", .M = M, .N = N, .K = K, .x = BF16, .w = kinds[c].weights, .y = F32};
         projection_data d = projection_make(&one);
         clmla_matrix *matrix = projection_matrix(context, &one, &d);
         test_buffer x = test_buffer_of(d.x, d.x_count * mla__dtype_bytes(BF16), BF16);
@@ -269,6 +320,52 @@ static void cpu_adds_in_the_stated_order(void **state)
         projection_free(&d);
         clmla_context_release(context);
     }
+}
+
+/* Σ x·w as cl/gpu/weights.clh states it. */
+static float sliced_chain(const projection_data *d, size_t m, size_t n, size_t K, size_t slice_k)
+{
+    float total = 0.0f;
+    for (size_t first = 0; first < K; first += slice_k) {
+        float sum = 0.0f;
+        for (size_t k = first; k < K && k < first + slice_k; k++)
+            sum = fmaf((float)mla__load(d->x, BF16, m * d->x_stride + k),
+                       (float)projection_rounded(BF16, d->w[n * K + k]), sum);
+        total += sum;
+    }
+    return total;
+}
+
+static void gpu_adds_in_the_stated_order(void **state)
+{
+    (void)state;
+    enum { M = 6, N = 70, K = 1075 };
+    clmla_context *context = native_context(CLMLA_KERNELS_GPU, true);
+    const projection_case one = {
+        .name = "order", .M = M, .N = N, .K = K, .x = BF16, .w = BF16, .y = F32};
+    projection_data d = projection_make(&one);
+    clmla_matrix *matrix = projection_matrix(context, &one, &d);
+    test_buffer x = test_buffer_of(d.x, d.x_count * mla__dtype_bytes(BF16), BF16);
+    mla__projection_tile tile;
+    mla__projection_stream_tile(&context->device, 1, N, &tile);
+    const int32_t slice_k =
+        ((K - 1) / tile.slices / tile.tile_k + 1) * tile.tile_k; /* ceil(K / slices), padded */
+    assert_true(tile.slices > 1 && slice_k < K);
+    const int32_t rows[] = {1, 4, M};
+    for (size_t r = 0; r < 3; r++) {
+        float y[M * N];
+        run_rows(context, &d, matrix, &x, 0, rows[r], y);
+        for (size_t i = 0; i < (size_t)rows[r] * N; i++) {
+            const float expected = sliced_chain(&d, i / N, i % N, K, (size_t)slice_k);
+            if (memcmp(&y[i], &expected, sizeof expected) != 0)
+                fail_msg("%d rows: [%zu, %zu] is %a, expected %a", (int)rows[r], i / N, i % N,
+                         (double)y[i], (double)expected);
+        }
+    }
+    test_buffer_release(&x);
+    clmla_matrix_release(matrix);
+    projection_free(&d);
+    clmla_context_release(context);
 }
 
 /* Only bf16 with bf16 on class cpu, where asked for and there. */
@@ -455,15 +552,19 @@ static int close_device(void **state)
     return 0;
 }
 
-int main(void)
+/* An argument is a pattern of names: the tests to run. */
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(cpu_matches_reference),
         cmocka_unit_test(cpu_with_matrix_units_matches_reference),
         cmocka_unit_test(gpu_matches_reference),
+        cmocka_unit_test(gpu_with_few_rows_matches_reference),
+        cmocka_unit_test(gpu_matches_reference_on_other_devices),
         cmocka_unit_test(takes_every_dtype),
         cmocka_unit_test(rows_do_not_depend_on_their_number),
         cmocka_unit_test(cpu_adds_in_the_stated_order),
+        cmocka_unit_test(gpu_adds_in_the_stated_order),
         cmocka_unit_test(bf16_dot_is_chosen_by_storage),
         cmocka_unit_test(works_on_an_out_of_order_queue),
         cmocka_unit_test(bound_op_runs_again_with_other_rows),
@@ -471,5 +572,7 @@ int main(void)
         cmocka_unit_test(refuses_what_does_not_fit),
         cmocka_unit_test(auto_follows_class_and_rows),
     };
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests_name("projection", tests, NULL, close_device);
 }

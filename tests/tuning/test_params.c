@@ -52,6 +52,76 @@ static void gpu_projection_tile_fits_the_device(void **state)
     }
 }
 
+/* cl/gpu/projection_stream.cl and, with the same cut of k, cl/gpu/merge_up.cl. */
+static void gpu_stream_tiles_fit_the_device(void **state)
+{
+    (void)state;
+    static const size_t groups[] = {1, 8, 16, 64, 100, 128, 256, 1024};
+    static const cl_ulong locals[] = {16 * 1024, 32 * 1024, 48 * 1024, 228 * 1024};
+    static const cl_uint units[] = {1, 2, 24, 132, 300};
+    static const int32_t columns[] = {1, 64, 65, 128, 576, 2048, 24576};
+    static const int32_t in[] = {1, 37, 512, 1024, 4096, 1 << 20};
+    for (size_t i = 0; i < 8 * 4 * 5 * 7; i++) {
+        mla__device device = device_of(groups[i % 8], locals[i / 8 % 4]);
+        device.compute_units = units[i / 32 % 5];
+        const int32_t N = columns[i / 160];
+        mla__projection_tile tiled, t, up;
+        int32_t work_group = 0;
+        mla__projection_tile_default(&device, CLMLA_KERNELS_GPU, CLMLA_DTYPE_BF16, 16, &tiled);
+        mla__projection_stream_tile(&device, 1, N, &t);
+        assert_int_equal(t.tile_rows, mla__projection_stream_rows(CLMLA_KERNELS_GPU));
+        assert_int_equal(t.tile_k, tiled.tile_k); /* else slices would differ */
+        assert_int_equal(64 % t.tile_columns, 0);
+        assert_true(t.slices >= 1 &&
+                    (size_t)(t.tile_columns * t.slices) <= device.max_work_group_size);
+        const int32_t floats = t.tile_rows * t.slices * (t.tile_k + 4 + t.tile_columns);
+        assert_true(4 * (cl_ulong)floats <= device.local_mem_bytes && 4 * floats <= 32 * 1024);
+        for (size_t k = 0; k < 6; k++) {
+            if (!mla__merge_up_tile(&device, 1, N, in[k], &up, &work_group)) {
+                assert_true(in[k] > 1024 || work_group < 64); /* R1's 512 fits any GPU */
+                continue;
+            }
+            const int32_t slice_k =
+                ((in[k] + up.slices - 1) / up.slices + up.tile_k - 1) / up.tile_k * up.tile_k;
+            assert_true(up.slices == t.slices && up.tile_k == t.tile_k);
+            assert_true((size_t)work_group <= device.max_work_group_size);
+            assert_int_equal(64 % up.tile_columns, 0);
+            assert_int_equal(work_group % up.tile_columns, 0);
+            assert_int_equal(up.slices % (work_group / up.tile_columns), 0);
+            const uint64_t bytes =
+                4 * (uint64_t)(up.slices * (slice_k + up.tile_columns) + work_group);
+            assert_true(bytes <= device.local_mem_bytes && bytes <= 32 * 1024);
+        }
+    }
+    assert_int_equal(mla__projection_stream_rows(CLMLA_KERNELS_CPU), 0);
+}
+
+/* Narrower tiles only where whole panels leave the device short of groups. */
+static void gpu_stream_tile_follows_compute_units(void **state)
+{
+    (void)state;
+    mla__device device = device_of(256, 32 * 1024);
+    mla__projection_tile t;
+    device.compute_units = 8;
+    mla__projection_stream_tile(&device, 1, 1024, &t); /* 16 panels, 16 groups wanted */
+    assert_true(t.tile_columns == 64 && t.slices == 4);
+    mla__projection_stream_tile(&device, 1, 960, &t);
+    assert_true(t.tile_columns == 32 && t.slices == 8);
+    mla__projection_stream_tile(&device, 4, 256, &t);
+    assert_true(t.tile_columns == 64 && t.slices == 4);
+    mla__projection_stream_tile(&device, 1, 64, &t);
+    assert_true(t.tile_columns == 16 && t.slices == 16);
+}
+
+static void merge_up_takes_few_rows(void **state)
+{
+    (void)state;
+    assert_int_equal(mla__merge_up_max_tokens(16), 8);
+    assert_int_equal(mla__merge_up_max_tokens(3), 42);
+    assert_int_equal(mla__merge_up_max_tokens(128), 1);
+    assert_int_equal(mla__merge_up_max_tokens(500), 1);
+}
+
 /* Bytes of the local arrays of cl/gpu/attention.cl, from their declarations there. */
 static uint64_t gpu_attention_bytes(const mla__attention_tile *t, uint64_t element_bytes,
                                     uint64_t kv_lora_rank, uint64_t rope_dim)
@@ -144,6 +214,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(cpu_projection_tile_keeps_its_constraints),
         cmocka_unit_test(gpu_projection_tile_fits_the_device),
+        cmocka_unit_test(gpu_stream_tiles_fit_the_device),
+        cmocka_unit_test(gpu_stream_tile_follows_compute_units),
+        cmocka_unit_test(merge_up_takes_few_rows),
         cmocka_unit_test(gpu_attention_tile_fits_the_device),
         cmocka_unit_test(text_and_macros_name_the_fields),
         cmocka_unit_test(text_is_cut_like_snprintf),
