@@ -198,6 +198,11 @@ void mla__binding_split(const clmla_binding *binding, const clmla_plan *plan, in
                                  max_splits, &step->num_splits, &step->split_tokens);
 }
 
+bool mla__binding_merges_up(const clmla_binding *binding, const mla__attention_step *step)
+{
+    return step->num_splits > 1 && step->num_tokens <= binding->merge_v_up_tokens;
+}
+
 /* ---- queries --------------------------------------------------------------------------------- */
 
 clmla_status clmla_binding_get_stats(const clmla_binding *binding, clmla_binding_stats *stats)

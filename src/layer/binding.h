@@ -9,6 +9,7 @@
 #include "layer/plan.h"
 #include "layer/weights.h"
 #include "ops/attention.h"
+#include "ops/merge_up.h"
 #include "ops/projection.h"
 #include "ops/rmsnorm.h"
 #include "ops/rope_append.h"
@@ -28,7 +29,9 @@ struct clmla_binding {
     mla__rope_append rope_append;
     mla__projection absorb; /* W_UK */
     mla__attention attention;
-    mla__projection v_up; /* W_UV */
+    mla__projection v_up;      /* W_UV */
+    mla__merge_up merge_v_up;  /* attention's merge and v_up in one */
+    int32_t merge_v_up_tokens; /* up to how many tokens; 0: never, and it is not bound */
     mla__projection o_proj;
 
     uint64_t plan_id;       /* whose tables the kernels' arguments name; 0: none yet */
@@ -46,6 +49,9 @@ clmla_status mla__forward_block(clmla_binding *binding, const clmla_plan *plan, 
  * step's bounds, at most what the workspace holds. */
 void mla__binding_split(const clmla_binding *binding, const clmla_plan *plan, int32_t num_tokens,
                         mla__attention_step *step);
+
+/* Whether merge_v_up takes the place of attention's merge and v_up in this step. */
+bool mla__binding_merges_up(const clmla_binding *binding, const mla__attention_step *step);
 
 /* Points the kernels at a plan's tables where they are not there yet. */
 clmla_status mla__binding_use_plan(clmla_binding *binding, const clmla_plan *plan);

@@ -153,6 +153,31 @@ static clmla_status bind_attention(clmla_binding *b, const clmla_binding_params 
                                      &b->attention);
 }
 
+/* On the partial states that attention leaves in the workspace. */
+static clmla_status bind_merge_v_up(clmla_binding *b, const clmla_binding_params *p,
+                                    const intermediates *t)
+{
+    const clmla_layer *layer = b->layer;
+    const clmla_config *c = &layer->config;
+    const clmla_tensor splits = in_workspace(p, layer->workspace.splits, CLMLA_DTYPE_F32);
+    uint64_t state_bytes = 0;
+    b->merge_v_up_tokens = mla__layer_merge_up_tokens(layer, NULL);
+    if (b->merge_v_up_tokens == 0)
+        return CLMLA_SUCCESS;
+    clmla_status status = mla__attention_split_bytes(layer->context, 1, c->num_attention_heads,
+                                                     c->kv_lora_rank, 1, &state_bytes);
+    if (status != CLMLA_SUCCESS)
+        return status;
+    mla__merge_up_params params = {.matrix = &b->weights->matrices[MLA__W_UV],
+                                   .max_tokens = b->merge_v_up_tokens,
+                                   .num_states = layer->workspace.splits_bytes / state_bytes,
+                                   .ctx_dtype = layer->latent_dtype,
+                                   .y = t->o};
+    mla__attention_states(&splits, c->num_attention_heads, c->kv_lora_rank, &params.partial_out,
+                          &params.partial_lse);
+    return mla__merge_up_bind(layer->context, &params, &b->merge_v_up);
+}
+
 clmla_status mla__binding_bind_ops(clmla_binding *binding, const clmla_binding_params *params)
 {
     const clmla_layer *layer = binding->layer;
@@ -171,6 +196,8 @@ clmla_status mla__binding_bind_ops(clmla_binding *binding, const clmla_binding_p
         status = bind_projection(binding, params, MLA__W_UV, t.q_lat, t.o, CLMLA_OVERWRITE,
                                  &binding->v_up);
     if (status == CLMLA_SUCCESS)
+        status = bind_merge_v_up(binding, params, &t);
+    if (status == CLMLA_SUCCESS)
         status = bind_projection(binding, params, MLA__O_PROJ, o, params->output,
                                  params->output_mode, &binding->o_proj);
     return status;
@@ -186,5 +213,6 @@ void mla__binding_release_ops(clmla_binding *b)
     mla__projection_release(&b->absorb);
     mla__attention_release(&b->attention);
     mla__projection_release(&b->v_up);
+    mla__merge_up_release(&b->merge_v_up);
     mla__projection_release(&b->o_proj);
 }

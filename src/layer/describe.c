@@ -5,6 +5,7 @@
 #include "core/dtype.h"
 #include "layer/layer.h"
 #include "ops/attention.h"
+#include "ops/merge_up.h"
 #include "ops/projection_native.h"
 #include "tuning/clblast_records.h"
 #include "tuning/params.h"
@@ -59,6 +60,24 @@ static void describe_projection(const clmla_layer *layer, enum mla__role role, t
     if (layer->projection != CLMLA_PROJECTION_NATIVE)
         append(sink, " CLBlast SGEMM%s", m.num_batches > 1 ? " strided batched" : "");
     append(sink, "\n");
+}
+
+/* What takes the place of attention's merge and W_UV. */
+static void describe_merge_up(const clmla_layer *layer, text_sink *sink)
+{
+    const struct clmla_matrix w_uv = mla__layer_matrix(layer, MLA__W_UV);
+    const char *why_not;
+    char text[256];
+    const int32_t tokens = mla__layer_merge_up_tokens(layer, &why_not);
+    if (tokens == 0) {
+        append(sink, "merge and W_UV in one: no, %s\n", why_not);
+        return;
+    }
+    (void)mla__merge_up_text(layer->context, &w_uv, text, sizeof(text));
+    append(sink,
+           "merge and W_UV in one: %s, where attention is split and a step has up to %d "
+           "tokens\n",
+           text, (int)tokens);
 }
 
 static const char *projection_reason(const clmla_layer *layer)
@@ -140,6 +159,7 @@ clmla_status clmla_layer_describe(const clmla_layer *layer, char *text, size_t c
            layer->num_splits == 1  ? "one split"
            : layer->num_splits > 1 ? "splits as asked for"
                                    : "splits chosen per step");
+    describe_merge_up(layer, &sink);
     if (length != NULL)
         *length = sink.length;
     return CLMLA_SUCCESS;

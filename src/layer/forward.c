@@ -48,10 +48,16 @@ clmla_status mla__forward_block(clmla_binding *binding, const clmla_plan *plan, 
     STAGE("rope_append", mla__rope_append_enqueue(&binding->rope_append, stream, t0, n));
     /* q_lat[h] = q_nope[h] · W_UK[h] */
     STAGE("absorb", mla__projection_enqueue(&binding->absorb, stream, 0, 0, n));
-    /* ctx[h] = softmax_j(softmax_scale · (q_lat[h]·c_kv[j] + q_pe[h]·k_pe[j])) · c_kv */
-    STAGE("attention", mla__attention_enqueue(&binding->attention, stream, &keys));
-    /* o[h] = W_UV[h] · ctx[h] */
-    STAGE("v_up", mla__projection_enqueue(&binding->v_up, stream, 0, 0, n));
+    /* ctx[h] = softmax_j(softmax_scale · (q_lat[h]·c_kv[j] + q_pe[h]·k_pe[j])) · c_kv
+     * o[h] = W_UV[h] · ctx[h]; few tokens: on ctx of the splits, merged in the same launch */
+    if (mla__binding_merges_up(binding, &keys)) {
+        STAGE("attention", mla__attention_enqueue_states(&binding->attention, stream, &keys));
+        STAGE("merge_v_up",
+              mla__merge_up_enqueue(&binding->merge_v_up, stream, keys.num_splits, n));
+    } else {
+        STAGE("attention", mla__attention_enqueue(&binding->attention, stream, &keys));
+        STAGE("v_up", mla__projection_enqueue(&binding->v_up, stream, 0, 0, n));
+    }
     /* y = concat_h(o) · o_projᵀ */
     STAGE("o_proj", mla__projection_enqueue(&binding->o_proj, stream, 0, t0, n));
     return CLMLA_SUCCESS;

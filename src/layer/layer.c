@@ -6,6 +6,7 @@
 #include "core/config.h"
 #include "core/dtype.h"
 #include "layer/weights.h"
+#include "ops/merge_up.h"
 #include "ops/op.h"
 #include "ops/projection.h"
 
@@ -61,6 +62,29 @@ struct clmla_matrix mla__layer_matrix(const clmla_layer *layer, enum mla__role r
         break;
     }
     return m;
+}
+
+int32_t mla__layer_merge_up_tokens(const clmla_layer *layer, const char **why_not)
+{
+    const struct clmla_matrix w_uv = mla__layer_matrix(layer, MLA__W_UV);
+    const char *reason = NULL;
+    if (layer->context->kernel_class != CLMLA_KERNELS_GPU)
+        reason = "not of this class";
+    else if (layer->workspace.splits_bytes == 0)
+        reason = "attention has one split";
+    else if (layer->projection == CLMLA_PROJECTION_CLBLAST)
+        reason = "CLBlast projects";
+    else if (!mla__merge_up_fits(layer->context, &w_uv))
+        reason = "does not fit the device";
+    if (why_not != NULL)
+        *why_not = reason;
+    if (reason != NULL)
+        return 0;
+    const int32_t limits[] = {layer->tokens_per_block, layer->native_max_rows};
+    int32_t tokens = mla__merge_up_max_tokens(layer->config.num_attention_heads);
+    for (size_t i = 0; i < 2; i++)
+        tokens = tokens < limits[i] ? tokens : limits[i];
+    return tokens;
 }
 
 static bool is_float(clmla_dtype dtype)

@@ -55,6 +55,10 @@ uint64_t mla__layer_retain_for_plan(clmla_layer *layer);
  * none of that role. */
 struct clmla_matrix mla__layer_matrix(const clmla_layer *layer, enum mla__role role);
 
+/* Up to how many tokens of split attention one kernel merges and applies W_UV (mla__merge_up); 0:
+ * never, and *why_not (may be NULL) tells. */
+int32_t mla__layer_merge_up_tokens(const clmla_layer *layer, const char **why_not);
+
 /* "q_proj", "q_a_proj", ..., "W_UK": the role's name in messages and stages. */
 const char *mla__role_name(enum mla__role role);
 

@@ -96,6 +96,8 @@ static clmla_status warm(rehearsal *r, cl_command_queue queue)
         (status = mla__projection_warm(&b->absorb, &s)) != CLMLA_SUCCESS ||
         (status = mla__attention_warm(&b->attention, &s)) != CLMLA_SUCCESS ||
         (status = mla__projection_warm(&b->v_up, &s)) != CLMLA_SUCCESS ||
+        (b->merge_v_up_tokens > 0 &&
+         (status = mla__merge_up_warm(&b->merge_v_up, &s)) != CLMLA_SUCCESS) ||
         (status = mla__projection_warm(&b->o_proj, &s)) != CLMLA_SUCCESS)
         return status;
     return clFinish(queue);

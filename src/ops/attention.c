@@ -242,6 +242,22 @@ static clmla_status make_kernel(clmla_context *context, const mla__attention *op
     return mla__kernel_ready(kernel);
 }
 
+void mla__attention_states(const clmla_tensor *workspace, int32_t num_heads, int32_t kv_lora_rank,
+                           clmla_tensor *partial_out, clmla_tensor *partial_lse)
+{
+    const uint64_t heads = (uint64_t)num_heads, latent = (uint64_t)kv_lora_rank;
+    const uint64_t record = heads * (latent + 1);
+    *partial_out = (clmla_tensor){.buffer = workspace->buffer,
+                                  .offset_bytes = workspace->offset_bytes,
+                                  .strides = {record, record, latent},
+                                  .dtype = CLMLA_DTYPE_F32};
+    *partial_lse =
+        (clmla_tensor){.buffer = workspace->buffer,
+                       .offset_bytes = workspace->offset_bytes + heads * latent * sizeof(float),
+                       .strides = {record, record},
+                       .dtype = CLMLA_DTYPE_F32};
+}
+
 /* Partial states lie in the workspace as records [H, kv_lora_rank] out | [H] lse of one (split,
  * token) each, so that only the stride between splits depends on a step. */
 static clmla_status make_split(clmla_context *context, const clmla_attention_params *params,
@@ -260,20 +276,16 @@ static clmla_status make_split(clmla_context *context, const clmla_attention_par
     clmla_status status = make_kernel(context, op, args, &out, &lse, true, &op->split_kernel);
     if (status != CLMLA_SUCCESS)
         return status;
-    const clmla_merge_states_params merge = {
+    clmla_merge_states_params merge = {
         .struct_size = sizeof(merge),
         .num_states = states < INT32_MAX ? (int32_t)states : INT32_MAX,
         .num_tokens = 1, /* states of one token lie a record apart: packed */
         .num_heads = op->num_heads,
         .dim = op->kv_lora_rank,
-        .partial_out = {.buffer = out.buffer,
-                        .offset_bytes = out.offset * sizeof(float),
-                        .strides = {record, record, latent}},
-        .partial_lse = {.buffer = lse.buffer,
-                        .offset_bytes = lse.offset * sizeof(float),
-                        .strides = {record, record}},
         .out = params->out,
         .softmax_lse = params->softmax_lse};
+    mla__attention_states(&params->workspace, op->num_heads, op->kv_lora_rank, &merge.partial_out,
+                          &merge.partial_lse);
     return mla__merge_bind(context, &merge, &op->merge);
 }
 
@@ -374,11 +386,23 @@ static clmla_status launch(mla__attention *op, mla__kernel *kernel, mla__stream 
     return mla__stream_launch(stream, kernel, 2, global, local);
 }
 
+clmla_status mla__attention_enqueue_states(mla__attention *op, mla__stream *stream,
+                                           const mla__attention_step *step)
+{
+    uint64_t bytes = 0;
+    if (step->num_tokens == 0)
+        return CLMLA_SUCCESS;
+    const clmla_status status = mla__attention_split_bytes(
+        NULL, step->num_tokens, op->num_heads, op->kv_lora_rank, step->num_splits, &bytes);
+    if (status != CLMLA_SUCCESS || bytes > op->workspace_bytes || step->split_tokens < 1)
+        return CLMLA_INTERNAL; /* whoever chose the step did not ask what the workspace holds */
+    return launch(op, &op->split_kernel, stream, step);
+}
+
 clmla_status mla__attention_enqueue(mla__attention *op, mla__stream *stream,
                                     const mla__attention_step *step)
 {
     mla__attention_step s = *step;
-    uint64_t bytes = 0;
     if (s.num_tokens == 0)
         return CLMLA_SUCCESS;
     if (s.num_splits <= 1) {
@@ -386,11 +410,7 @@ clmla_status mla__attention_enqueue(mla__attention *op, mla__stream *stream,
         s.split_tokens = INT32_MAX;
         return launch(op, &op->kernel, stream, &s);
     }
-    clmla_status status = mla__attention_split_bytes(NULL, s.num_tokens, op->num_heads,
-                                                     op->kv_lora_rank, s.num_splits, &bytes);
-    if (status != CLMLA_SUCCESS || bytes > op->workspace_bytes || s.split_tokens < 1)
-        return CLMLA_INTERNAL; /* whoever chose the step did not ask what the workspace holds */
-    status = launch(op, &op->split_kernel, stream, &s);
+    const clmla_status status = mla__attention_enqueue_states(op, stream, &s);
     return status == CLMLA_SUCCESS
                ? mla__merge_enqueue(&op->merge, stream, s.num_splits, s.num_tokens)
                : status;

@@ -56,6 +56,13 @@ clmla_status mla__attention_bind_steps(clmla_context *context, const clmla_atten
 clmla_status mla__attention_set_sequences(mla__attention *op, const mla__sequences *sequences);
 clmla_status mla__attention_enqueue(mla__attention *op, mla__stream *stream,
                                     const mla__attention_step *step);
+/* The same without merging: the partial states of step->num_splits > 1 splits stay where
+ * mla__attention_states says, packed. */
+clmla_status mla__attention_enqueue_states(mla__attention *op, mla__stream *stream,
+                                           const mla__attention_step *step);
+/* Views [S, T, H, kv_lora_rank] and [S, T, H] of the workspace; states of T = 1 token. */
+void mla__attention_states(const clmla_tensor *workspace, int32_t num_heads, int32_t kv_lora_rank,
+                           clmla_tensor *partial_out, clmla_tensor *partial_lse);
 clmla_status mla__attention_warm(mla__attention *op, mla__stream *stream);
 void mla__attention_release(mla__attention *op);
 

@@ -1,6 +1,7 @@
 /* Layers, weights and bindings: what is refused, with which words; sizes, stages and descriptions.
  */
 #include "core/dtype.h"
+#include "layer/layer.h"
 #include "support/layer_fixture.h"
 
 /* ---- layers ---------------------------------------------------------------------------------- */
@@ -330,6 +331,78 @@ static void names_every_stage_in_the_order_of_the_equation(void **state)
     fixture_release(&f);
 }
 
+/* Stages and launches of one step of class gpu with two splits. */
+static void expect_stages(fixture *f, int32_t num_tokens, const char *stages, int launches)
+{
+    const int32_t past[1] = {9};
+    stage_log log = {0};
+    clmla_binding_stats stats = {.struct_size = sizeof(stats)};
+    assert_int_equal(fixture_plan(f, 1, past, &num_tokens), CLMLA_SUCCESS);
+    assert_int_equal(clmla_binding_set_stage_fn(f->binding, log_stage, &log), CLMLA_SUCCESS);
+    assert_int_equal(
+        clmla_enqueue_layer(f->binding, f->plan, test_device_get()->queue, 0, NULL, NULL),
+        CLMLA_SUCCESS);
+    assert_int_equal(clFinish(test_device_get()->queue), CL_SUCCESS);
+    assert_string_equal(log.names, stages);
+    assert_int_equal(clmla_binding_get_stats(f->binding, &stats), CLMLA_SUCCESS);
+    assert_int_equal(stats.kernel_launches, launches);
+}
+
+/* Of 4 heads up to 32 tokens: 128 rows. Without the saved launch it would be one more. */
+static void merges_and_projects_few_tokens_in_one_launch(void **state)
+{
+    (void)state;
+    const fixture_options options = {.config = fixture_config(0),
+                                     .kernel_class = CLMLA_KERNELS_GPU,
+                                     .projection = CLMLA_PROJECTION_NATIVE,
+                                     .num_splits = 2};
+    fixture f = fixture_create(&options);
+    double *hidden = fixture_draw_hidden(&f, 33, 1);
+    char text[4096];
+    fixture_set_hidden(&f, hidden, 0, 33);
+    fixture_set_past(&f, 0, 9, 2);
+    expect_stages(&f, 1,
+                  "q_proj kv_a_proj_with_mqa rope_append absorb attention merge_v_up o_proj ", 7);
+    expect_stages(&f, 32,
+                  "q_proj kv_a_proj_with_mqa rope_append absorb attention merge_v_up o_proj ", 7);
+    expect_stages(&f, 33, "q_proj kv_a_proj_with_mqa rope_append absorb attention v_up o_proj ", 8);
+    assert_int_equal(clmla_layer_describe(f.layer, text, sizeof(text), NULL), CLMLA_SUCCESS);
+    assert_non_null(strstr(text, "up to 4 rows: projection_stream tile_rows=4"));
+    assert_non_null(strstr(text, "merge and W_UV in one: merge_up tile_columns=64"));
+    assert_non_null(strstr(text, "up to 32 tokens"));
+    free(hidden);
+    fixture_release(&f);
+}
+
+/* The reason stands in the description, and nothing is bound. */
+static void tells_why_merge_and_projection_stay_apart(void **state)
+{
+    (void)state;
+    const struct {
+        fixture_options options;
+        const char *reason;
+    } apart[] = {
+        {{.kernel_class = CLMLA_KERNELS_CPU, .num_splits = 2}, "no, not of this class"},
+        {{.kernel_class = CLMLA_KERNELS_GPU, .num_splits = 1}, "no, attention has one split"},
+        {{.kernel_class = CLMLA_KERNELS_GPU, .batch_invariant = 1}, "no, attention has one split"},
+        {{.kernel_class = CLMLA_KERNELS_GPU,
+          .num_splits = 2,
+          .projection = CLMLA_PROJECTION_CLBLAST},
+         "no, CLBlast projects"},
+    };
+    for (size_t i = 0; i < sizeof(apart) / sizeof(apart[0]); i++) {
+        fixture_options options = apart[i].options;
+        char text[4096];
+        options.config = fixture_config(0);
+        fixture f = fixture_create(&options);
+        assert_int_equal(clmla_layer_describe(f.layer, text, sizeof(text), NULL), CLMLA_SUCCESS);
+        if (strstr(text, apart[i].reason) == NULL)
+            fail_msg("expected \"%s\" in\n%s", apart[i].reason, text);
+        assert_int_equal(mla__layer_merge_up_tokens(f.layer, NULL), 0);
+        fixture_release(&f);
+    }
+}
+
 static void describes_its_choices(void **state)
 {
     (void)state;
@@ -426,6 +499,8 @@ int main(void)
         cmocka_unit_test(weights_serve_layers_of_other_limits_only),
         cmocka_unit_test(weights_want_exactly_their_sources),
         cmocka_unit_test(names_every_stage_in_the_order_of_the_equation),
+        cmocka_unit_test(merges_and_projects_few_tokens_in_one_launch),
+        cmocka_unit_test(tells_why_merge_and_projection_stay_apart),
         cmocka_unit_test(describes_its_choices),
         cmocka_unit_test(prepares_without_leaving_anything_behind),
         cmocka_unit_test(r1_workspace_is_bounded)};

@@ -74,6 +74,7 @@ static const promise_case cases[] = {
     {"cpu bf16", CLMLA_KERNELS_CPU, CLMLA_DTYPE_BF16, 0},
     {"cpu f32, three splits", CLMLA_KERNELS_CPU, CLMLA_DTYPE_F32, 3},
     {"gpu bf16", CLMLA_KERNELS_GPU, CLMLA_DTYPE_BF16, 0},
+    {"gpu bf16, three splits", CLMLA_KERNELS_GPU, CLMLA_DTYPE_BF16, 3},
 };
 
 /* Few and many tokens, one and several sequences, then decode steps: every kernel a step reaches. */
