@@ -523,7 +523,7 @@ typedef struct clmla_layer_params {
     clmla_dtype hidden_dtype;       /* hidden_states, and what stages hand on */
     clmla_dtype output_dtype;       /* DEFAULT: hidden_dtype */
     uint64_t workspace_limit_bytes; /* 0: none. Tokens are cut into blocks to stay within it */
-    int32_t batch_invariant; /* 1: K order and KV splits depend on weight shapes and device only, so a
+    int32_t batch_invariant; /* 1: K order and KV splits depend on weight shapes and device only: a
                                 token has the same bits in any company; native projections */
     int32_t num_splits;      /* KV splits; 0: chosen per step */
     clmla_attention_form attention_form;
