@@ -97,9 +97,15 @@ static clmla_status read_texts(mla__device *device)
     return CLMLA_SUCCESS;
 }
 
+int32_t mla__float_vector_width(cl_uint native, cl_uint preferred)
+{
+    const cl_uint width = native > 0 ? native : preferred;
+    return width >= 16 ? 16 : width >= 8 ? 8 : 4;
+}
+
 static clmla_status read_numbers(mla__device *device)
 {
-    cl_uint align_bits = 0;
+    cl_uint align_bits = 0, native_width = 0, preferred_width = 0;
     const struct {
         cl_device_info name;
         size_t bytes;
@@ -107,8 +113,8 @@ static clmla_status read_numbers(mla__device *device)
     } numbers[] = {
         {CL_DEVICE_TYPE, sizeof device->type, &device->type},
         {CL_DEVICE_MAX_COMPUTE_UNITS, sizeof device->compute_units, &device->compute_units},
-        {CL_DEVICE_NATIVE_VECTOR_WIDTH_FLOAT, sizeof device->native_vector_width_float,
-         &device->native_vector_width_float},
+        {CL_DEVICE_NATIVE_VECTOR_WIDTH_FLOAT, sizeof native_width, &native_width},
+        {CL_DEVICE_PREFERRED_VECTOR_WIDTH_FLOAT, sizeof preferred_width, &preferred_width},
         {CL_DEVICE_GLOBAL_MEM_SIZE, sizeof device->global_mem_bytes, &device->global_mem_bytes},
         {CL_DEVICE_MAX_MEM_ALLOC_SIZE, sizeof device->max_alloc_bytes, &device->max_alloc_bytes},
         {CL_DEVICE_LOCAL_MEM_SIZE, sizeof device->local_mem_bytes, &device->local_mem_bytes},
@@ -122,6 +128,7 @@ static clmla_status read_numbers(mla__device *device)
         if (status != CLMLA_SUCCESS)
             return status;
     }
+    device->float_vector_width = mla__float_vector_width(native_width, preferred_width);
     device->mem_base_addr_align_bytes = align_bits / 8;
     return CLMLA_SUCCESS;
 }

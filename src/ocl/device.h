@@ -19,7 +19,7 @@ typedef struct mla__device {
     char platform_name[256];
     char platform_version[256];
     cl_uint compute_units;
-    cl_uint native_vector_width_float;
+    int32_t float_vector_width; /* 4, 8 or 16: floats of a vector that kernels of class cpu use */
     cl_ulong global_mem_bytes;
     cl_ulong max_alloc_bytes;
     cl_ulong local_mem_bytes;
@@ -38,5 +38,9 @@ typedef struct mla__device {
 } mla__device;
 
 clmla_status mla__device_read(cl_device_id id, mla__device *out);
+
+/* 4, 8 or 16, rounded down, of what a device calls its native and its preferred vector width: the
+ * preferred one where the native is 0 (not known). */
+int32_t mla__float_vector_width(cl_uint native, cl_uint preferred);
 
 #endif

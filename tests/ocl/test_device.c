@@ -26,6 +26,7 @@ static void reads_what_the_device_says(void **state)
     assert_int_equal(mla__device_read(on->id, &device), CLMLA_SUCCESS);
 
     cl_ulong global_bytes = 0;
+    cl_uint width = 0;
     char name[1024] = "";
     clGetDeviceInfo(on->id, CL_DEVICE_GLOBAL_MEM_SIZE, sizeof global_bytes, &global_bytes, NULL);
     clGetDeviceInfo(on->id, CL_DEVICE_NAME, sizeof name, name, NULL);
@@ -37,6 +38,9 @@ static void reads_what_the_device_says(void **state)
     assert_memory_equal(device.version, "OpenCL ", 7);
     assert_memory_equal(device.platform_version, "OpenCL ", 7);
     assert_true(device.compute_units >= 1);
+    clGetDeviceInfo(on->id, CL_DEVICE_NATIVE_VECTOR_WIDTH_FLOAT, sizeof width, &width, NULL);
+    if (width == 4 || width == 8 || width == 16)
+        assert_int_equal(device.float_vector_width, width);
     assert_true(device.max_alloc_bytes >= 1 && device.max_alloc_bytes <= device.global_mem_bytes);
     assert_true(device.local_mem_bytes >= 32 * 1024); /* the least that OpenCL 1.2 allows */
     assert_true(device.max_work_group_size >= 1);
@@ -51,6 +55,21 @@ static void reads_what_the_device_says(void **state)
         assert_int_equal(device.compute_capability, 0);
     else
         assert_true(device.compute_capability >= 10);
+}
+
+/* Rounded down to a width that there are kernels for; 1: scalar lanes, as GPUs have. */
+static void vector_width_is_one_of_three(void **state)
+{
+    (void)state;
+    const struct {
+        cl_uint native, preferred;
+        int32_t expected;
+    } widths[] = {{16, 16, 16}, {8, 8, 8},  {4, 4, 4},  {8, 16, 8}, {16, 4, 16},
+                  {32, 1, 16},  {12, 1, 8}, {7, 16, 4}, {1, 16, 4}, {0, 16, 16},
+                  {0, 8, 8},    {0, 4, 4},  {0, 1, 4},  {0, 0, 4},  {UINT32_MAX, 0, 16}};
+    for (size_t i = 0; i < sizeof widths / sizeof widths[0]; i++)
+        assert_int_equal(mla__float_vector_width(widths[i].native, widths[i].preferred),
+                         widths[i].expected);
 }
 
 static void class_follows_the_device_type(void **state)
@@ -96,6 +115,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(reads_what_the_device_says),
+        cmocka_unit_test(vector_width_is_one_of_three),
         cmocka_unit_test(class_follows_the_device_type),
         cmocka_unit_test(nothing_is_written_on_failure),
         cmocka_unit_test(classes_have_names),
