@@ -4,10 +4,9 @@
 /* Splitting pays when there are fewer row groups than the device can run side by side, and costs a
  * merge: on two cores it lost 30 % with 128 keys a part where it was not needed. */
 enum {
-    CPU_GROUP_ROWS =
-        32, /* rows of a group, as src/tuning/attention_tile.c chooses them by default */
-    GPU_GROUP_ROWS = 16,
-    CPU_GROUPS_PER_UNIT = 2, /* groups × splits to aim at, per compute unit */
+    WIDE_CPU_GROUP_ROWS = 32, /* rows of a group, as src/tuning/attention_tile.c chooses them */
+    GROUP_ROWS = 16,          /* on narrower vectors and on class gpu */
+    CPU_GROUPS_PER_UNIT = 2,  /* groups × splits to aim at, per compute unit */
     GPU_GROUPS_PER_UNIT = 4,
     CPU_MIN_KEYS = 128,
     GPU_MIN_KEYS = 64,
@@ -26,7 +25,8 @@ void mla__attention_choose_splits(const clmla_context *context, int32_t num_head
     const bool cpu = context->kernel_class == CLMLA_KERNELS_CPU;
     const int64_t units = at_least(context->device.compute_units, 1);
     const int64_t wanted = units * (cpu ? CPU_GROUPS_PER_UNIT : GPU_GROUPS_PER_UNIT);
-    const int64_t group_rows = cpu ? CPU_GROUP_ROWS : GPU_GROUP_ROWS;
+    const bool wide = cpu && context->device.float_vector_width >= 16;
+    const int64_t group_rows = wide ? WIDE_CPU_GROUP_ROWS : GROUP_ROWS;
     const int64_t rows = (int64_t)num_tokens * num_heads;
     const int64_t groups =
         at_least(at_least(at_most(num_sequences, num_tokens), 1), ceil_div(rows, group_rows));

@@ -16,19 +16,36 @@ static uint64_t cpu_bytes(const mla__attention_tile *tile, int32_t kv_lora_rank,
     return 4 * (rows * (key + latent + block) + block * key);
 }
 
-/* First the tiles with the most sums in registers (16, of 32 vector registers; more than 24 spill):
- * two row vectors share each key element that is broadcast. Then smaller ones, for wide latents. */
-static bool cpu_tile(int32_t kv_lora_rank, int32_t rope_dim, mla__attention_tile *tile)
+/* First the tiles with the most sums in registers, then smaller ones, for wide latents.
+ *
+ * Vectors of sixteen floats: 16 sums of 32 registers (more than 24 spill); two row vectors share
+ * each key element that is broadcast.
+ *
+ * Narrower ones, not measured on such a processor: the sixteen rows of a row vector are two
+ * registers of eight or four of four. Four sums, a vector of the query or of weights and a key
+ * element are 11 of 16 registers (AVX2) or 21 of 32 (NEON). Code for AVX2 on one core with wider
+ * vectors (Zen 4, LLVM 15; 128 heads, 1024 keys) came to 92 GFLOP/s so; to 45 with six sums, to 61
+ * with eight, to 22 .. 31 with two row vectors. */
+static bool cpu_tile(int32_t vector_width, int32_t kv_lora_rank, int32_t rope_dim,
+                     mla__attention_tile *tile)
 {
-    static const mla__attention_tile choices[] = {
+    static const mla__attention_tile wide[] = {
         {.row_vectors = 2, .block_tokens = 32, .tile_tokens = 8, .tile_values = 8},
         {.row_vectors = 2, .block_tokens = 16, .tile_tokens = 8, .tile_values = 8},
         {.row_vectors = 1, .block_tokens = 32, .tile_tokens = 16, .tile_values = 16},
         {.row_vectors = 1, .block_tokens = 16, .tile_tokens = 16, .tile_values = 16},
         {.row_vectors = 1, .block_tokens = 4, .tile_tokens = 4, .tile_values = 16},
     };
-    const int num_choices = sizeof(choices) / sizeof(choices[0]);
-    for (int i = 0; i < num_choices; i++) {
+    static const mla__attention_tile narrow[] = {
+        {.row_vectors = 1, .block_tokens = 32, .tile_tokens = 4, .tile_values = 4},
+        {.row_vectors = 1, .block_tokens = 16, .tile_tokens = 4, .tile_values = 4},
+        {.row_vectors = 1, .block_tokens = 4, .tile_tokens = 4, .tile_values = 4},
+    };
+    const bool is_wide = vector_width >= 16;
+    const mla__attention_tile *const choices = is_wide ? wide : narrow;
+    const size_t num_choices =
+        is_wide ? sizeof(wide) / sizeof(wide[0]) : sizeof(narrow) / sizeof(narrow[0]);
+    for (size_t i = 0; i < num_choices; i++) {
         *tile = choices[i];
         tile->tile_rows = 16 * tile->row_vectors;
         if (cpu_bytes(tile, kv_lora_rank, rope_dim) <= CPU_SCRATCH_BYTES)
@@ -116,7 +133,7 @@ bool mla__attention_tile_default(const mla__device *device, clmla_kernel_class k
     mla__attention_tile chosen;
     const bool fits =
         kernel_class == CLMLA_KERNELS_CPU
-            ? cpu_tile(kv_lora_rank, rope_dim, &chosen)
+            ? cpu_tile(device->float_vector_width, kv_lora_rank, rope_dim, &chosen)
             : gpu_tile(device, mla__dtype_bytes(activation_dtype), kv_lora_rank, rope_dim, &chosen);
     if (fits)
         *tile = chosen;

@@ -27,6 +27,7 @@ static const attention_sequence prefill[] = {{1, 37, 37}};
 typedef struct attention_path {
     clmla_kernel_class kernel_class;
     bool dot_products; /* cpu class on bf16 dot products, where the device has them */
+    bool narrow;       /* cpu class with the tiles of vectors of eight floats, and of four */
 } attention_path;
 
 static inline const attention_path *path_of(void **state)
@@ -44,6 +45,8 @@ static inline clmla_context *open_path(void **state)
         print_message("skipped: the device has no bf16 dot products\n");
         skip();
     }
+    if (path->narrow)
+        context->device.float_vector_width = 8;
     return context;
 }
 
@@ -68,9 +71,10 @@ static inline double *doubles(size_t count)
 #test " on " #path, test, NULL, NULL, (void *)&path                                        \
     }
 #define BOTH_CLASSES(test) ON_PATH(test, cpu), ON_PATH(test, gpu)
-#define ALL_PATHS(test) BOTH_CLASSES(test), ON_PATH(test, cpu_dot)
+#define ALL_PATHS(test) BOTH_CLASSES(test), ON_PATH(test, cpu_dot), ON_PATH(test, cpu_narrow)
 #define PATHS                                                                                      \
     static attention_path cpu = {CLMLA_KERNELS_CPU, false}, gpu = {CLMLA_KERNELS_GPU, false},      \
-                          cpu_dot = {CLMLA_KERNELS_CPU, true}
+                          cpu_dot = {CLMLA_KERNELS_CPU, true},                                     \
+                          cpu_narrow = {CLMLA_KERNELS_CPU, .narrow = true}
 
 #endif

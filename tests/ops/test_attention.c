@@ -314,6 +314,7 @@ static void splits_cover_the_keys_and_stop_where_groups_are_many(void **state)
     const cl_uint units[] = {1, 2, 132};
     const int32_t keys[] = {0, 1, 63, 64, 127, 128, 129, 1000, 4096, 163840}, tokens[] = {1, 2, 77};
     context.kernel_class = kernel_class;
+    context.device.float_vector_width = 16;
     for (size_t u = 0; u < COUNT(units); u++)
         for (size_t k = 0; k < COUNT(keys); k++)
             for (size_t t = 0; t < COUNT(tokens); t++)
@@ -338,17 +339,23 @@ static void splits_cover_the_keys_and_stop_where_groups_are_many(void **state)
                 }
 }
 
-/* One sequence of 32k keys, one new token, with heads that fill one group of rows and several. */
+/* One sequence of 32k keys, one new token, with heads that fill one group of rows and several. The
+ * groups are those of the tile for a latent of DeepSeek's. */
 static void one_long_sequence_keeps_every_compute_unit_busy(void **state)
 {
     static clmla_context context; /* only its device is looked at */
     const cl_uint units[] = {2, 3, 8, 64, 132};
     const int32_t heads[] = {16, 128};
-    context.kernel_class = *(const clmla_kernel_class *)*state;
+    context.kernel_class = path_of(state)->kernel_class;
+    context.device.float_vector_width = path_of(state)->narrow ? 8 : 16;
+    context.device.local_mem_bytes = 32 * 1024;
+    context.device.max_work_group_size = 256;
+    mla__attention_tile tile;
+    assert_true(
+        mla__attention_tile_default(&context.device, context.kernel_class, BF16, 512, 64, &tile));
     for (size_t u = 0; u < COUNT(units); u++)
         for (size_t h = 0; h < COUNT(heads); h++) {
-            const int32_t group_rows = context.kernel_class == CLMLA_KERNELS_CPU ? 32 : 16;
-            const int32_t groups = (heads[h] + group_rows - 1) / group_rows;
+            const int32_t groups = (heads[h] + tile.tile_rows - 1) / tile.tile_rows;
             int32_t splits = -1, length = -1;
             context.device.compute_units = units[u];
             mla__attention_choose_splits(&context, heads[h], 1, 1, 32768, INT32_MAX, &splits,
@@ -370,6 +377,7 @@ int main(void)
         BOTH_CLASSES(no_tokens_is_success),
         BOTH_CLASSES(splits_cover_the_keys_and_stop_where_groups_are_many),
         BOTH_CLASSES(one_long_sequence_keeps_every_compute_unit_busy),
+        ON_PATH(one_long_sequence_keeps_every_compute_unit_busy, cpu_narrow),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     test_device_close();
