@@ -5,13 +5,14 @@
  *   W   packed as src/ops/matrix.h says, W_DTYPE
  *   y   [rows, B, N]   Y_DTYPE; rows y_row .. y_row + num_rows - 1 are written
  *
- * One work-item: TILE_VECTORS · 16 columns and BLOCK_ROWS rows of one batch, computed TILE_ROWS
- * rows at a time in registers, so that a block's rows of x and its panel of W stay in the caches.
- * Grid: (tiles of columns, blocks of rows, batches), work-group {1, 1, 1}. No local memory, no
- * barrier.
+ * One work-item: TILE_VECTORS · VECTOR_WIDTH columns and BLOCK_ROWS rows of one batch, computed
+ * TILE_ROWS rows at a time in registers, so that a block's rows of x and its panel of W stay in the
+ * caches. Grid: (tiles of columns, blocks of rows, batches), work-group {1, 1, 1}. No local memory,
+ * no barrier.
  *
- * Every y is one chain of fused multiply-adds over k = 0, 1, .. K - 1 from 0, whatever the tile:
- * a row's bits do not depend on the number of rows or on its place among them.
+ * Every y is one chain of fused multiply-adds over k = 0, 1, .. K - 1 from 0, whatever the tile
+ * and the width of its vectors: a row's bits do not depend on the number of rows or on its place
+ * among them.
  * Rows past the end are computed as copies of the last row and not stored. The odd last k is a step
  * of its own: the padding of W would turn an x past the row's end that is NaN into NaN.
  *
@@ -20,7 +21,8 @@
  * PAIR_F16       1: those pairs are f16, 0: bf16
  * ACCUMULATE     1: y += result (added in float32, rounded once), 0: y = result
  * TILE_ROWS      >= 1; TILE_ROWS · TILE_VECTORS + TILE_VECTORS vectors live in registers
- * TILE_VECTORS   1, 2 or 4: divides the 4 vectors of a panel
+ * VECTOR_WIDTH   4, 8 or 16: floats per vector
+ * TILE_VECTORS   TILE_VECTORS · VECTOR_WIDTH is a multiple of 16 and divides PANEL
  * BLOCK_ROWS     multiple of TILE_ROWS
  * CHUNK_K        k per chunk of widened x, even; TILE_ROWS · CHUNK_K floats of private memory
  */
@@ -31,22 +33,36 @@
 #error "CHUNK_K must be even: a chunk holds whole pairs"
 #endif
 
+typedef CLMLA_CAT(float, VECTOR_WIDTH) floatv;
+typedef CLMLA_CAT(uint, VECTOR_WIDTH) uintv;
+#define AS_FLOATV CLMLA_CAT(as_float, VECTOR_WIDTH)
+#define VLOADV CLMLA_CAT(vload, VECTOR_WIDTH)
+#define VLOADV_HALF CLMLA_CAT(vload_half, VECTOR_WIDTH)
+/* Vectors v, v + 1, .. as sixteen columns. */
+#if VECTOR_WIDTH == 16
+#define SIXTEEN_COLUMNS(v) (v)[0]
+#elif VECTOR_WIDTH == 8
+#define SIXTEEN_COLUMNS(v) (float16)((v)[0], (v)[1])
+#else
+#define SIXTEEN_COLUMNS(v) (float16)((v)[0], (v)[1], (v)[2], (v)[3])
+#endif
+
 #if PAIRED && PAIR_F16
-/* Sixteen columns of f16 pairs as the even k's and the odd k's values. */
-CLMLA_INLINE void unpack_pairs(global const uint *w, float16 *even, float16 *odd)
+/* A vector's columns of f16 pairs as the even k's and the odd k's values. */
+CLMLA_INLINE void unpack_pairs(global const uint *w, floatv *even, floatv *odd)
 {
-    const float16 low = vload_half16(0, (global const half *)w);
-    const float16 high = vload_half16(1, (global const half *)w);
-    *even = (float16)(low.even, high.even);
-    *odd = (float16)(low.odd, high.odd);
+    const floatv low = VLOADV_HALF(0, (global const half *)w);
+    const floatv high = VLOADV_HALF(1, (global const half *)w);
+    *even = (floatv)(low.even, high.even);
+    *odd = (floatv)(low.odd, high.odd);
 }
 #elif PAIRED
-/* Sixteen columns of bf16 pairs as the even k's and the odd k's values. */
-CLMLA_INLINE void unpack_pairs(global const uint *w, float16 *even, float16 *odd)
+/* A vector's columns of bf16 pairs as the even k's and the odd k's values. */
+CLMLA_INLINE void unpack_pairs(global const uint *w, floatv *even, floatv *odd)
 {
-    const uint16 pairs = vload16(0, w);
-    *even = as_float16(pairs << 16);
-    *odd = as_float16(pairs & 0xffff0000u);
+    const uintv pairs = VLOADV(0, w);
+    *even = AS_FLOATV(pairs << 16);
+    *odd = AS_FLOATV(pairs & 0xffff0000u);
 }
 #endif
 
@@ -65,7 +81,7 @@ CLMLA_INLINE void widen_row(global const STORAGE(X_DTYPE) * x, size_t at, int co
 #define ADD_PRODUCTS(k, weights)                                                                   \
     UNROLL                                                                                         \
     for (int i = 0; i < TILE_ROWS; i++) {                                                          \
-        const float16 value = (float16)(x_chunk[i][k]);                                            \
+        const floatv value = (floatv)(x_chunk[i][k]);                                              \
         UNROLL                                                                                     \
         for (int j = 0; j < TILE_VECTORS; j++)                                                     \
             sum[i][j] = fma(value, (weights)[j], sum[i][j]);                                       \
@@ -102,13 +118,13 @@ kernel void projection(global const STORAGE(X_DTYPE) * x, const ulong x_offset,
     global STORAGE(Y_DTYPE) *y_b = y + y_offset + b * y_batch_stride;
 
     for (int m0 = block_begin; m0 < block_end; m0 += TILE_ROWS) {
-        float16 sum[TILE_ROWS][TILE_VECTORS];
+        floatv sum[TILE_ROWS][TILE_VECTORS];
         float x_chunk[TILE_ROWS][CHUNK_K];
         UNROLL
         for (int i = 0; i < TILE_ROWS; i++) {
             UNROLL
             for (int j = 0; j < TILE_VECTORS; j++)
-                sum[i][j] = (float16)(0.0f);
+                sum[i][j] = (floatv)(0.0f);
         }
 
         for (int k0 = 0; k0 < K; k0 += CHUNK_K) {
@@ -121,27 +137,27 @@ kernel void projection(global const STORAGE(X_DTYPE) * x, const ulong x_offset,
 #if PAIRED
             global const uint *w = w_tile + (size_t)(k0 / 2) * w_stride;
             for (int k = 0; k + 1 < count; k += 2, w += w_stride) {
-                float16 even[TILE_VECTORS], odd[TILE_VECTORS];
+                floatv even[TILE_VECTORS], odd[TILE_VECTORS];
                 UNROLL
                 for (int j = 0; j < TILE_VECTORS; j++)
-                    unpack_pairs(w + 16 * j, &even[j], &odd[j]);
+                    unpack_pairs(w + VECTOR_WIDTH * j, &even[j], &odd[j]);
                 ADD_PRODUCTS(k, even)
                 ADD_PRODUCTS(k + 1, odd)
             }
             if (count % 2 != 0) {
-                float16 even[TILE_VECTORS], odd[TILE_VECTORS];
+                floatv even[TILE_VECTORS], odd[TILE_VECTORS];
                 UNROLL
                 for (int j = 0; j < TILE_VECTORS; j++)
-                    unpack_pairs(w + 16 * j, &even[j], &odd[j]);
+                    unpack_pairs(w + VECTOR_WIDTH * j, &even[j], &odd[j]);
                 ADD_PRODUCTS(count - 1, even)
             }
 #else
             global const float *w = w_tile + (size_t)k0 * w_stride;
             for (int k = 0; k < count; k++, w += w_stride) {
-                float16 column[TILE_VECTORS];
+                floatv column[TILE_VECTORS];
                 UNROLL
                 for (int j = 0; j < TILE_VECTORS; j++)
-                    column[j] = vload16(j, w);
+                    column[j] = VLOADV(j, w);
                 ADD_PRODUCTS(k, column)
             }
 #endif
@@ -152,8 +168,9 @@ kernel void projection(global const STORAGE(X_DTYPE) * x, const ulong x_offset,
             if (m0 + i < num_rows) {
                 const size_t row = (size_t)(y_row + m0 + i) * y_row_stride;
                 UNROLL
-                for (int j = 0; j < TILE_VECTORS; j++)
-                    store_columns(sum[i][j], y_b, row + (size_t)(n0 + 16 * j), N - n0 - 16 * j);
+                for (int n = 0; n < TILE_COLUMNS_OF_16; n += 16)
+                    store_columns(SIXTEEN_COLUMNS(sum[i] + n / VECTOR_WIDTH), y_b,
+                                  row + (size_t)(n0 + n), N - n0 - n);
             }
         }
     }

@@ -139,6 +139,9 @@ clmla_status clmla_layer_describe(const clmla_layer *layer, char *text, size_t c
            context->kernel_class == context->device.kernel_class
                ? ", the device's class"
                : ", as the context asks; the device's class is another");
+    if (context->kernel_class == CLMLA_KERNELS_CPU)
+        append(&sink, "vectors: %d floats, as the device says\n",
+               (int)context->device.float_vector_width);
     append(&sink, "storage: weights %s, cache %s, hidden states %s, output %s, q_lat and ctx %s\n",
            mla__dtype_name(layer->weights_dtype), mla__dtype_name(layer->cache_dtype),
            mla__dtype_name(layer->hidden_dtype), mla__dtype_name(layer->output_dtype),

@@ -174,20 +174,16 @@ clmla_status mla__merge_up_warm(mla__merge_up *op, mla__stream *stream)
     return launch(op, stream, 0, 0, 1);
 }
 
-int mla__merge_up_describe(const mla__merge_up *op, char *text, size_t capacity)
-{
-    char tile[256];
-    (void)mla__projection_tile_text(&op->tile, tile, sizeof tile);
-    return snprintf(text, capacity, "merge_up %s work_group=%d", tile, (int)op->work_group);
-}
-
 int mla__merge_up_text(const clmla_context *context, const clmla_matrix *matrix, char *text,
                        size_t capacity)
 {
-    mla__merge_up op = {.num_heads = matrix->num_batches};
-    if (!choose_tile(context, matrix, &op.tile, &op.work_group))
+    mla__projection_tile tile;
+    int32_t work_group;
+    char fields[256];
+    if (!choose_tile(context, matrix, &tile, &work_group))
         return snprintf(text, capacity, "merge_up does not fit the device");
-    return mla__merge_up_describe(&op, text, capacity);
+    (void)mla__projection_tile_text(&tile, fields, sizeof fields);
+    return snprintf(text, capacity, "merge_up %s work_group=%d", fields, (int)work_group);
 }
 
 void mla__merge_up_release(mla__merge_up *op) { mla__kernel_release(&op->kernel); }

@@ -36,8 +36,7 @@ clmla_status mla__merge_up_bind(clmla_context *context, const mla__merge_up_para
 clmla_status mla__merge_up_enqueue(mla__merge_up *op, mla__stream *stream, int32_t num_states,
                                    int32_t num_tokens);
 clmla_status mla__merge_up_warm(mla__merge_up *op, mla__stream *stream);
-int mla__merge_up_describe(const mla__merge_up *op, char *text, size_t capacity);
-/* The same of an op that is not bound. */
+/* One line: the kernel and its parameters, or why it cannot be. Returns the length as snprintf. */
 int mla__merge_up_text(const clmla_context *context, const clmla_matrix *matrix, char *text,
                        size_t capacity);
 void mla__merge_up_release(mla__merge_up *op);

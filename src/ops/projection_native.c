@@ -16,6 +16,15 @@ bool mla__projection_uses_dot(const clmla_context *context, clmla_dtype x, clmla
            context->device.has_bf16_dot && x == CLMLA_DTYPE_BF16 && w == CLMLA_DTYPE_BF16;
 }
 
+void mla__projection_choose_tile(const clmla_context *context, clmla_dtype x, clmla_dtype w,
+                                 int32_t rows, mla__projection_tile *tile)
+{
+    if (mla__projection_uses_dot(context, x, w))
+        mla__projection_tile_dot(rows, tile);
+    else
+        mla__projection_tile_default(&context->device, context->kernel_class, w, rows, tile);
+}
+
 /* The kernel for calls of up to max_rows rows, and its tile. */
 typedef struct kernel_choice {
     const char *const *files;
@@ -42,8 +51,7 @@ static kernel_choice choose(const clmla_context *context, const clmla_matrix *ma
         choice.tile = stream;
         return choice;
     }
-    mla__projection_tile_default(device, context->kernel_class, matrix->dtype, max_rows,
-                                 &choice.tile);
+    mla__projection_choose_tile(context, x, matrix->dtype, max_rows, &choice.tile);
     choice.tile.slices = stream.slices; /* one order of the sum, whatever the number of rows */
     return choice;
 }
@@ -84,13 +92,8 @@ clmla_status mla__projection_native_bind(clmla_context *context,
 {
     const int32_t stream = mla__projection_stream_rows(context->kernel_class);
     const int32_t few = mla__projection_few_rows(context->kernel_class);
-    mla__projection_native bound = {
-        .kernel_class = context->kernel_class,
-        .uses_dot = mla__projection_uses_dot(context, x->dtype, params->matrix->dtype),
-        .matrix = params->matrix,
-        .context = context,
-        .x_dtype = x->dtype,
-        .max_rows = params->num_rows};
+    mla__projection_native bound = {.kernel_class = context->kernel_class,
+                                    .matrix = params->matrix};
     clmla_status status = CLMLA_SUCCESS;
     if (stream > 0)
         status = bind_variant(context, params, x, y, stream, &bound.stream);
@@ -161,7 +164,7 @@ static clmla_status launch(const mla__projection_native *op, mla__projection_var
     const int32_t rows = num_rows > 0 ? num_rows : 1;
     const size_t batches = (size_t)op->matrix->num_batches;
     if (op->kernel_class == CLMLA_KERNELS_CPU) {
-        const size_t global[] = {divide_up(columns, 16 * tile->tile_vectors),
+        const size_t global[] = {divide_up(columns, tile->vector_width * tile->tile_vectors),
                                  divide_up(rows, tile->block_rows), batches};
         const size_t local[] = {1, 1, 1};
         return mla__stream_launch(stream, &variant->kernel, 3, global, local);

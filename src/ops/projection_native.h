@@ -19,16 +19,15 @@ typedef struct mla__projection_native {
      * where no call can have that many rows, or the class has none. */
     mla__projection_variant stream, few, many;
     clmla_kernel_class kernel_class;
-    bool uses_dot;
     const clmla_matrix *matrix;
-    const clmla_context *context; /* borrowed */
-    clmla_dtype x_dtype;
-    int32_t max_rows; /* as bound */
 } mla__projection_native;
 
 /* Whether x · Wᵀ takes the bf16 dot products: both are stored as bf16 and the device has them. Not
  * a matter of rows or of strides, so that a row's bits do not depend on either. */
 bool mla__projection_uses_dot(const clmla_context *context, clmla_dtype x, clmla_dtype w);
+/* The tile of up to `rows` rows. */
+void mla__projection_choose_tile(const clmla_context *context, clmla_dtype x, clmla_dtype w,
+                                 int32_t rows, mla__projection_tile *tile);
 clmla_status mla__projection_native_bind(clmla_context *context,
                                          const clmla_projection_params *params, const mla__view *x,
                                          const mla__view *y, mla__projection_native *op);

@@ -12,14 +12,26 @@ int32_t mla__projection_few_rows(clmla_kernel_class kernel_class)
     return kernel_class == CLMLA_KERNELS_CPU ? 3 : 16;
 }
 
-/* Four rows by four vectors of sixteen floats: 16 sums and 4 weights of 32 vector registers; with
- * more than 24 sums a compiler spills. One row has the same columns, so that it reads whole panels.
- * 64 rows of x (K = 8192: 2 MiB of float32) stay near while a panel passes. The bf16 dot products
- * take the same tile: five or six rows, or blocks of 128, gain them under 2 %. */
-static void cpu_tile(bool few_rows, mla__projection_tile *tile)
+/* Vectors of sixteen floats: four rows by four vectors, 16 sums and 4 weights of 32 registers; with
+ * more than 24 sums a compiler spills. The bf16 dot products take the same tile: five or six rows,
+ * or blocks of 128, gain them under 2 %.
+ *
+ * Narrower vectors, not measured on such a processor:
+ * 8 (AVX2: 16 registers): four rows by two vectors, 8 sums, 2 weights of each k of a pair, a value
+ *   of x and the mask that unpacks a pair are 14. Code for AVX2 on one core with wider vectors (Zen
+ *   4, LLVM 15) came to 93 GFLOP/s so, to 97 with five or six rows, which divide few batches.
+ * 4 with fused multiply-adds (NEON: 32 registers, VSX: 64): four rows by four vectors again. Where
+ *   there are 16 registers (SSE) they spill, which is nothing beside multiply-adds in software.
+ *
+ * One row reads whole panels: half a panel at a time came to 54 of the 73 GFLOP/s with vectors of
+ * 8, to 42 of 54 with those of 4 (the same core). 64 rows of x (K = 8192: 2 MiB of float32) stay
+ * near while a panel passes. */
+static void cpu_tile(bool few_rows, int32_t vector_width, mla__projection_tile *tile)
 {
+    enum { PANEL_COLUMNS = 64 }; /* of src/ops/matrix.h's packing */
+    tile->vector_width = vector_width;
     tile->tile_rows = few_rows ? 1 : 4;
-    tile->tile_vectors = 4;
+    tile->tile_vectors = few_rows ? PANEL_COLUMNS / vector_width : vector_width == 8 ? 2 : 4;
     tile->block_rows = 64;
 }
 
@@ -68,9 +80,15 @@ void mla__projection_tile_default(const mla__device *device, clmla_kernel_class 
     (void)weights_dtype; /* no default depends on it; a tuning record may */
     *tile = (mla__projection_tile){0};
     if (kernel_class == CLMLA_KERNELS_CPU)
-        cpu_tile(few_rows, tile);
+        cpu_tile(few_rows, device->float_vector_width, tile);
     else
         gpu_tile(device, few_rows, tile);
+}
+
+void mla__projection_tile_dot(int32_t max_rows, mla__projection_tile *tile)
+{
+    *tile = (mla__projection_tile){0};
+    cpu_tile(max_rows <= mla__projection_few_rows(CLMLA_KERNELS_CPU), 16, tile);
 }
 
 int32_t mla__projection_stream_rows(clmla_kernel_class kernel_class)

@@ -11,13 +11,14 @@
 #include "ocl/device.h"
 #include "ocl/program.h"
 
-/* cl/cpu/projection.cl and cl/cpu/projection_dot.cl use tile_rows, tile_vectors, block_rows;
- * cl/gpu/projection.cl uses tile_rows, tile_columns, tile_k, work_rows, work_columns, slices;
- * cl/gpu/projection_stream.cl tile_rows, tile_columns, tile_k, slices; cl/gpu/merge_up.cl
+/* cl/cpu/projection.cl and cl/cpu/projection_dot.cl use tile_rows, vector_width, tile_vectors,
+ * block_rows; cl/gpu/projection.cl uses tile_rows, tile_columns, tile_k, work_rows, work_columns,
+ * slices; cl/gpu/projection_stream.cl tile_rows, tile_columns, tile_k, slices; cl/gpu/merge_up.cl
  * tile_columns, tile_k, slices. */
 #define MLA__PROJECTION_TILE(X)                                                                    \
     X(tile_rows, TILE_ROWS, "rows of y per tile")                                                  \
-    X(tile_vectors, TILE_VECTORS, "cpu: vectors of 16 columns per tile")                           \
+    X(vector_width, VECTOR_WIDTH, "cpu: columns per vector")                                       \
+    X(tile_vectors, TILE_VECTORS, "cpu: vectors of columns per tile")                              \
     X(block_rows, BLOCK_ROWS, "cpu: rows that one work-item computes in turn")                     \
     X(tile_columns, TILE_COLUMNS, "gpu: columns of y per work-group")                              \
     X(tile_k, TILE_K, "gpu: k per stage in local memory")                                          \
@@ -64,6 +65,8 @@ bool mla__merge_up_tile(const mla__device *device, int32_t num_heads, int32_t ou
 /* Up to how many tokens it takes the place of merge and projection. */
 int32_t mla__merge_up_max_tokens(int32_t num_heads);
 
+/* The same for cl/cpu/projection_dot.cl, whose vectors have sixteen columns. */
+void mla__projection_tile_dot(int32_t max_rows, mla__projection_tile *tile);
 /* Chooses sizes so that the kernel's scratch (cpu: private, at most 256 KiB where any choice gets
  * there) or local memory (gpu: at most 32 KiB and the device's) fits. False: nothing fits. */
 bool mla__attention_tile_default(const mla__device *device, clmla_kernel_class kernel_class,

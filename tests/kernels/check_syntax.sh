@@ -27,6 +27,7 @@ target_options() {
 assemble() {
     local definitions=$1 definition file
     shift
+    echo "#define SPLITS_VLOAD $((programs % 2))" # of the device, see src/ocl/device.h
     for definition in $definitions; do
         echo "#define ${definition%%=*} ${definition#*=}"
     done

@@ -412,6 +412,7 @@ static void describes_its_choices(void **state)
     assert_int_equal(clmla_layer_describe(p.layer, text, sizeof(text), &length), CLMLA_SUCCESS);
     assert_int_equal(length, strlen(text));
     assert_non_null(strstr(text, "kernels: cpu"));
+    assert_non_null(strstr(text, "vectors: "));
     assert_non_null(strstr(text, "o_proj: [1 x 88, 76] native cpu"));
     assert_non_null(strstr(text, "attention: cpu"));
     assert_int_equal(clmla_layer_describe(p.layer, little, sizeof(little), &length), CLMLA_SUCCESS);

@@ -85,18 +85,24 @@ static void projection_expect(const projection_case *c, projection_data *d)
     }
 }
 
-static projection_data projection_make(const projection_case *c)
+static projection_data projection_layout(const projection_case *c)
 {
-    test_random random = {.state = 11};
     projection_data d = {.batches = c->batches > 0 ? (size_t)c->batches : 1};
-    const size_t M = (size_t)c->M, N = (size_t)c->N, K = (size_t)c->K;
-    d.x_batch = K + c->batch_gap;
-    d.y_batch = N + c->batch_gap;
+    d.x_batch = (size_t)c->K + c->batch_gap;
+    d.y_batch = (size_t)c->N + c->batch_gap;
     d.x_stride = d.batches * d.x_batch + c->row_gap;
     d.y_stride = d.batches * d.y_batch + c->row_gap;
     const size_t rows = (size_t)projection_bound_rows(c);
     d.x_count = c->offset + rows * d.x_stride;
     d.y_count = c->offset + rows * d.y_stride;
+    return d;
+}
+
+static projection_data projection_make(const projection_case *c)
+{
+    test_random random = {.state = 11};
+    projection_data d = projection_layout(c);
+    const size_t M = (size_t)c->M, N = (size_t)c->N, K = (size_t)c->K;
     d.w_count = d.batches * N * K;
     d.x = poisoned(d.x_count, c->x);
     d.y = poisoned(d.y_count, c->y);
@@ -195,9 +201,9 @@ projection_params_of(clmla_context *context, const projection_case *c, const pro
     return params;
 }
 
-/* The whole case on a queue. */
-static void projection_run_on(clmla_context *context, const projection_case *c,
-                              cl_command_queue queue)
+/* The whole case on a queue. Returns y's bytes as they are afterwards, free() them. */
+static unsigned char *projection_run_on(clmla_context *context, const projection_case *c,
+                                        cl_command_queue queue)
 {
     projection_data d = projection_make(c);
     const size_t x_bytes = d.x_count * mla__dtype_bytes(c->x);
@@ -226,18 +232,18 @@ static void projection_run_on(clmla_context *context, const projection_case *c,
     assert_non_null(scratch);
     test_buffer_read(&workspace, scratch); /* for its canaries */
     free(scratch);
-    free(out);
     mla__projection_release(&op);
     test_buffer_release(&x);
     test_buffer_release(&y);
     test_buffer_release(&workspace);
     clmla_matrix_release(matrix);
     projection_free(&d);
+    return out;
 }
 
 static void projection_run(clmla_context *context, const projection_case *c)
 {
-    projection_run_on(context, c, test_device_get()->queue);
+    free(projection_run_on(context, c, test_device_get()->queue));
 }
 
 #endif

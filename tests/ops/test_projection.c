@@ -13,6 +13,7 @@ static const projection_case shapes[] = {
     {.name = "one past a cpu tile", .M = 5, .N = 65, .K = 33, .x = BF16, .w = BF16, .y = BF16},
     {.name = "the most few rows", .M = 16, .N = 33, .K = 64, .x = BF16, .w = BF16, .y = BF16},
     {.name = "one row more", .M = 17, .N = 127, .K = 65, .x = BF16, .w = BF16, .y = BF16},
+    {.name = "past a chunk of k", .M = 5, .N = 65, .K = 1029, .x = BF16, .w = BF16, .y = BF16},
     {.name = "past a block of rows", .M = 67, .N = 129, .K = 34, .x = BF16, .w = BF16, .y = BF16},
     {.name = "several panels, strided, with offset",
      .M = 9,
@@ -105,6 +106,8 @@ static const projection_case shapes[] = {
      .poison_row = true},
 };
 
+enum { NUM_SHAPES = sizeof(shapes) / sizeof(shapes[0]) };
+
 /* A context whose projections are native, with or without the bf16 dot products. */
 static clmla_context *native_context(clmla_kernel_class kernel_class, bool matrix_units)
 {
@@ -116,7 +119,7 @@ static clmla_context *native_context(clmla_kernel_class kernel_class, bool matri
 static void matches_reference(clmla_kernel_class kernel_class, bool matrix_units)
 {
     clmla_context *context = native_context(kernel_class, matrix_units);
-    for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++)
+    for (size_t i = 0; i < NUM_SHAPES; i++)
         projection_run(context, &shapes[i]);
     clmla_context_release(context);
 }
@@ -191,34 +194,86 @@ static void gpu_matches_reference_on_other_devices(void **state)
 
 /* Every pair of x and w, with few rows and with more, with a y that differs from pair to pair so that all triples of one dtype
  * and each y with each w come up. */
+enum { DTYPE_PAIRS = 9 };
+static projection_case dtype_pair(size_t i)
+{
+    static const clmla_dtype dtypes[] = {BF16, F16, F32};
+    static char name[64];
+    const size_t x = i / 3, w = i % 3;
+    const clmla_dtype y = dtypes[(2 * x + 2 * w) % 3];
+    (void)snprintf(name, sizeof name, "x %s, w %s, y %s", mla__dtype_name(dtypes[x]),
+                   mla__dtype_name(dtypes[w]), mla__dtype_name(y));
+    return (projection_case){.name = name,
+                             .M = 5,
+                             .N = 70,
+                             .K = 37,
+                             .x = dtypes[x],
+                             .w = dtypes[w],
+                             .y = y,
+                             .row_gap = 3,
+                             .accumulate = x == w};
+}
+
 static void takes_every_dtype(void **state)
 {
     (void)state;
-    const clmla_dtype dtypes[] = {BF16, F16, F32};
     for (size_t c = 0; c < 2; c++) {
         clmla_context *context = test_context(both_classes[c], CLMLA_PROJECTION_NATIVE);
-        for (size_t x = 0; x < 3; x++) {
-            for (size_t w = 0; w < 3; w++) {
-                char name[64];
-                const clmla_dtype y = dtypes[(2 * x + 2 * w) % 3];
-                (void)snprintf(name, sizeof name, "x %s, w %s, y %s", mla__dtype_name(dtypes[x]),
-                               mla__dtype_name(dtypes[w]), mla__dtype_name(y));
-                projection_case one = {.name = name,
-                                       .M = 5,
-                                       .N = 70,
-                                       .K = 37,
-                                       .x = dtypes[x],
-                                       .w = dtypes[w],
-                                       .y = y,
-                                       .row_gap = 3,
-                                       .accumulate = x == w};
-                projection_run(context, &one);
-                one.M = 3;
-                projection_run(context, &one);
-            }
+        for (size_t i = 0; i < DTYPE_PAIRS; i++) {
+            projection_case one = dtype_pair(i);
+            projection_run(context, &one);
+            one.M = 3;
+            projection_run(context, &one);
         }
         clmla_context_release(context);
     }
+}
+
+/* Vectors narrower than the device's compute the same chains: every shape and pair of dtypes is
+ * right and has the bits of vectors of sixteen. */
+static void vector_width_does_not_change_a_bit(void **state)
+{
+    (void)state;
+    const int32_t widths[] = {16, 8, 4};
+    clmla_context *contexts[3];
+    for (size_t w = 0; w < 3; w++) {
+        contexts[w] = native_context(CLMLA_KERNELS_CPU, false);
+        contexts[w]->device.float_vector_width = widths[w];
+    }
+    for (size_t i = 0; i < NUM_SHAPES + DTYPE_PAIRS; i++) {
+        const projection_case one = i < NUM_SHAPES ? shapes[i] : dtype_pair(i - NUM_SHAPES);
+        const size_t bytes = projection_layout(&one).y_count * mla__dtype_bytes(one.y);
+        unsigned char *y[3];
+        for (size_t w = 0; w < 3; w++) {
+            y[w] = projection_run_on(contexts[w], &one, test_device_get()->queue);
+            if (memcmp(y[w], y[0], bytes) != 0)
+                fail_msg("%s: vectors of %d differ", one.name, (int)widths[w]);
+        }
+        for (size_t w = 0; w < 3; w++)
+            free(y[w]);
+    }
+    for (size_t w = 0; w < 3; w++)
+        clmla_context_release(contexts[w]);
+}
+
+/* The tile follows the device's vectors; the bf16 dot products' does not. */
+static void tile_has_the_vectors_of_the_device(void **state)
+{
+    (void)state;
+    clmla_context *context = native_context(CLMLA_KERNELS_CPU, true);
+    mla__projection_tile tile;
+    for (int32_t width = 4; width <= 16; width *= 2) {
+        context->device.float_vector_width = width;
+        context->device.has_bf16_dot = false;
+        mla__projection_choose_tile(context, BF16, BF16, 64, &tile);
+        assert_int_equal(tile.vector_width, width);
+        context->device.has_bf16_dot = true;
+        mla__projection_choose_tile(context, BF16, BF16, 64, &tile);
+        assert_int_equal(tile.vector_width, 16);
+        mla__projection_choose_tile(context, BF16, F32, 64, &tile);
+        assert_int_equal(tile.vector_width, width);
+    }
+    clmla_context_release(context);
 }
 
 /* Runs rows [first, first + count) of d's x and writes their float32 results to out. */
@@ -397,7 +452,7 @@ static void works_on_an_out_of_order_queue(void **state)
         skip();
     }
     clmla_context *context = test_context(CLMLA_KERNELS_CPU, CLMLA_PROJECTION_NATIVE);
-    projection_run_on(context, &shapes[10], test_device_get()->out_of_order);
+    free(projection_run_on(context, &shapes[11], test_device_get()->out_of_order));
     clmla_context_release(context);
 }
 
@@ -562,6 +617,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(gpu_with_few_rows_matches_reference),
         cmocka_unit_test(gpu_matches_reference_on_other_devices),
         cmocka_unit_test(takes_every_dtype),
+        cmocka_unit_test(vector_width_does_not_change_a_bit),
+        cmocka_unit_test(tile_has_the_vectors_of_the_device),
         cmocka_unit_test(rows_do_not_depend_on_their_number),
         cmocka_unit_test(cpu_adds_in_the_stated_order),
         cmocka_unit_test(gpu_adds_in_the_stated_order),

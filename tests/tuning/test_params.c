@@ -8,17 +8,40 @@ static mla__device device_of(size_t max_work_group_size, cl_ulong local_mem_byte
                          .local_mem_bytes = local_mem_bytes};
 }
 
+static const int32_t vector_widths[] = {4, 8, 16};
+
+static void check_cpu_projection_tile(const mla__projection_tile *tile, int32_t rows)
+{
+    const int32_t columns = tile->vector_width * tile->tile_vectors;
+    assert_true(tile->tile_rows >= 1 && tile->block_rows % tile->tile_rows == 0);
+    assert_int_equal(columns % 16, 0);
+    assert_int_equal(64 % columns, 0);
+    assert_int_equal(tile->tile_rows > 1, rows > mla__projection_few_rows(CLMLA_KERNELS_CPU));
+    if (tile->tile_rows == 1)
+        assert_int_equal(columns, 64);
+    assert_int_equal(tile->work_rows, 0); /* not a parameter of this class */
+}
+
+/* Where rows are many, sums and the weights of one k leave a register for x: of 16 with vectors of
+ * 8 (AVX2), of 32 else (AVX-512, NEON). */
 static void cpu_projection_tile_keeps_its_constraints(void **state)
 {
     (void)state;
-    const mla__device device = device_of(4096, 1 << 20);
-    for (int32_t rows = 1; rows < 10; rows++) {
-        mla__projection_tile tile;
-        mla__projection_tile_default(&device, CLMLA_KERNELS_CPU, CLMLA_DTYPE_BF16, rows, &tile);
-        assert_true(tile.tile_rows >= 1 && tile.block_rows % tile.tile_rows == 0);
-        assert_int_equal(64 % (16 * tile.tile_vectors), 0);
-        assert_int_equal(tile.tile_rows > 1, rows > mla__projection_few_rows(CLMLA_KERNELS_CPU));
-        assert_int_equal(tile.work_rows, 0); /* not a parameter of this class */
+    for (size_t w = 0; w < 3; w++) {
+        mla__device device = device_of(4096, 1 << 20);
+        device.float_vector_width = vector_widths[w];
+        for (int32_t rows = 1; rows < 10; rows++) {
+            mla__projection_tile tile, dot;
+            mla__projection_tile_default(&device, CLMLA_KERNELS_CPU, CLMLA_DTYPE_BF16, rows, &tile);
+            check_cpu_projection_tile(&tile, rows);
+            assert_int_equal(tile.vector_width, vector_widths[w]);
+            if (tile.tile_rows > 1)
+                assert_true((tile.tile_rows + 1) * tile.tile_vectors <
+                            (vector_widths[w] == 8 ? 16 : 32));
+            mla__projection_tile_dot(rows, &dot);
+            check_cpu_projection_tile(&dot, rows);
+            assert_int_equal(dot.vector_width, 16);
+        }
     }
 }
 
@@ -122,6 +145,46 @@ static void merge_up_takes_few_rows(void **state)
     assert_int_equal(mla__merge_up_max_tokens(500), 1);
 }
 
+/* Bytes of the private arrays of cl/cpu/attention.cl, from their declarations there. */
+static uint64_t cpu_attention_bytes(uint64_t rows, uint64_t keys, uint64_t kv_lora_rank,
+                                    uint64_t rope_dim)
+{
+    const uint64_t key_dim = kv_lora_rank + rope_dim;
+    return 4 * (rows * key_dim + rows * kv_lora_rank + keys * key_dim + keys * rows);
+}
+
+/* A row vector is sixteen floats: one register, two of 8 (AVX2: 16 registers), or four of 4 (NEON:
+ * 32 registers). Sums, a query or weights, and a key element have to fit. */
+static void check_registers(const mla__attention_tile *t, int32_t vector_width)
+{
+    const int32_t registers = 16 / vector_width, all = vector_width == 8 ? 16 : 32;
+    assert_true((t->tile_tokens + 1) * t->row_vectors * registers < all);
+    assert_true((t->tile_values + 1) * t->row_vectors * registers < all);
+}
+
+static void cpu_attention_tile_keeps_its_constraints(void **state)
+{
+    (void)state;
+    static const int32_t ranks[] = {1, 2, 17, 64, 128, 256, 511, 512, 513, 768, 1024, 1536, 4096};
+    static const int32_t ropes[] = {0, 2, 14, 32, 64, 128, 192};
+    for (size_t i = 0; i < 3 * 13 * 7; i++) {
+        const int32_t width = vector_widths[i % 3], rank = ranks[i / 3 % 13], rope = ropes[i / 39];
+        mla__device device = device_of(4096, 1 << 20);
+        mla__attention_tile t;
+        device.float_vector_width = width;
+        assert_true(mla__attention_tile_default(&device, CLMLA_KERNELS_CPU, CLMLA_DTYPE_F32, rank,
+                                                rope, &t));
+        assert_int_equal(t.tile_rows, 16 * t.row_vectors);
+        assert_true(t.tile_tokens >= 1 && t.tile_values >= 1);
+        assert_int_equal(t.block_tokens % (t.tile_tokens * t.row_vectors), 0);
+        check_registers(&t, width);
+        const uint64_t bytes = cpu_attention_bytes((uint64_t)t.tile_rows, (uint64_t)t.block_tokens,
+                                                   (uint64_t)rank, (uint64_t)rope);
+        const uint64_t least = cpu_attention_bytes(16, 4, (uint64_t)rank, (uint64_t)rope);
+        assert_true(bytes <= 256 * 1024 || bytes == least);
+    }
+}
+
 /* Bytes of the local arrays of cl/gpu/attention.cl, from their declarations there. */
 static uint64_t gpu_attention_bytes(const mla__attention_tile *t, uint64_t element_bytes,
                                     uint64_t kv_lora_rank, uint64_t rope_dim)
@@ -217,6 +280,7 @@ int main(void)
         cmocka_unit_test(gpu_stream_tiles_fit_the_device),
         cmocka_unit_test(gpu_stream_tile_follows_compute_units),
         cmocka_unit_test(merge_up_takes_few_rows),
+        cmocka_unit_test(cpu_attention_tile_keeps_its_constraints),
         cmocka_unit_test(gpu_attention_tile_fits_the_device),
         cmocka_unit_test(text_and_macros_name_the_fields),
         cmocka_unit_test(text_is_cut_like_snprintf),
