@@ -13,8 +13,9 @@
 #
 # First all must agree: every program computes the golden cases 29 to 32 within the files' bounds.
 # Then one program runs at a time, in turn; the tables show ratios of medians, with the targets.
-# The machine should be idle. PYTHON names another interpreter than /usr/bin/python3, such as that
-# of a virtual environment: python3 -m venv V && V/bin/pip install numpy torch.
+# The machine should be idle. PYTHON names another interpreter than /usr/bin/python3 for numpy and
+# OpenBLAS, TORCH_PYTHON one for PyTorch (default: the same), such as that of a virtual environment:
+# python3 -m venv V && V/bin/pip install numpy torch.
 # The clmla device is the default one; CLMLA_PLATFORM and CLMLA_DEVICE choose another.
 # Exit code: 0 measured, also where a target is missed; 1 something failed or did not agree.
 set -euo pipefail
@@ -28,7 +29,7 @@ output=''
 torch_device=cpu
 wrap=()
 
-usage() { sed -n '2,20s/^# \{0,1\}//p' "$0"; }
+usage() { sed -n '2,21s/^# \{0,1\}//p' "$0"; }
 
 while [ $# -gt 0 ]; do
     case "$1" in
@@ -61,6 +62,8 @@ if [ -z "$python" ]; then
     [ -x "$python" ] || python=python3
 fi
 
+torch_python=${TORCH_PYTHON:-$python}
+
 fail() {
     echo "compare.sh: $*" >&2
     exit 1
@@ -92,7 +95,7 @@ run_program() {
         ;;
     torch-*)
         "${wrap[@]}" env LD_LIBRARY_PATH="${shared_blas:+$shared_blas:}${LD_LIBRARY_PATH:-}" \
-            "$python" "$peers/torch_mla.py" --device "$torch_device" --dtype "${name#torch-}" \
+            "$torch_python" "$peers/torch_mla.py" --device "$torch_device" --dtype "${name#torch-}" \
             "$@" >"$json" 2>"$work/err"
         ;;
     esac || {
@@ -126,6 +129,9 @@ measure() {
     auto | off)
         local options=(bench "${common[@]}" --mode batched --stages --check "$check")
         run_program "$name" "$name.$model.$round.json" "${options[@]}"
+        # Memory may be shared with other machines: its bandwidth right before it counts.
+        "${wrap[@]}" "$build/clmla" devices --measure --format json \
+            >"$results/devices-$name-$model-$round.json"
         run_program "$name" "$name.$model.$round-1.json" "${options[@]}" --case decode \
             --seqlens 1 --pastlens 50
         ;;
@@ -139,14 +145,13 @@ measure() {
 names=(auto off openblas)
 if [ "$torch_device" = none ]; then
     echo "compare.sh: PyTorch is left out" >&2
-elif "$python" -c 'import torch' 2>/dev/null; then
+elif "$torch_python" -c 'import torch, numpy' 2>/dev/null; then
     names+=(torch-bf16 torch-f32)
 else
-    echo "compare.sh: $python cannot import torch, PyTorch is skipped" >&2
+    echo "compare.sh: $torch_python cannot import torch and numpy, PyTorch is skipped" >&2
 fi
 
 check_agreement
-"${wrap[@]}" "$build/clmla" devices --measure --format json >"$results/devices.json"
 for ((round = 1; round <= rounds; round++)); do
     for model in ${models//,/ }; do
         for name in "${names[@]}"; do

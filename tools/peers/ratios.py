@@ -3,7 +3,8 @@
 
 ratios.py FOLDER: FOLDER holds NAME.MODEL.ROUND.json, reports of `clmla bench --stages` (names auto
 and off, after --matrix-units) and of the peers (openblas, torch-bf16, torch-f32), agreement.*.json
-and devices.json. Exit code 1 when a result did not agree, 0 also where a target is missed.
+and devices-NAME-MODEL-ROUND.json, the device's ceilings right before the decode of one row. Exit
+code 1 when a result did not agree, 0 also where a target is missed.
 """
 import collections
 import glob
@@ -58,6 +59,15 @@ def collect(folder):
     return {key: statistics.median(ms) for key, ms in times.items()}, times, reports
 
 
+def collect_devices(folder):
+    """{(name, model): [device of each round, with its measured ceilings]}, in collect's order."""
+    devices = collections.defaultdict(list)
+    for path in sorted(glob.glob(os.path.join(folder, "devices-*-*-*.json"))):
+        _, name, model, _ = os.path.basename(path).split("-")
+        devices[name, model].append(read(path)["devices"][0])
+    return devices
+
+
 class Table:
     def __init__(self, *titles):
         self.lines = []
@@ -110,17 +120,19 @@ def ratio_table(median):
     return t
 
 
-def bandwidth_table(median, read_gb_per_s):
+def bandwidth_table(median, times, devices):
     t = Table("projection, 1 row", "OpenBLAS fp32 ms", "clmla fp32 path ms",
               "share of read bandwidth", "clmla bf16 dot ms", "share of read bandwidth")
     for model, stages in SHAPES.items():
         for stage, (n, k) in stages.items():
             cells = [f"{n}×{k}", milliseconds(median.get(("openblas", model, "decode-1", stage)))]
             for path in PATHS:
-                own = median.get((path, model, "decode-1", stage))
-                share = "-"
-                if own is not None and read_gb_per_s:
-                    reached = 2e-6 * n * k / own / read_gb_per_s
+                key = path, model, "decode-1", stage
+                own, share = median.get(key), "-"
+                if own is not None:
+                    reached = statistics.median(
+                        2e-6 * n * k / ms / device["read_gb_per_s"]
+                        for ms, device in zip(times[key], devices[path, model]))
                     share = f"{reached:.2f}"
                     if n * k >= 2048 * 2048:
                         share += f" (≥ {BANDWIDTH:.2f} {verdict(reached * SLACK >= BANDWIDTH)})"
@@ -170,7 +182,9 @@ def print_agreement(folder):
 def main():
     folder = sys.argv[1]
     median, times, reports = collect(folder)
-    device = read(os.path.join(folder, "devices.json"))["devices"][0]
+    devices = collect_devices(folder)
+    ceilings = [device for measured in devices.values() for device in measured]
+    bandwidths = [device["read_gb_per_s"] for device in ceilings]
     rounds = max(len(ms) for ms in times.values())
     print("Agreement:\n")
     agreed = print_agreement(folder)
@@ -182,13 +196,15 @@ def main():
                   f"{d['driver']}, class {d['class']}")
         else:
             print(f"- {name}: {report['library']}, {report['device']}")
-    print(f"- read bandwidth {device['read_gb_per_s']:.1f} GB/s, float32 multiply-adds "
-          f"{device['fma_gflop_per_s']:.0f} GFLOP/s (clmla devices --measure)")
+    print(f"- read bandwidth {statistics.median(bandwidths):.1f} GB/s (in each round right before "
+          f"one row: {min(bandwidths):.1f} to {max(bandwidths):.1f}), float32 multiply-adds "
+          f"{max(device['fma_gflop_per_s'] for device in ceilings):.0f} GFLOP/s "
+          "(clmla devices --measure)")
     noise = spread(times)
     print(f"- {rounds} alternation(s), medians" + (
         f"; between rounds the median figure spreads by {100 * noise:.0f} %" if noise else ""))
     print(f"- targets have {100 * (SLACK - 1):.0f} % slack for noise\n")
-    print(ratio_table(median), bandwidth_table(median, device["read_gb_per_s"]), sep="\n\n")
+    print(ratio_table(median), bandwidth_table(median, times, devices), sep="\n\n")
     if any(name.startswith("torch") for name in reports):
         print("", torch_table(median), sep="\n")
     print("\nSum of the timed stages over the layer's time without marks:\n")
