@@ -164,7 +164,7 @@ static void works_on_an_out_of_order_queue(void **state)
         skip();
     }
     clmla_context *context = test_context(CLMLA_KERNELS_AUTO, CLMLA_PROJECTION_CLBLAST);
-    projection_run_on(context, &shapes[3], test_device_get()->out_of_order);
+    free(projection_run_on(context, &shapes[3], test_device_get()->out_of_order));
     clmla_context_release(context);
 }
 
