@@ -223,7 +223,8 @@ typedef struct clmla_context_options {
     size_t struct_size;
     clmla_notify_fn notify; /* NULL: none */
     void *notify_user;
-    const char *kernel_directory; /* .cl files found here replace the embedded ones; NULL: none.
+    const char *kernel_directory; /* .cl files found here replace the embedded ones, read when a
+                                     kernel needs them (CLMLA_IO where one cannot be); NULL: none.
                                      They are code: name only a directory you trust. Copied. */
     clmla_kernel_class kernel_class;
     clmla_projection_backend projection;
@@ -260,7 +261,8 @@ CLMLA_API clmla_kernel_class clmla_context_kernel_class(const clmla_context *con
  * or f32 and DEFAULT means bf16. T num_tokens, H num_heads, B num_sequences.
  * Programs are compiled on first use and kept in the context. Any thread.
  * Errors common to all: INVALID_ARGUMENT, INVALID_TENSOR_SHAPE, INVALID_TENSOR_DTYPE,
- * INVALID_STRIDE, BUFFER_TOO_SMALL, KERNEL_SOURCE_NOT_FOUND, CL_* (build, enqueue).
+ * INVALID_STRIDE, BUFFER_TOO_SMALL, KERNEL_SOURCE_NOT_FOUND, IO (kernel_directory), CL_* (build,
+ * enqueue).
  * ------------------------------------------------------------------------------------------- */
 
 /** Where a weight comes from: host memory when host is not NULL (tensor.buffer must then be NULL;
