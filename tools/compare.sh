@@ -118,6 +118,10 @@ check_agreement() {
     done
 }
 
+measure_device() {
+    "${wrap[@]}" "$build/clmla" devices --measure --format json >"$results/devices-$1.json"
+}
+
 # measure <name> <model> <round>; layers: enough for the weights to exceed the caches
 measure() {
     local name=$1 model=$2 round=$3 layers=8 check=off
@@ -129,11 +133,11 @@ measure() {
     auto | off)
         local options=(bench "${common[@]}" --mode batched --stages --check "$check")
         run_program "$name" "$name.$model.$round.json" "${options[@]}"
-        # Memory may be shared with other machines: its bandwidth right before it counts.
-        "${wrap[@]}" "$build/clmla" devices --measure --format json \
-            >"$results/devices-$name-$model-$round.json"
+        # Memory may be shared with other machines: its bandwidth before and after counts.
+        measure_device "$name-$model-$round-before"
         run_program "$name" "$name.$model.$round-1.json" "${options[@]}" --case decode \
             --seqlens 1 --pastlens 50
+        measure_device "$name-$model-$round-after"
         ;;
     *)
         run_program "$name" "$name.$model.$round.json" "${common[@]}" \

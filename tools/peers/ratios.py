@@ -3,8 +3,8 @@
 
 ratios.py FOLDER: FOLDER holds NAME.MODEL.ROUND.json, reports of `clmla bench --stages` (names auto
 and off, after --matrix-units) and of the peers (openblas, torch-bf16, torch-f32), agreement.*.json
-and devices-NAME-MODEL-ROUND.json, the device's ceilings right before the decode of one row. Exit
-code 1 when a result did not agree, 0 also where a target is missed.
+and devices-NAME-MODEL-ROUND-before.json and -after.json, the device's ceilings on both sides of the
+decode of one row. Exit code 1 when a result did not agree, 0 also where a target is missed.
 """
 import collections
 import glob
@@ -30,6 +30,7 @@ LAYER = {("decode", "lite"): (0.40, 0.30), ("prefill", "lite"): (0.82, 0.48),
          ("decode", "r1"): (0.34, 0.24), ("prefill", "r1"): (0.82, 0.45)}
 BANDWIDTH = 0.85  # of the device's measured read bandwidth, at least, in bytes of weights
 SLACK = 1.10      # for noise
+STEADY = 0.85     # the lower of two read bandwidths over the higher, where one row's share counts
 
 
 def read(path):
@@ -60,12 +61,24 @@ def collect(folder):
 
 
 def collect_devices(folder):
-    """{(name, model): [device of each round, with its measured ceilings]}, in collect's order."""
+    """{(name, model): [(before, after) of each round]}, in collect's order: the device, measured."""
     devices = collections.defaultdict(list)
-    for path in sorted(glob.glob(os.path.join(folder, "devices-*-*-*.json"))):
-        _, name, model, _ = os.path.basename(path).split("-")
-        devices[name, model].append(read(path)["devices"][0])
+    for path in sorted(glob.glob(os.path.join(folder, "devices-*-*-*-before.json"))):
+        _, name, model, _, _ = os.path.basename(path).split("-")
+        after = path.removesuffix("before.json") + "after.json"
+        devices[name, model].append([read(p)["devices"][0] for p in (path, after)])
     return devices
+
+
+def steady_shares(weights, times, devices):
+    """Weight bytes (bf16) per second over the read bandwidth, for the rounds in which that stayed the
+    same: a virtual machine's changes with where its host runs it."""
+    shares = []
+    for ms, sides in zip(times, devices):
+        low, high = sorted(side["read_gb_per_s"] for side in sides)
+        if low >= STEADY * high:
+            shares.append(2e-6 * weights / ms / ((low + high) / 2))
+    return shares
 
 
 class Table:
@@ -75,7 +88,8 @@ class Table:
         self.add(*["---"] * len(titles))
 
     def add(self, *cells):
-        self.lines.append("| " + " | ".join(cells) + " |")
+        if any(cell != "-" for cell in cells[1:]):  # else the model was not measured
+            self.lines.append("| " + " | ".join(cells) + " |")
 
     def __str__(self):
         return "\n".join(self.lines)
@@ -130,11 +144,10 @@ def bandwidth_table(median, times, devices):
                 key = path, model, "decode-1", stage
                 own, share = median.get(key), "-"
                 if own is not None:
-                    reached = statistics.median(
-                        2e-6 * n * k / ms / device["read_gb_per_s"]
-                        for ms, device in zip(times[key], devices[path, model]))
-                    share = f"{reached:.2f}"
-                    if n * k >= 2048 * 2048:
+                    shares = steady_shares(n * k, times[key], devices[path, model])
+                    reached = statistics.median(shares) if shares else None
+                    share = f"{reached:.2f}" if shares else "bandwidth not steady"
+                    if shares and n * k >= 2048 * 2048:
                         share += f" (≥ {BANDWIDTH:.2f} {verdict(reached * SLACK >= BANDWIDTH)})"
                 cells += [milliseconds(own), share]
             t.add(*cells)
@@ -183,8 +196,10 @@ def main():
     folder = sys.argv[1]
     median, times, reports = collect(folder)
     devices = collect_devices(folder)
-    ceilings = [device for measured in devices.values() for device in measured]
+    ceilings = [side for rounds in devices.values() for sides in rounds for side in sides]
     bandwidths = [device["read_gb_per_s"] for device in ceilings]
+    steady = [bool(steady_shares(1, [1], [sides])) for rounds in devices.values()
+              for sides in rounds]
     rounds = max(len(ms) for ms in times.values())
     print("Agreement:\n")
     agreed = print_agreement(folder)
@@ -196,10 +211,12 @@ def main():
                   f"{d['driver']}, class {d['class']}")
         else:
             print(f"- {name}: {report['library']}, {report['device']}")
-    print(f"- read bandwidth {statistics.median(bandwidths):.1f} GB/s (in each round right before "
-          f"one row: {min(bandwidths):.1f} to {max(bandwidths):.1f}), float32 multiply-adds "
-          f"{max(device['fma_gflop_per_s'] for device in ceilings):.0f} GFLOP/s "
-          "(clmla devices --measure)")
+    print(f"- read bandwidth {statistics.median(bandwidths):.1f} GB/s ({min(bandwidths):.1f} to "
+          f"{max(bandwidths):.1f}), float32 multiply-adds "
+          f"{max(device['fma_gflop_per_s'] for device in ceilings):.0f} GFLOP/s (clmla devices "
+          "--measure, before and after each measurement of one row)")
+    print(f"- one row's share of it counts where both bandwidths differ by at most "
+          f"{100 * (1 - STEADY):.0f} %: {sum(steady)} of {len(steady)} measurements")
     noise = spread(times)
     print(f"- {rounds} alternation(s), medians" + (
         f"; between rounds the median figure spreads by {100 * noise:.0f} %" if noise else ""))
