@@ -124,7 +124,7 @@ measure_device() {
 
 # measure <name> <model> <round>; layers: enough for the weights to exceed the caches
 measure() {
-    local name=$1 model=$2 round=$3 layers=8 check=off
+    local name=$1 model=$2 round=$3 layers=8 check=off try
     [ "$model" = lite ] || layers=1
     [ "$round" -gt 1 ] || check=sample
     echo "compare.sh: round $round of $rounds, $model, $name" >&2
@@ -134,10 +134,12 @@ measure() {
         local options=(bench "${common[@]}" --mode batched --stages --check "$check")
         run_program "$name" "$name.$model.$round.json" "${options[@]}"
         # Memory may be shared with other machines: its bandwidth before and after counts.
-        measure_device "$name-$model-$round-before"
-        run_program "$name" "$name.$model.$round-1.json" "${options[@]}" --case decode \
-            --seqlens 1 --pastlens 50
-        measure_device "$name-$model-$round-after"
+        for try in 1 2 3; do
+            measure_device "$name-$model-$round-$try-before"
+            run_program "$name" "$name.$model.$round-$try.json" "${options[@]}" --case decode \
+                --seqlens 1 --pastlens 50
+            measure_device "$name-$model-$round-$try-after"
+        done
         ;;
     *)
         run_program "$name" "$name.$model.$round.json" "${common[@]}" \

@@ -3,8 +3,8 @@
 
 ratios.py FOLDER: FOLDER holds NAME.MODEL.ROUND.json, reports of `clmla bench --stages` (names auto
 and off, after --matrix-units) and of the peers (openblas, torch-bf16, torch-f32), agreement.*.json
-and devices-NAME-MODEL-ROUND-before.json and -after.json, the device's ceilings on both sides of the
-decode of one row. Exit code 1 when a result did not agree, 0 also where a target is missed.
+and devices-NAME-MODEL-ROUND-TRY-before.json and -after.json, the device's ceilings on both sides of
+the decode of one row, NAME.MODEL.ROUND-TRY.json. Exit code 1 when a result did not agree, 0 also where a target is missed.
 """
 import collections
 import glob
@@ -61,17 +61,17 @@ def collect(folder):
 
 
 def collect_devices(folder):
-    """{(name, model): [(before, after) of each round]}, in collect's order: the device, measured."""
+    """{(name, model): [(before, after) of each try]}, in collect's order: the device, measured."""
     devices = collections.defaultdict(list)
-    for path in sorted(glob.glob(os.path.join(folder, "devices-*-*-*-before.json"))):
-        _, name, model, _, _ = os.path.basename(path).split("-")
+    for path in sorted(glob.glob(os.path.join(folder, "devices-*-before.json"))):
+        _, name, model, *_ = os.path.basename(path).split("-")
         after = path.removesuffix("before.json") + "after.json"
         devices[name, model].append([read(p)["devices"][0] for p in (path, after)])
     return devices
 
 
 def steady_shares(weights, times, devices):
-    """Weight bytes (bf16) per second over the read bandwidth, for the rounds in which that stayed the
+    """Weight bytes (bf16) per second over the read bandwidth, for the tries during which that stayed the
     same: a virtual machine's changes with where its host runs it."""
     shares = []
     for ms, sides in zip(times, devices):
@@ -200,7 +200,7 @@ def main():
     bandwidths = [device["read_gb_per_s"] for device in ceilings]
     steady = [bool(steady_shares(1, [1], [sides])) for rounds in devices.values()
               for sides in rounds]
-    rounds = max(len(ms) for ms in times.values())
+    rounds = max(len(ms) for key, ms in times.items() if key[2] != "decode-1")
     print("Agreement:\n")
     agreed = print_agreement(folder)
     print("\nMeasured:\n")
