@@ -136,9 +136,13 @@ enum {
 /** Which family of projection and attention kernels runs. */
 typedef int32_t clmla_kernel_class;
 enum {
-    CLMLA_KERNELS_AUTO = 0, /* from the device: cpu for CL_DEVICE_TYPE_CPU, else gpu */
-    CLMLA_KERNELS_CPU = 1,  /* one work-item per register tile, no local memory, no barriers */
-    CLMLA_KERNELS_GPU = 2   /* portable work-group tiles in local memory */
+    CLMLA_KERNELS_AUTO = 0,  /* from the device: cpu for CL_DEVICE_TYPE_CPU, nvidia for compute
+                                capability 8.0 and later, else gpu */
+    CLMLA_KERNELS_CPU = 1,   /* one work-item per register tile, no local memory, no barriers */
+    CLMLA_KERNELS_GPU = 2,   /* portable work-group tiles in local memory */
+    CLMLA_KERNELS_NVIDIA = 3 /* tensor cores through inline PTX, where storage, shapes and alignment
+                                allow (clmla_layer_describe tells), else as gpu. On other devices
+                                the PTX is emulated in plain OpenCL C: right, and very slow */
 };
 
 /** Who computes y = x · Wᵀ. */
@@ -249,7 +253,7 @@ CLMLA_API void clmla_context_release(clmla_context *context);
 /** The class that CLMLA_KERNELS_AUTO resolves to on this device. */
 CLMLA_API clmla_status clmla_device_kernel_class(cl_device_id device, clmla_kernel_class *out);
 
-/** "auto", "cpu", "gpu"; "unknown" for other values. Constant, never NULL. */
+/** "auto", "cpu", "gpu", "nvidia"; "unknown" for other values. Constant, never NULL. */
 CLMLA_API const char *clmla_kernel_class_name(clmla_kernel_class kernel_class);
 
 /** The class this context runs (never AUTO). */

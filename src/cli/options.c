@@ -52,7 +52,7 @@ static struct poptOption numerics_table[] = {
     MLA_OPTION_VALUE("clblast-overrides", MLA_OPT_CLBLAST_OVERRIDES,
                      "give CLBlast this program's parameters for the device (default on)",
                      "on|off"),
-    MLA_OPTION_VALUE("kernels", MLA_OPT_KERNELS, "class of the kernels", "auto|cpu|gpu"),
+    MLA_OPTION_VALUE("kernels", MLA_OPT_KERNELS, "class of the kernels", "auto|cpu|gpu|nvidia"),
     MLA_OPTION_VALUE("kernel-dir", MLA_OPT_KERNEL_DIR,
                      ".cl files found here replace the built-in ones", "DIR"),
     MLA_OPTION_VALUE("page-block-size", MLA_OPT_PAGE_BLOCK_SIZE,
@@ -442,20 +442,15 @@ static bool take_numerics(const mla_options *options, mla_common *common)
     static const clmla_dtype dtype_values[] = {CLMLA_DTYPE_BF16, CLMLA_DTYPE_F16, CLMLA_DTYPE_F32};
     static const char *const matrix_units[] = {"auto", "off"};
     static const char *const switches[] = {"off", "on"};
-    static const char *const kernels[] = {"auto", "cpu", "gpu"};
-    const char *class_text = options->text[MLA_OPT_KERNELS];
+    static const char *const kernels[] = {"auto", "cpu", "gpu", "nvidia"};
     int32_t dtype = 0;
     int64_t seed = 1, page_block_size = DEFAULT_PAGE_BLOCK_SIZE;
-    if (class_text != NULL && strcmp(class_text, "nvidia") == 0) {
-        mla_error("--kernels nvidia: not in this build yet; auto, cpu or gpu");
-        return false;
-    }
     if (!mla_option_choice(options, MLA_OPT_DTYPE, dtypes, 3, &dtype) ||
         !take_projections(options, common) ||
         !mla_option_choice(options, MLA_OPT_MATRIX_UNITS, matrix_units, 2, &common->matrix_units) ||
         !mla_option_choice(options, MLA_OPT_CLBLAST_OVERRIDES, switches, 2,
                            &common->clblast_overrides) ||
-        !mla_option_choice(options, MLA_OPT_KERNELS, kernels, 3, &common->kernels) ||
+        !mla_option_choice(options, MLA_OPT_KERNELS, kernels, 4, &common->kernels) ||
         !mla_option_integer(options, MLA_OPT_PAGE_BLOCK_SIZE, 0, LARGEST_PAGE_BLOCK_SIZE,
                             &page_block_size) ||
         !mla_option_integer(options, MLA_OPT_SEED, 0, INT64_MAX, &seed))

@@ -125,6 +125,34 @@ static void describe_clblast(const clmla_layer *layer, text_sink *sink)
     }
 }
 
+static void describe_attention(const clmla_layer *layer, text_sink *sink)
+{
+    static const char *const kinds[] = {[MLA__ATTENTION_CPU] = "cpu",
+                                        [MLA__ATTENTION_DOT] = "cpu by bf16 dot products",
+                                        [MLA__ATTENTION_GPU] = "gpu",
+                                        [MLA__ATTENTION_MMA] = "nvidia by tensor cores"};
+    const mla__attention_shape shape = {.q_lat = layer->latent_dtype,
+                                        .q_pe = layer->stage_dtype,
+                                        .cache = layer->cache_dtype,
+                                        .out = layer->latent_dtype,
+                                        .num_heads = layer->config.num_attention_heads,
+                                        .kv_lora_rank = layer->config.kv_lora_rank,
+                                        .rope_dim = layer->config.qk_rope_head_dim};
+    mla__attention_choice choice;
+    char tile[256];
+    if (!mla__attention_choose(layer->context, &shape, &choice)) {
+        append(sink, "attention: no tile fits\n");
+        return;
+    }
+    (void)mla__attention_tile_text(&choice.tile, tile, sizeof(tile));
+    append(sink, "attention: %s %s, %s\n", kinds[choice.kind], tile,
+           layer->num_splits == 1  ? "one split"
+           : layer->num_splits > 1 ? "splits as asked for"
+                                   : "splits chosen per step");
+    if (choice.why_portable != NULL)
+        append(sink, "attention: not by tensor cores, %s\n", choice.why_portable);
+}
+
 clmla_status clmla_layer_describe(const clmla_layer *layer, char *text, size_t capacity,
                                   size_t *length)
 {
@@ -132,8 +160,6 @@ clmla_status clmla_layer_describe(const clmla_layer *layer, char *text, size_t c
         return CLMLA_INVALID_ARGUMENT;
     const clmla_context *context = layer->context;
     text_sink sink = {.text = text, .capacity = capacity};
-    mla__attention_tile tile;
-    char tile_text[256] = "no tile fits";
     append(&sink, "device: %s (%s)\n", context->device.name, context->device.driver_version);
     append(&sink, "kernels: %s%s\n", clmla_kernel_class_name(context->kernel_class),
            context->kernel_class == context->device.kernel_class
@@ -152,16 +178,7 @@ clmla_status clmla_layer_describe(const clmla_layer *layer, char *text, size_t c
     for (int role = 0; role < MLA__NUM_ROLES; role++)
         describe_projection(layer, (enum mla__role)role, &sink);
     describe_clblast(layer, &sink);
-    bool dot_products = false;
-    if (mla__attention_choose_tile(context, layer->latent_dtype, layer->stage_dtype,
-                                   layer->cache_dtype, layer->config.kv_lora_rank,
-                                   layer->config.qk_rope_head_dim, &tile, &dot_products))
-        mla__attention_tile_text(&tile, tile_text, sizeof(tile_text));
-    append(&sink, "attention: %s%s %s, %s\n", clmla_kernel_class_name(context->kernel_class),
-           dot_products ? " by bf16 dot products" : "", tile_text,
-           layer->num_splits == 1  ? "one split"
-           : layer->num_splits > 1 ? "splits as asked for"
-                                   : "splits chosen per step");
+    describe_attention(layer, &sink);
     describe_merge_up(layer, &sink);
     if (length != NULL)
         *length = sink.length;

@@ -68,7 +68,7 @@ int32_t mla__layer_merge_up_tokens(const clmla_layer *layer, const char **why_no
 {
     const struct clmla_matrix w_uv = mla__layer_matrix(layer, MLA__W_UV);
     const char *reason = NULL;
-    if (layer->context->kernel_class != CLMLA_KERNELS_GPU)
+    if (layer->context->kernel_class == CLMLA_KERNELS_CPU)
         reason = "not of this class";
     else if (layer->workspace.splits_bytes == 0)
         reason = "attention has one split";

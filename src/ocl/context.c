@@ -78,7 +78,7 @@ static clmla_status check_device(const clmla_context *context, cl_device_id devi
 static clmla_status check_options(const clmla_context *context,
                                   const clmla_context_options *options)
 {
-    if (options->kernel_class < CLMLA_KERNELS_AUTO || options->kernel_class > CLMLA_KERNELS_GPU)
+    if (options->kernel_class < CLMLA_KERNELS_AUTO || options->kernel_class > CLMLA_KERNELS_NVIDIA)
         return mla__fail(context, CLMLA_INVALID_ARGUMENT, "context: kernel_class %d is unknown",
                          (int)options->kernel_class);
     if (options->projection < CLMLA_PROJECTION_AUTO ||

@@ -8,6 +8,9 @@
 /* cl_nv_device_attribute_query; named here because not every cl_ext.h has them. */
 enum { NV_COMPUTE_CAPABILITY_MAJOR = 0x4000, NV_COMPUTE_CAPABILITY_MINOR = 0x4001 };
 
+/* mma.sync on bf16 and cp.async (PTX ISA): Ampere. */
+enum { FIRST_COMPUTE_CAPABILITY = 80 };
+
 typedef cl_int (*info_fn)(void *object, cl_uint name, size_t bytes, void *value, size_t *needed);
 
 static cl_int device_info(void *object, cl_uint name, size_t bytes, void *value, size_t *needed)
@@ -111,7 +114,6 @@ static clmla_status read_numbers(mla__device *device)
         size_t bytes;
         void *field;
     } numbers[] = {
-        {CL_DEVICE_TYPE, sizeof device->type, &device->type},
         {CL_DEVICE_MAX_COMPUTE_UNITS, sizeof device->compute_units, &device->compute_units},
         {CL_DEVICE_NATIVE_VECTOR_WIDTH_FLOAT, sizeof native_width, &native_width},
         {CL_DEVICE_PREFERRED_VECTOR_WIDTH_FLOAT, sizeof preferred_width, &preferred_width},
@@ -153,10 +155,15 @@ static clmla_status read_work_item_sizes(mla__device *device)
     return status;
 }
 
+/* type, has_fp16, compute_capability and what follows from them: all that clmla_device_kernel_class
+ * needs. */
 static clmla_status read_capabilities(mla__device *device)
 {
     char *extensions = NULL;
-    clmla_status status = read_text(device_info, device->id, CL_DEVICE_EXTENSIONS, &extensions);
+    clmla_status status =
+        clGetDeviceInfo(device->id, CL_DEVICE_TYPE, sizeof device->type, &device->type, NULL);
+    if (status == CLMLA_SUCCESS)
+        status = read_text(device_info, device->id, CL_DEVICE_EXTENSIONS, &extensions);
     if (status != CLMLA_SUCCESS)
         return status;
     device->has_fp16 = has_word(extensions, "cl_khr_fp16");
@@ -170,13 +177,11 @@ static clmla_status read_capabilities(mla__device *device)
         device->compute_capability = (int)(10 * major + minor);
     }
     free(extensions);
+    device->has_ptx = device->compute_capability >= FIRST_COMPUTE_CAPABILITY;
+    device->kernel_class = (device->type & CL_DEVICE_TYPE_CPU) != 0 ? CLMLA_KERNELS_CPU
+                           : device->has_ptx                        ? CLMLA_KERNELS_NVIDIA
+                                                                    : CLMLA_KERNELS_GPU;
     return status;
-}
-
-/* Also what clmla_device_kernel_class answers, hence from the type alone. */
-static clmla_kernel_class class_of_type(cl_device_type type)
-{
-    return (type & CL_DEVICE_TYPE_CPU) != 0 ? CLMLA_KERNELS_CPU : CLMLA_KERNELS_GPU;
 }
 
 clmla_status mla__device_read(cl_device_id id, mla__device *out)
@@ -197,7 +202,6 @@ clmla_status mla__device_read(cl_device_id id, mla__device *out)
     device.splits_vload = device.is_pocl && (device.type & CL_DEVICE_TYPE_CPU) != 0;
     device.has_bf16_dot =
         device.is_pocl && (device.type & CL_DEVICE_TYPE_CPU) != 0 && mla__os_cpu_has_bf16_dot();
-    device.kernel_class = class_of_type(device.type);
     *out = device;
     return CLMLA_SUCCESS;
 }
@@ -206,10 +210,10 @@ clmla_status clmla_device_kernel_class(cl_device_id device, clmla_kernel_class *
 {
     if (device == NULL || out == NULL)
         return CLMLA_INVALID_ARGUMENT;
-    cl_device_type type = 0;
-    const clmla_status status = clGetDeviceInfo(device, CL_DEVICE_TYPE, sizeof type, &type, NULL);
+    mla__device read = {.id = device};
+    const clmla_status status = read_capabilities(&read);
     if (status == CLMLA_SUCCESS)
-        *out = class_of_type(type);
+        *out = read.kernel_class;
     return status;
 }
 
@@ -222,6 +226,8 @@ const char *clmla_kernel_class_name(clmla_kernel_class kernel_class)
         return "cpu";
     case CLMLA_KERNELS_GPU:
         return "gpu";
+    case CLMLA_KERNELS_NVIDIA:
+        return "nvidia";
     default:
         return "unknown";
     }

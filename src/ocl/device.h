@@ -28,6 +28,7 @@ typedef struct mla__device {
     cl_uint mem_base_addr_align_bytes; /* where sub-buffers may begin */
     int compute_capability; /* NVIDIA: 10 · major + minor, from cl_nv_device_attribute_query; else 0
                              */
+    bool has_ptx;           /* the inline PTX of cl/nvidia/ptx.clh: compute capability >= 8.0 */
     bool has_fp16;          /* cl_khr_fp16: half arithmetic; storage needs no extension */
     bool has_bf16_dot;      /* vdpbf16ps by inline assembly: host with AVX512_BF16, CPU, PoCL */
     bool is_pocl;           /* platform is Portable Computing Language */

@@ -2,6 +2,8 @@
 
 #include <math.h>
 
+#include "ops/attention_kernel.h"
+
 /* Order of the arguments: ATTENTION_PARAMS in cl/attention.clh. */
 enum {
     SEQUENCES_ARG = 0,
@@ -11,16 +13,6 @@ enum {
     SPLIT_TOKENS_ARG = TOKEN_BEGIN_ARG + 2,
     MAX_SPLITS = 65535 /* what every driver takes as work-groups of the second dimension */
 };
-
-#define LOG2_E 1.4426950408889634
-
-typedef struct attention_args {
-    mla__sequences sequences;
-    mla__view q_lat, q_pe, kv_cache, pe_cache, out, lse;
-    clmla_mask mask;
-    double softmax_scale;
-    int32_t rope_dim;
-} attention_args;
 
 /* ---- checks --------------------------------------------------------------------------------- */
 
@@ -34,7 +26,7 @@ static clmla_status check_numbers(const clmla_context *context, const clmla_atte
     if (p->mask != CLMLA_MASK_CAUSAL && p->mask != CLMLA_MASK_NONE)
         return mla__fail(context, CLMLA_INVALID_ARGUMENT, "attention: mask %d is unknown",
                          (int)p->mask);
-    if (!(p->softmax_scale > 0.0) || !isfinite((float)(p->softmax_scale * LOG2_E)))
+    if (!(p->softmax_scale > 0.0) || !isfinite((float)(p->softmax_scale * MLA__LOG2_E)))
         return mla__fail(context, CLMLA_INVALID_ARGUMENT,
                          "attention: softmax_scale %g is not a positive number", p->softmax_scale);
     if (p->num_splits < 0 || p->num_splits > MAX_SPLITS || p->split_tokens < 0)
@@ -52,7 +44,7 @@ static clmla_status check_numbers(const clmla_context *context, const clmla_atte
 }
 
 static clmla_status make_views(const clmla_context *context, const clmla_attention_params *p,
-                               attention_args *args)
+                               mla__attention_args *args)
 {
     const uint64_t tokens = (uint64_t)args->sequences.num_tokens, heads = (uint64_t)p->num_heads;
     const uint64_t pages = (uint64_t)args->sequences.num_pages;
@@ -108,7 +100,7 @@ static uint64_t span(const mla__view *view, uint64_t rows, uint64_t columns, uin
 }
 
 static clmla_status check_overlap(const clmla_context *context, const clmla_attention_params *p,
-                                  const attention_args *args)
+                                  const mla__attention_args *args)
 {
     const mla__view *out = &args->out, *q = &args->q_lat;
     const uint64_t tokens = (uint64_t)args->sequences.num_tokens, heads = (uint64_t)p->num_heads;
@@ -131,7 +123,7 @@ static clmla_status check_overlap(const clmla_context *context, const clmla_atte
 }
 
 static clmla_status check(const clmla_context *context, const clmla_attention_params *params,
-                          attention_args *args)
+                          mla__attention_args *args)
 {
     clmla_status status = check_numbers(context, params);
     if (status == CLMLA_SUCCESS)
@@ -174,74 +166,6 @@ static clmla_status make_workspace(const clmla_context *context, const clmla_ten
 
 /* ---- bind ----------------------------------------------------------------------------------- */
 
-static clmla_dtype widest(clmla_dtype a, clmla_dtype b)
-{
-    return mla__dtype_bytes(a) >= mla__dtype_bytes(b) ? a : b;
-}
-
-static bool is_even(const mla__view *view)
-{
-    return view->offset % 2 == 0 && view->strides[0] % 2 == 0 && view->strides[1] % 2 == 0;
-}
-
-bool mla__attention_choose_tile(const clmla_context *context, clmla_dtype q_lat, clmla_dtype q_pe,
-                                clmla_dtype cache, int32_t kv_lora_rank, int32_t rope_dim,
-                                mla__attention_tile *tile, bool *dot_products)
-{
-    const bool bf16 = q_lat == CLMLA_DTYPE_BF16 && cache == CLMLA_DTYPE_BF16 &&
-                      (rope_dim == 0 || q_pe == CLMLA_DTYPE_BF16);
-    *dot_products = bf16 && context->kernel_class == CLMLA_KERNELS_CPU && context->matrix_units &&
-                    context->device.has_bf16_dot &&
-                    mla__attention_tile_dot(kv_lora_rank, rope_dim, tile);
-    return *dot_products || mla__attention_tile_default(&context->device, context->kernel_class,
-                                                        widest(q_lat, widest(q_pe, cache)),
-                                                        kv_lora_rank, rope_dim, tile);
-}
-
-/* The kernel that writes out and lse, as results or as partial states. */
-static clmla_status make_kernel(clmla_context *context, const mla__attention *op,
-                                const attention_args *args, const mla__view *out,
-                                const mla__view *lse, bool partial, mla__kernel *kernel)
-{
-    const bool cpu = op->kernel_class == CLMLA_KERNELS_CPU;
-    const char *const cpu_files[] = {"attention.clh", "cpu/attention_lanes.clh",
-                                     op->dot_products ? "cpu/attention_dot.cl" : "cpu/attention.cl",
-                                     NULL};
-    const char *const gpu_files[] = {"attention.clh", "gpu/attention.cl", NULL};
-    const char *const cpu_name = op->dot_products ? "attention__cpu_dot" : "attention__cpu";
-    mla__defines defines = {.length = 0};
-    mla__define_dtype(&defines, "Q_LAT_DTYPE", args->q_lat.dtype);
-    mla__define_dtype(&defines, "Q_PE_DTYPE", args->q_pe.dtype);
-    mla__define_dtype(&defines, "CACHE_DTYPE", args->kv_cache.dtype);
-    mla__define_dtype(&defines, "OUT_DTYPE", out->dtype);
-    mla__define_int(&defines, "KV_LORA_RANK", op->kv_lora_rank);
-    mla__define_int(&defines, "ROPE_DIM", args->rope_dim);
-    mla__define_int(&defines, "PARTIAL_STATES", partial);
-    mla__define_attention_tile(&defines, &op->tile);
-    if (!cpu)
-        mla__define_int(&defines, "ALIGNED_PAIRS",
-                        is_even(&args->q_lat) && is_even(&args->q_pe) && is_even(&args->kv_cache) &&
-                            is_even(&args->pe_cache));
-    const clmla_status status = mla__kernel_create(context, cpu ? cpu_files : gpu_files, &defines,
-                                                   cpu ? cpu_name : "attention__gpu", kernel);
-    if (status != CLMLA_SUCCESS)
-        return status;
-    mla__arg_sequences(kernel, &args->sequences);
-    mla__arg_view(kernel, &args->q_lat, 2);
-    mla__arg_view(kernel, &args->q_pe, 2);
-    mla__arg_view(kernel, &args->kv_cache, 2);
-    mla__arg_view(kernel, &args->pe_cache, 2);
-    mla__arg_view(kernel, out, 2);
-    mla__arg_view(kernel, lse, 1);
-    mla__arg_int(kernel, op->num_heads);
-    mla__arg_float(kernel, (float)(args->softmax_scale * LOG2_E));
-    mla__arg_int(kernel, args->mask == CLMLA_MASK_CAUSAL);
-    mla__arg_int(kernel, 0);
-    mla__arg_int(kernel, args->sequences.num_tokens);
-    mla__arg_int(kernel, INT32_MAX);
-    return mla__kernel_ready(kernel);
-}
-
 void mla__attention_states(const clmla_tensor *workspace, int32_t num_heads, int32_t kv_lora_rank,
                            clmla_tensor *partial_out, clmla_tensor *partial_lse)
 {
@@ -261,7 +185,7 @@ void mla__attention_states(const clmla_tensor *workspace, int32_t num_heads, int
 /* Partial states lie in the workspace as records [H, kv_lora_rank] out | [H] lse of one (split,
  * token) each, so that only the stride between splits depends on a step. */
 static clmla_status make_split(clmla_context *context, const clmla_attention_params *params,
-                               const attention_args *args, const mla__view *workspace,
+                               const mla__attention_args *args, const mla__view *workspace,
                                mla__attention *op)
 {
     const uint64_t heads = (uint64_t)op->num_heads, latent = (uint64_t)op->kv_lora_rank;
@@ -273,7 +197,8 @@ static clmla_status make_split(clmla_context *context, const clmla_attention_par
                            .dtype = CLMLA_DTYPE_F32};
     mla__view lse = out;
     lse.offset += heads * latent;
-    clmla_status status = make_kernel(context, op, args, &out, &lse, true, &op->split_kernel);
+    clmla_status status =
+        mla__attention_kernel(context, op, args, &out, &lse, true, &op->split_kernel);
     if (status != CLMLA_SUCCESS)
         return status;
     clmla_merge_states_params merge = {
@@ -289,20 +214,56 @@ static clmla_status make_split(clmla_context *context, const clmla_attention_par
     return mla__merge_bind(context, &merge, &op->merge);
 }
 
+static mla__attention_shape shape_of(const mla__attention *op, const mla__attention_args *args)
+{
+    return (mla__attention_shape){.q_lat = args->q_lat.dtype,
+                                  .q_pe = args->q_pe.dtype,
+                                  .cache = args->kv_cache.dtype,
+                                  .out = args->out.dtype,
+                                  .num_heads = op->num_heads,
+                                  .kv_lora_rank = op->kv_lora_rank,
+                                  .rope_dim = args->rope_dim};
+}
+
+/* Kernel and tile for the shape, and the op's kernels. Leaves none of them after a failure, but the
+ * kind that was chosen. */
+static clmla_status bind_kernels(clmla_context *context, const clmla_attention_params *params,
+                                 const mla__attention_args *args, const mla__view *workspace,
+                                 const mla__attention_shape *shape, mla__attention *op)
+{
+    mla__attention_choice choice;
+    if (!mla__attention_choose(context, shape, &choice))
+        return mla__fail(context, CLMLA_UNSUPPORTED_DEVICE,
+                         "attention: kv_lora_rank %d with rope_dim %d in %s fits no tile of class "
+                         "%s (device: %llu bytes of local memory)",
+                         (int)shape->kv_lora_rank, (int)shape->rope_dim,
+                         mla__dtype_name(mla__attention_widest(shape)),
+                         clmla_kernel_class_name(context->kernel_class),
+                         (unsigned long long)context->device.local_mem_bytes);
+    op->kind = choice.kind;
+    op->tile = choice.tile;
+    clmla_status status =
+        mla__attention_kernel(context, op, args, &args->out, &args->lse, false, &op->kernel);
+    if (status == CLMLA_SUCCESS && op->workspace_bytes > 0)
+        status = make_split(context, params, args, workspace, op);
+    if (status != CLMLA_SUCCESS)
+        mla__attention_release(op);
+    return status;
+}
+
 clmla_status mla__attention_bind_steps(clmla_context *context,
                                        const clmla_attention_params *user_params,
                                        uint64_t workspace_bytes, mla__attention *op)
 {
     clmla_attention_params params;
-    attention_args args;
+    mla__attention_args args;
     mla__view workspace = {.buffer = NULL};
     clmla_status status = MLA__PARAMS_COPY(context, "attention", params, user_params);
     if (status == CLMLA_SUCCESS)
         status = check(context, &params, &args);
     if (status != CLMLA_SUCCESS)
         return status;
-    mla__attention made = {.kernel_class = context->kernel_class,
-                           .num_heads = params.num_heads,
+    mla__attention made = {.num_heads = params.num_heads,
                            .kv_lora_rank = params.kv_lora_rank,
                            .sequences_arg = SEQUENCES_ARG};
     const uint64_t record_bytes =
@@ -313,25 +274,17 @@ clmla_status mla__attention_bind_steps(clmla_context *context,
         status = make_workspace(context, &params.workspace, workspace_bytes, &workspace);
     if (status != CLMLA_SUCCESS)
         return status;
-    const clmla_dtype storage =
-        widest(args.q_lat.dtype, widest(args.q_pe.dtype, args.kv_cache.dtype));
-    if (!mla__attention_choose_tile(context, args.q_lat.dtype, args.q_pe.dtype, args.kv_cache.dtype,
-                                    made.kv_lora_rank, args.rope_dim, &made.tile,
-                                    &made.dot_products))
-        return mla__fail(context, CLMLA_UNSUPPORTED_DEVICE,
-                         "attention: kv_lora_rank %d with rope_dim %d in %s fits no tile of class "
-                         "%s (device: %llu bytes of local memory)",
-                         (int)made.kv_lora_rank, (int)args.rope_dim, mla__dtype_name(storage),
-                         clmla_kernel_class_name(made.kernel_class),
-                         (unsigned long long)context->device.local_mem_bytes);
-
-    status = make_kernel(context, &made, &args, &args.out, &args.lse, false, &made.kernel);
-    if (status == CLMLA_SUCCESS && made.workspace_bytes > 0)
-        status = make_split(context, &params, &args, &workspace, &made);
+    mla__attention_shape shape = shape_of(&made, &args);
+    status = bind_kernels(context, &params, &args, &workspace, &shape, &made);
+    if (status == CL_BUILD_PROGRAM_FAILURE && made.kind == MLA__ATTENTION_MMA) {
+        (void)mla__fail(context, CLMLA_SUCCESS,
+                        "attention: the kernel for tensor cores does not build here; the portable "
+                        "one takes its place");
+        shape.portable = true;
+        status = bind_kernels(context, &params, &args, &workspace, &shape, &made);
+    }
     if (status == CLMLA_SUCCESS)
         *op = made;
-    else
-        mla__attention_release(&made);
     return status;
 }
 
@@ -363,7 +316,7 @@ clmla_status mla__attention_set_sequences(mla__attention *op, const mla__sequenc
 static clmla_status launch(mla__attention *op, mla__kernel *kernel, mla__stream *stream,
                            const mla__attention_step *step)
 {
-    const bool cpu = op->kernel_class == CLMLA_KERNELS_CPU;
+    const bool cpu = op->kind == MLA__ATTENTION_CPU || op->kind == MLA__ATTENTION_DOT;
     const size_t work_group = cpu ? 1 : (size_t)op->tile.work_group;
     const uint64_t rows = (uint64_t)step->num_tokens * (uint64_t)op->num_heads;
     /* One group more than sequences and rows ask for: tokens past the last sequence. */

@@ -25,23 +25,41 @@ typedef struct mla__attention_step {
     int32_t split_tokens;
 } mla__attention_step;
 
+enum mla__attention_kind {
+    MLA__ATTENTION_CPU, /* cl/cpu/attention.cl */
+    MLA__ATTENTION_DOT, /* cl/cpu/attention_dot.cl: bf16 dot products */
+    MLA__ATTENTION_GPU, /* cl/gpu/attention.cl */
+    MLA__ATTENTION_MMA  /* cl/nvidia/attention.cl: tensor cores */
+};
+
+/* What the choice of a kernel depends on. */
+typedef struct mla__attention_shape {
+    clmla_dtype q_lat, q_pe, cache, out;
+    int32_t num_heads, kv_lora_rank, rope_dim;
+    bool portable; /* not nvidia's kernel: the driver did not build it */
+} mla__attention_shape;
+
+typedef struct mla__attention_choice {
+    enum mla__attention_kind kind;
+    mla__attention_tile tile;
+    const char *why_portable; /* class nvidia on GPU kernels: the reason; else NULL */
+} mla__attention_choice;
+
+/* The fastest kernel that class, device, storage and context allow and a tile of which fits. False:
+ * none. */
+bool mla__attention_choose(const clmla_context *context, const mla__attention_shape *shape,
+                           mla__attention_choice *choice);
+
 typedef struct mla__attention {
     mla__kernel kernel;       /* writes out and lse */
     mla__kernel split_kernel; /* writes partial states into the workspace */
     mla__merge merge;
+    enum mla__attention_kind kind;
     mla__attention_tile tile;
-    clmla_kernel_class kernel_class;
-    bool dot_products; /* cl/cpu/attention_dot.cl */
     int32_t num_heads, kv_lora_rank;
     uint64_t workspace_bytes; /* for partial states */
     cl_uint sequences_arg;
 } mla__attention;
-
-/* The kernel and its tile: bf16 dot products (cl/cpu/attention_dot.cl) where class, device, storage
- * and context allow them and a tile fits, else any tile of the class. False: none fits. */
-bool mla__attention_choose_tile(const clmla_context *context, clmla_dtype q_lat, clmla_dtype q_pe,
-                                clmla_dtype cache, int32_t kv_lora_rank, int32_t rope_dim,
-                                mla__attention_tile *tile, bool *dot_products);
 
 /* params->num_splits is the largest number of splits that enqueue may use (workspace is checked
  * for it); 0 or 1 binds no split kernel. */

@@ -17,7 +17,7 @@ typedef struct merge_up_args {
 static bool choose_tile(const clmla_context *context, const clmla_matrix *matrix,
                         mla__projection_tile *tile, int32_t *work_group)
 {
-    return context->kernel_class == CLMLA_KERNELS_GPU &&
+    return context->kernel_class != CLMLA_KERNELS_CPU &&
            mla__merge_up_tile(&context->device, matrix->num_batches, matrix->out_features,
                               matrix->in_features, tile, work_group);
 }

@@ -46,6 +46,12 @@ static inline size_t mla__row_work_group(const clmla_context *context, size_t wa
     return size;
 }
 
+/* The source of the warp operations: inline PTX, or its emulation on devices that have none. */
+static inline const char *mla__ptx_file(const clmla_context *context)
+{
+    return context->device.has_ptx ? "nvidia/ptx.clh" : "nvidia/ptx_emulated.clh";
+}
+
 /* A caller's eps: 0 means 1e-6. False when it is negative, NaN or past float32. */
 static inline bool mla__resolve_eps(double eps, float *out)
 {

@@ -139,3 +139,34 @@ bool mla__attention_tile_default(const mla__device *device, clmla_kernel_class k
         *tile = chosen;
     return fits;
 }
+
+/* Local memory of cl/nvidia/attention.cl: the ring of keys and the partial scores of four warps;
+ * with the emulation's scratch, see cl/nvidia/ptx_emulated.clh. */
+static uint64_t mma_bytes(const mla__attention_tile *tile, int32_t kv_lora_rank, int32_t rope_dim,
+                          bool emulated)
+{
+    const uint64_t pitch = 2 * ((uint64_t)kv_lora_rank + (uint64_t)rope_dim) + 16;
+    const uint64_t block = (uint64_t)tile->block_tokens, rows = (uint64_t)tile->tile_rows;
+    const uint64_t scratch = emulated ? 32 * (uint64_t)tile->work_group : 0;
+    return (uint64_t)tile->stages * block * pitch + 16 * rows * block + scratch;
+}
+
+/* Registers decide (ptxas for sm_90, 512 + 64: tests/kernels/ptx_programs.txt holds the budgets):
+ * sixteen rows leave room for three work-groups on a multiprocessor, which hides the way to memory;
+ * thirty-two rows halve the traffic of local memory per row and leave two. So sixteen for as many
+ * heads, and pairs of sixteens for more. Not measured on a GPU. */
+bool mla__attention_tile_mma(const mla__device *device, int32_t num_heads, int32_t kv_lora_rank,
+                             int32_t rope_dim, mla__attention_tile *tile)
+{
+    enum { LOCAL_BYTES = 48 * 1024, SIXTEEN = 16 };
+    const mla__attention_tile chosen = {.tile_rows = num_heads <= SIXTEEN ? SIXTEEN : 2 * SIXTEEN,
+                                        .block_tokens = 16,
+                                        .work_group = 128,
+                                        .stages = 2};
+    if (mma_bytes(&chosen, kv_lora_rank, rope_dim, false) > LOCAL_BYTES ||
+        mma_bytes(&chosen, kv_lora_rank, rope_dim, !device->has_ptx) > device->local_mem_bytes ||
+        (size_t)chosen.work_group > device->max_work_group_size)
+        return false;
+    *tile = chosen;
+    return true;
+}

@@ -93,7 +93,7 @@ void mla__projection_tile_dot(int32_t max_rows, mla__projection_tile *tile)
 
 int32_t mla__projection_stream_rows(clmla_kernel_class kernel_class)
 {
-    return kernel_class == CLMLA_KERNELS_GPU ? STREAM_ROWS : 0;
+    return kernel_class == CLMLA_KERNELS_CPU ? 0 : STREAM_ROWS;
 }
 
 /* The largest power of two within what the device allows, at most STREAM_WORK_GROUP. */

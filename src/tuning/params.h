@@ -27,14 +27,16 @@
     X(slices, SLICES, "gpu: parts of k that are summed apart")
 
 /* cl/cpu/attention.cl and attention_dot.cl use row_vectors, block_tokens, tile_tokens, tile_values;
- * cl/gpu/attention.cl uses tile_rows, block_tokens, work_group. */
+ * cl/gpu/attention.cl uses tile_rows, block_tokens, work_group; cl/nvidia/attention.cl those and
+ * stages. */
 #define MLA__ATTENTION_TILE(X)                                                                     \
     X(tile_rows, TILE_ROWS, "rows (token · heads) per group")                                      \
     X(row_vectors, ROW_VECTORS, "cpu: vectors of 16 rows per work-item")                           \
     X(block_tokens, BLOCK_TOKENS, "keys per block")                                                \
     X(tile_tokens, TILE_TOKENS, "cpu: keys per register tile of the scores")                       \
     X(tile_values, TILE_VALUES, "cpu: latent elements per register tile of the sum")               \
-    X(work_group, WORK_GROUP, "gpu: work-items per group")
+    X(work_group, WORK_GROUP, "gpu, nvidia: work-items per group")                                 \
+    X(stages, STAGES, "nvidia: blocks of keys in local memory at a time")
 
 #define MLA__TILE_FIELD(field, macro, meaning) int32_t field;
 typedef struct mla__projection_tile {
@@ -75,6 +77,11 @@ bool mla__attention_tile_default(const mla__device *device, clmla_kernel_class k
 
 /* The same for cl/cpu/attention_dot.cl, whose storage is bf16. */
 bool mla__attention_tile_dot(int32_t kv_lora_rank, int32_t rope_dim, mla__attention_tile *tile);
+
+/* The same for cl/nvidia/attention.cl, whose storage is bf16: within 48 KiB, what NVIDIA's OpenCL
+ * gives a work-group. The emulation of its PTX takes some more. */
+bool mla__attention_tile_mma(const mla__device *device, int32_t num_heads, int32_t kv_lora_rank,
+                             int32_t rope_dim, mla__attention_tile *tile);
 
 /* Adds every field of a tile as macros. */
 void mla__define_projection_tile(mla__defines *defines, const mla__projection_tile *tile);

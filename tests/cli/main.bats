@@ -54,11 +54,6 @@ load common
     fails_with 2 "--tuning" "unknown option"
 }
 
-@test "--kernels nvidia arrives later" {
-    try bench --kernels nvidia
-    fails_with 2 "not in this build yet"
-}
-
 @test "a standard output that is full is an error" {
     [ -e /dev/full ] || skip "no /dev/full here"
     # shellcheck disable=SC2016 # the inner shell expands it

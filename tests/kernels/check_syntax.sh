@@ -18,6 +18,7 @@ warnings=(-Wall -Wextra -Werror -Wno-unused-function -Wno-unused-parameter)
 target_options() {
     case "$1" in
     any) echo --target=spir64-unknown-unknown ;;
+    nvptx64) echo --target=nvptx64-nvidia-nvcl -Xclang -cl-ext=+cl_khr_fp16 ;;
     x86_64) echo --target=x86_64-unknown-linux-gnu -march=cooperlake ;;
     *) echo "check_syntax.sh: unknown target '$1'" >&2 && return 1 ;;
     esac

@@ -39,9 +39,9 @@ static void bad_options_are_refused_by_name(void **state)
          CLMLA_INVALID_ARGUMENT,
          "kernel_class -1"},
         {"kernel class above the range",
-         {.kernel_class = 3},
+         {.kernel_class = CLMLA_KERNELS_NVIDIA + 1},
          CLMLA_INVALID_ARGUMENT,
-         "kernel_class 3"},
+         "kernel_class 4"},
         {"projection below the range", {.projection = -1}, CLMLA_INVALID_ARGUMENT, "projection -1"},
         {"projection above the range", {.projection = 3}, CLMLA_INVALID_ARGUMENT, "projection 3"},
         {"neither allowed nor not",
@@ -108,7 +108,7 @@ static void defaults_come_from_the_device(void **state)
 static void every_class_can_be_asked_for_on_every_device(void **state)
 {
     (void)state;
-    for (clmla_kernel_class asked = CLMLA_KERNELS_CPU; asked <= CLMLA_KERNELS_GPU; asked++) {
+    for (clmla_kernel_class asked = CLMLA_KERNELS_CPU; asked <= CLMLA_KERNELS_NVIDIA; asked++) {
         clmla_context *context = test_context(asked, CLMLA_PROJECTION_NATIVE);
         assert_int_equal(clmla_context_kernel_class(context), asked);
         assert_int_equal(context->projection, CLMLA_PROJECTION_NATIVE);

@@ -72,7 +72,7 @@ static void vector_width_is_one_of_three(void **state)
                          widths[i].expected);
 }
 
-static void class_follows_the_device_type(void **state)
+static void class_follows_type_and_compute_capability(void **state)
 {
     (void)state;
     const test_device *on = test_device_get();
@@ -82,10 +82,11 @@ static void class_follows_the_device_type(void **state)
         (type & CL_DEVICE_TYPE_CPU) != 0 ? CLMLA_KERNELS_CPU : CLMLA_KERNELS_GPU;
     clmla_kernel_class kernel_class = -1;
     mla__device device;
-    assert_int_equal(clmla_device_kernel_class(on->id, &kernel_class), CLMLA_SUCCESS);
-    assert_int_equal(kernel_class, expected);
     assert_int_equal(mla__device_read(on->id, &device), CLMLA_SUCCESS);
-    assert_int_equal(device.kernel_class, expected);
+    assert_true(device.has_ptx == (device.compute_capability >= 80));
+    assert_int_equal(device.kernel_class, device.has_ptx ? CLMLA_KERNELS_NVIDIA : expected);
+    assert_int_equal(clmla_device_kernel_class(on->id, &kernel_class), CLMLA_SUCCESS);
+    assert_int_equal(kernel_class, device.kernel_class);
 }
 
 static void nothing_is_written_on_failure(void **state)
@@ -107,7 +108,8 @@ static void classes_have_names(void **state)
     assert_string_equal(clmla_kernel_class_name(CLMLA_KERNELS_AUTO), "auto");
     assert_string_equal(clmla_kernel_class_name(CLMLA_KERNELS_CPU), "cpu");
     assert_string_equal(clmla_kernel_class_name(CLMLA_KERNELS_GPU), "gpu");
-    assert_string_equal(clmla_kernel_class_name(3), "unknown");
+    assert_string_equal(clmla_kernel_class_name(CLMLA_KERNELS_NVIDIA), "nvidia");
+    assert_string_equal(clmla_kernel_class_name(4), "unknown");
     assert_string_equal(clmla_kernel_class_name(-1), "unknown");
 }
 
@@ -116,7 +118,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(reads_what_the_device_says),
         cmocka_unit_test(vector_width_is_one_of_three),
-        cmocka_unit_test(class_follows_the_device_type),
+        cmocka_unit_test(class_follows_type_and_compute_capability),
         cmocka_unit_test(nothing_is_written_on_failure),
         cmocka_unit_test(classes_have_names),
     };

@@ -28,6 +28,7 @@ typedef struct attention_path {
     clmla_kernel_class kernel_class;
     bool dot_products; /* cpu class on bf16 dot products, where the device has them */
     bool narrow;       /* cpu class with the tiles of vectors of eight floats, and of four */
+    bool mma;          /* nvidia class on tensor cores */
 } attention_path;
 
 static inline const attention_path *path_of(void **state)
@@ -39,7 +40,8 @@ static inline clmla_context *open_path(void **state)
 {
     const attention_path *path = path_of(state);
     clmla_context *context = test_context_with_units(
-        path->kernel_class, path->dot_products ? CLMLA_MATRIX_UNITS_AUTO : CLMLA_MATRIX_UNITS_OFF);
+        path->kernel_class,
+        path->dot_products || path->mma ? CLMLA_MATRIX_UNITS_AUTO : CLMLA_MATRIX_UNITS_OFF);
     if (path->dot_products && !context->device.has_bf16_dot) {
         clmla_context_release(context);
         print_message("skipped: the device has no bf16 dot products\n");
@@ -50,12 +52,18 @@ static inline clmla_context *open_path(void **state)
     return context;
 }
 
-/* The batch with the query that the path takes: bf16 for dot products. */
+/* The batch with the query that the path takes: bf16 for dot products and tensor cores, and for
+ * those the smallest dims that they take. */
 static inline attention_batch on_path(void **state, const attention_batch *batch)
 {
     attention_batch made = *batch;
-    if (path_of(state)->dot_products)
+    const attention_path *path = path_of(state);
+    if (path->dot_products || path->mma)
         made.q_lat = made.q_pe = BF16;
+    if (path->mma) {
+        made.kv_lora_rank = 64;
+        made.rope_dim = batch->rope_dim > 0 ? 16 : 0;
+    }
     return made;
 }
 
@@ -71,10 +79,12 @@ static inline double *doubles(size_t count)
 #test " on " #path, test, NULL, NULL, (void *)&path                                        \
     }
 #define BOTH_CLASSES(test) ON_PATH(test, cpu), ON_PATH(test, gpu)
-#define ALL_PATHS(test) BOTH_CLASSES(test), ON_PATH(test, cpu_dot), ON_PATH(test, cpu_narrow)
+#define ALL_PATHS(test)                                                                            \
+    BOTH_CLASSES(test), ON_PATH(test, cpu_dot), ON_PATH(test, cpu_narrow), ON_PATH(test, mma)
 #define PATHS                                                                                      \
     static attention_path cpu = {CLMLA_KERNELS_CPU, false}, gpu = {CLMLA_KERNELS_GPU, false},      \
                           cpu_dot = {CLMLA_KERNELS_CPU, true},                                     \
-                          cpu_narrow = {CLMLA_KERNELS_CPU, .narrow = true}
+                          cpu_narrow = {CLMLA_KERNELS_CPU, .narrow = true},                        \
+                          mma = {CLMLA_KERNELS_NVIDIA, .mma = true}
 
 #endif

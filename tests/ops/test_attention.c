@@ -118,16 +118,24 @@ static void check_case(clmla_context *context, const attention_case *c, double b
     attention_problem_release(&p);
 }
 
-static bool takes_dot_products(clmla_context *context, const attention_batch *batch)
+static enum mla__attention_kind kind_of(clmla_context *context, const attention_batch *batch)
 {
     attention_problem p = attention_problem_make(context, batch);
-    mla__attention op = {.dot_products = false};
+    mla__attention op = {.num_heads = 0};
     p.params.num_splits = 1;
     assert_int_equal(mla__attention_bind(context, &p.params, &op), CLMLA_SUCCESS);
-    const bool takes = op.dot_products;
+    const enum mla__attention_kind kind = op.kind;
     mla__attention_release(&op);
     attention_problem_release(&p);
-    return takes;
+    return kind;
+}
+
+/* What a path is there to test. */
+static enum mla__attention_kind kind_of_path(const attention_path *path)
+{
+    if (path->kernel_class == CLMLA_KERNELS_CPU)
+        return path->dot_products ? MLA__ATTENTION_DOT : MLA__ATTENTION_CPU;
+    return path->mma ? MLA__ATTENTION_MMA : MLA__ATTENTION_GPU;
 }
 
 /* Weights rounded to bf16 are off by at most 2^-9 of themselves, each by its own error; latent
@@ -136,33 +144,53 @@ static bool takes_dot_products(clmla_context *context, const attention_batch *ba
 static void matches_the_formula(void **state)
 {
     clmla_context *context = open_path(state);
-    const bool dot = path_of(state)->dot_products;
+    const attention_path *path = path_of(state);
+    const bool bf16_only = path->dot_products || path->mma;
     for (size_t i = 0; i < COUNT(cases); i++) {
         attention_case c = cases[i];
         c.batch = on_path(state, &c.batch);
         if (c.cpu_only && context->kernel_class != CLMLA_KERNELS_CPU)
             continue;
-        if (dot && c.batch.cache != CLMLA_DTYPE_DEFAULT && c.batch.cache != BF16)
+        if (bf16_only && c.batch.cache != CLMLA_DTYPE_DEFAULT && c.batch.cache != BF16)
             continue; /* same kernel as without */
-        assert_true(takes_dot_products(context, &c.batch) == dot);
-        check_case(context, &c, dot ? 0x1p-9 : 0);
+        assert_int_equal(kind_of(context, &c.batch), kind_of_path(path));
+        check_case(context, &c, bf16_only ? 0x1p-9 : 0);
     }
     clmla_context_release(context);
 }
 
 /* Storage other than bf16, another class, or units switched off: attention.cl. */
-static void dot_products_are_for_bf16_throughout(void **state)
+static void matrix_units_are_for_bf16_throughout(void **state)
 {
     clmla_context *context = open_path(state);
     const clmla_dtype dtypes[][3] = {{F32, BF16, BF16}, {BF16, F32, BF16}, {F16, F16, F16}};
     attention_batch batch = {.num_heads = 4, .kv_lora_rank = 64, .rope_dim = 16, SEQUENCES(decode)};
-    assert_true(takes_dot_products(context, &batch) == path_of(state)->dot_products);
+    const bool mma = path_of(state)->mma;
+    assert_int_equal(kind_of(context, &batch), kind_of_path(path_of(state)));
     for (size_t i = 0; i < COUNT(dtypes); i++) {
         batch.q_lat = dtypes[i][0];
         batch.q_pe = dtypes[i][1];
         batch.cache = dtypes[i][2];
-        assert_false(takes_dot_products(context, &batch));
+        assert_int_equal(kind_of(context, &batch), mma ? MLA__ATTENTION_GPU : MLA__ATTENTION_CPU);
     }
+    clmla_context_release(context);
+}
+
+static void shapes_not_for_tensor_cores_go_to_the_portable_kernel(void **state)
+{
+    clmla_context *context = open_path(state);
+    const attention_batch plain = {
+        .num_heads = 4, .kv_lora_rank = 64, .rope_dim = 16, SEQUENCES(decode)};
+    attention_batch others[] = {plain, plain, plain, plain};
+    others[0].kv_lora_rank = 48;
+    others[1].rope_dim = 8;
+    others[2].out = F16;
+    others[3].kv_lora_rank = 1024; /* local memory */
+    assert_int_equal(kind_of(context, &plain), MLA__ATTENTION_MMA);
+    for (size_t i = 0; i < COUNT(others); i++)
+        assert_int_equal(kind_of(context, &others[i]), MLA__ATTENTION_GPU);
+    context->matrix_units = false;
+    assert_int_equal(kind_of(context, &plain), MLA__ATTENTION_GPU);
     clmla_context_release(context);
 }
 
@@ -370,11 +398,14 @@ int main(void)
     PATHS;
     const struct CMUnitTest tests[] = {
         ALL_PATHS(matches_the_formula),
-        ON_PATH(dot_products_are_for_bf16_throughout, cpu),
-        ON_PATH(dot_products_are_for_bf16_throughout, cpu_dot),
+        ON_PATH(matrix_units_are_for_bf16_throughout, cpu),
+        ON_PATH(matrix_units_are_for_bf16_throughout, cpu_dot),
+        ON_PATH(matrix_units_are_for_bf16_throughout, mma),
+        ON_PATH(shapes_not_for_tensor_cores_go_to_the_portable_kernel, mma),
         BOTH_CLASSES(rejects_wrong_arguments_and_touches_nothing),
         BOTH_CLASSES(a_latent_that_fits_no_tile_is_unsupported),
         BOTH_CLASSES(no_tokens_is_success),
+        ON_PATH(no_tokens_is_success, mma),
         BOTH_CLASSES(splits_cover_the_keys_and_stop_where_groups_are_many),
         BOTH_CLASSES(one_long_sequence_keeps_every_compute_unit_busy),
         ON_PATH(one_long_sequence_keeps_every_compute_unit_busy, cpu_narrow),

@@ -190,7 +190,8 @@ static void token_blocks_have_the_same_bits_as_the_whole_step(void **state)
         mla__attention op = {.num_heads = 0};
         mla__stream stream;
         uint64_t bytes = 0;
-        assert_int_equal(mla__attention_split_bytes(context, tokens, HEADS, LATENT, 3, &bytes), 0);
+        assert_int_equal(
+            mla__attention_split_bytes(context, tokens, HEADS, batch.kv_lora_rank, 3, &bytes), 0);
         assert_int_equal(mla__attention_bind_steps(context, &params, bytes, &op), CLMLA_SUCCESS);
         assert_int_equal(mla__stream_begin(&stream, queue, 0, NULL), CLMLA_SUCCESS);
         assert_int_equal(mla__attention_warm(&op, &stream), CLMLA_SUCCESS);
@@ -203,7 +204,8 @@ static void token_blocks_have_the_same_bits_as_the_whole_step(void **state)
         begin = ends[i];
     }
     assert_int_equal(begin, p.num_tokens);
-    double *out = doubles((size_t)begin * HEADS * LATENT), *lse = doubles((size_t)begin * HEADS);
+    double *out = doubles((size_t)begin * HEADS * (size_t)batch.kv_lora_rank),
+           *lse = doubles((size_t)begin * HEADS);
     attention_problem_read(&p, out, lse);
     const attention_result blocks = {out, lse};
     for (size_t r = 0; r < (size_t)begin * HEADS; r++)
@@ -238,7 +240,7 @@ static void an_out_of_order_queue_with_events_gives_the_same_bits(void **state)
     assert_int_equal(clSetUserEventStatus(gate, CL_COMPLETE), CL_SUCCESS);
     assert_int_equal(clWaitForEvents(1, &done), CL_SUCCESS);
     const size_t rows = (size_t)p.num_tokens * HEADS;
-    const attention_result result = {doubles(rows * LATENT), doubles(rows)};
+    const attention_result result = {doubles(rows * (size_t)batch.kv_lora_rank), doubles(rows)};
     attention_problem_read(&p, result.out, result.lse);
     for (size_t r = 0; r < rows; r++)
         assert_true(same_row(&batch, &result, r, &expected, r));

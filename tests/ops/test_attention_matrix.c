@@ -139,12 +139,21 @@ static void flash_mla_matrix_gpu_class(void **state)
               sizeof gpu_cases / sizeof gpu_cases[0]);
 }
 
+/* On tensor cores, or their emulation. */
+static void flash_mla_matrix_nvidia_class(void **state)
+{
+    (void)state;
+    check_all(test_context_with_units(CLMLA_KERNELS_NVIDIA, CLMLA_MATRIX_UNITS_AUTO), gpu_cases,
+              sizeof gpu_cases / sizeof gpu_cases[0]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(flash_mla_matrix_cpu_class),
         cmocka_unit_test(flash_mla_matrix_cpu_class_in_float32),
         cmocka_unit_test(flash_mla_matrix_gpu_class),
+        cmocka_unit_test(flash_mla_matrix_nvidia_class),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     test_device_close();

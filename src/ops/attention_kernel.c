@@ -1,0 +1,145 @@
+#include "ops/attention_kernel.h"
+
+static clmla_dtype widest(clmla_dtype a, clmla_dtype b)
+{
+    return mla__dtype_bytes(a) >= mla__dtype_bytes(b) ? a : b;
+}
+
+clmla_dtype mla__attention_widest(const mla__attention_shape *shape)
+{
+    return widest(shape->q_lat, widest(shape->q_pe, shape->cache));
+}
+
+/* Rows begin at multiples of `elements`. */
+static bool is_multiple(const mla__view *view, uint64_t elements)
+{
+    return view->offset % elements == 0 && view->strides[0] % elements == 0 &&
+           view->strides[1] % elements == 0;
+}
+
+/* ---- choice --------------------------------------------------------------------------------- */
+
+static bool is_bf16(const mla__attention_shape *s)
+{
+    return s->q_lat == CLMLA_DTYPE_BF16 && s->cache == CLMLA_DTYPE_BF16 &&
+           (s->rope_dim == 0 || s->q_pe == CLMLA_DTYPE_BF16);
+}
+
+/* Why the shape does not go to tensor cores, or NULL; then the tile is theirs. */
+static const char *why_not_mma(const clmla_context *context, const mla__attention_shape *s,
+                               mla__attention_tile *tile)
+{
+    if (s->portable)
+        return "its kernel did not build";
+    if (!context->matrix_units)
+        return "matrix units are off";
+    if (!is_bf16(s) || s->out == CLMLA_DTYPE_F16)
+        return "query and cache must be bf16, out bf16 or f32";
+    if (s->kv_lora_rank % 64 != 0 || s->rope_dim % 16 != 0)
+        return "kv_lora_rank must be a multiple of 64, rope_dim of 16";
+    if (!mla__attention_tile_mma(&context->device, s->num_heads, s->kv_lora_rank, s->rope_dim,
+                                 tile))
+        return "no tile fits the device's local memory or work-groups";
+    return NULL;
+}
+
+bool mla__attention_choose(const clmla_context *context, const mla__attention_shape *s,
+                           mla__attention_choice *choice)
+{
+    mla__attention_choice made = {.kind = MLA__ATTENTION_GPU};
+    bool fits = false;
+    if (context->kernel_class == CLMLA_KERNELS_CPU) {
+        fits = is_bf16(s) && context->matrix_units && context->device.has_bf16_dot &&
+               mla__attention_tile_dot(s->kv_lora_rank, s->rope_dim, &made.tile);
+        made.kind = fits ? MLA__ATTENTION_DOT : MLA__ATTENTION_CPU;
+    } else if (context->kernel_class == CLMLA_KERNELS_NVIDIA) {
+        made.why_portable = why_not_mma(context, s, &made.tile);
+        fits = made.why_portable == NULL;
+        made.kind = fits ? MLA__ATTENTION_MMA : MLA__ATTENTION_GPU;
+    }
+    if (!fits)
+        fits = mla__attention_tile_default(&context->device, context->kernel_class,
+                                           mla__attention_widest(s), s->kv_lora_rank, s->rope_dim,
+                                           &made.tile);
+    if (fits)
+        *choice = made;
+    return fits;
+}
+
+/* ---- kernel --------------------------------------------------------------------------------- */
+
+/* Its source files and name. */
+typedef struct kernel_source {
+    const char *files[4]; /* ends in NULL */
+    const char *name;
+} kernel_source;
+
+static kernel_source source_of(const clmla_context *context, enum mla__attention_kind kind)
+{
+    switch (kind) {
+    case MLA__ATTENTION_CPU:
+        return (kernel_source){{"attention.clh", "cpu/attention_lanes.clh", "cpu/attention.cl"},
+                               "attention__cpu"};
+    case MLA__ATTENTION_DOT:
+        return (kernel_source){{"attention.clh", "cpu/attention_lanes.clh", "cpu/attention_dot.cl"},
+                               "attention__cpu_dot"};
+    case MLA__ATTENTION_MMA:
+        return (kernel_source){{"attention.clh", mla__ptx_file(context), "nvidia/attention.cl"},
+                               "attention__mma"};
+    case MLA__ATTENTION_GPU:
+        break;
+    }
+    return (kernel_source){{"attention.clh", "gpu/attention.cl"}, "attention__gpu"};
+}
+
+/* How rows lie in memory, as far as the kernel reads or writes several elements at once. */
+static void define_alignment(mla__defines *defines, enum mla__attention_kind kind,
+                             const mla__attention_args *args, const mla__view *out)
+{
+    const bool query = is_multiple(&args->q_lat, 2) && is_multiple(&args->q_pe, 2);
+    if (kind == MLA__ATTENTION_GPU)
+        mla__define_int(defines, "ALIGNED_PAIRS",
+                        query && is_multiple(&args->kv_cache, 2) &&
+                            is_multiple(&args->pe_cache, 2));
+    if (kind != MLA__ATTENTION_MMA)
+        return;
+    mla__define_int(defines, "ALIGNED_CACHE",
+                    is_multiple(&args->kv_cache, 8) && is_multiple(&args->pe_cache, 8));
+    mla__define_int(defines, "ALIGNED_QUERY", query);
+    mla__define_int(defines, "ALIGNED_OUT", is_multiple(out, 2));
+}
+
+clmla_status mla__attention_kernel(clmla_context *context, const mla__attention *op,
+                                   const mla__attention_args *args, const mla__view *out,
+                                   const mla__view *lse, bool partial, mla__kernel *kernel)
+{
+    const kernel_source source = source_of(context, op->kind);
+    mla__defines defines = {.length = 0};
+    mla__define_dtype(&defines, "Q_LAT_DTYPE", args->q_lat.dtype);
+    mla__define_dtype(&defines, "Q_PE_DTYPE", args->q_pe.dtype);
+    mla__define_dtype(&defines, "CACHE_DTYPE", args->kv_cache.dtype);
+    mla__define_dtype(&defines, "OUT_DTYPE", out->dtype);
+    mla__define_int(&defines, "KV_LORA_RANK", op->kv_lora_rank);
+    mla__define_int(&defines, "ROPE_DIM", args->rope_dim);
+    mla__define_int(&defines, "PARTIAL_STATES", partial);
+    mla__define_attention_tile(&defines, &op->tile);
+    define_alignment(&defines, op->kind, args, out);
+    const clmla_status status =
+        mla__kernel_create(context, source.files, &defines, source.name, kernel);
+    if (status != CLMLA_SUCCESS)
+        return status;
+    mla__arg_sequences(kernel, &args->sequences);
+    mla__arg_view(kernel, &args->q_lat, 2);
+    mla__arg_view(kernel, &args->q_pe, 2);
+    mla__arg_view(kernel, &args->kv_cache, 2);
+    mla__arg_view(kernel, &args->pe_cache, 2);
+    mla__arg_view(kernel, out, 2);
+    mla__arg_view(kernel, lse, 1);
+    mla__arg_int(kernel, op->num_heads);
+    mla__arg_float(kernel, (float)(args->softmax_scale * MLA__LOG2_E));
+    mla__arg_int(kernel, args->mask == CLMLA_MASK_CAUSAL);
+    mla__arg_int(kernel, 0);
+    mla__arg_int(kernel, args->sequences.num_tokens);
+    mla__arg_int(kernel, INT32_MAX);
+    return mla__kernel_ready(kernel);
+}

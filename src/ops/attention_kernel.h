@@ -1,0 +1,25 @@
+/* Which attention kernel computes a call, and that kernel with its arguments. */
+#ifndef CLMLA_OPS_ATTENTION_KERNEL_H
+#define CLMLA_OPS_ATTENTION_KERNEL_H
+
+#include "ops/attention.h"
+
+#define MLA__LOG2_E 1.4426950408889634
+
+/* A call's tensors, checked. */
+typedef struct mla__attention_args {
+    mla__sequences sequences;
+    mla__view q_lat, q_pe, kv_cache, pe_cache, out, lse;
+    clmla_mask mask;
+    double softmax_scale;
+    int32_t rope_dim;
+} mla__attention_args;
+
+clmla_dtype mla__attention_widest(const mla__attention_shape *shape);
+
+/* op's kernel that writes out and lse, as results or as partial states. */
+clmla_status mla__attention_kernel(clmla_context *context, const mla__attention *op,
+                                   const mla__attention_args *args, const mla__view *out,
+                                   const mla__view *lse, bool partial, mla__kernel *kernel);
+
+#endif
