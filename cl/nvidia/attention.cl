@@ -501,5 +501,7 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void attention__m
             add_values_by_limit(&w, weights, keys, ring + slot * (BLOCK_BYTES / 16), key, least,
                                 end, &rows, sums);
     }
+    group.token = forget_origin(group.token); /* or each row's token and head stay in registers */
+    group.head = forget_origin(group.head);
     store_rows(ATTENTION_ARGS, &w, &group, split, split_begin, &rows, sums);
 }

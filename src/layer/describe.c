@@ -139,13 +139,16 @@ static void describe_attention(const clmla_layer *layer, text_sink *sink)
                                         .kv_lora_rank = layer->config.kv_lora_rank,
                                         .rope_dim = layer->config.qk_rope_head_dim};
     mla__attention_choice choice;
-    char tile[256];
+    char tile[256], many[64] = "";
     if (!mla__attention_choose(layer->context, &shape, &choice)) {
         append(sink, "attention: no tile fits\n");
         return;
     }
     (void)mla__attention_tile_text(&choice.tile, tile, sizeof(tile));
-    append(sink, "attention: %s %s, %s\n", kinds[choice.kind], tile,
+    if (choice.many_tile.tile_rows > 0)
+        (void)snprintf(many, sizeof(many), " (tile_rows=%d from as many rows a sequence)",
+                       (int)choice.many_tile.tile_rows);
+    append(sink, "attention: %s %s%s, %s\n", kinds[choice.kind], tile, many,
            layer->num_splits == 1  ? "one split"
            : layer->num_splits > 1 ? "splits as asked for"
                                    : "splits chosen per step");

@@ -182,25 +182,34 @@ void mla__attention_states(const clmla_tensor *workspace, int32_t num_heads, int
                        .dtype = CLMLA_DTYPE_F32};
 }
 
-/* Partial states lie in the workspace as records [H, kv_lora_rank] out | [H] lse of one (split,
- * token) each, so that only the stride between splits depends on a step. */
-static clmla_status make_split(clmla_context *context, const clmla_attention_params *params,
-                               const mla__attention_args *args, const mla__view *workspace,
-                               mla__attention *op)
+/* The tile's kernels. Partial states lie in the workspace as records [H, kv_lora_rank] out | [H] lse
+ * of one (split, token) each, so that only the stride between splits depends on a step. */
+static clmla_status bind_variant(clmla_context *context, const mla__attention_args *args,
+                                 const mla__view *workspace, const mla__attention *op,
+                                 const mla__attention_tile *tile, mla__attention_variant *variant)
 {
     const uint64_t heads = (uint64_t)op->num_heads, latent = (uint64_t)op->kv_lora_rank;
     const uint64_t record = heads * (latent + 1);
-    const uint64_t states = op->workspace_bytes / (record * sizeof(float));
     const mla__view out = {.buffer = workspace->buffer,
                            .offset = workspace->offset,
                            .strides = {record, latent},
                            .dtype = CLMLA_DTYPE_F32};
     mla__view lse = out;
     lse.offset += heads * latent;
-    clmla_status status =
-        mla__attention_kernel(context, op, args, &out, &lse, true, &op->split_kernel);
-    if (status != CLMLA_SUCCESS)
-        return status;
+    variant->tile = *tile;
+    clmla_status status = mla__attention_kernel(context, op, tile, args, &args->out, &args->lse,
+                                                false, &variant->kernel);
+    if (status == CLMLA_SUCCESS && op->workspace_bytes > 0)
+        status = mla__attention_kernel(context, op, tile, args, &out, &lse, true,
+                                       &variant->split_kernel);
+    return status;
+}
+
+static clmla_status bind_merge(clmla_context *context, const clmla_attention_params *params,
+                               mla__attention *op)
+{
+    const uint64_t record = (uint64_t)op->num_heads * ((uint64_t)op->kv_lora_rank + 1);
+    const uint64_t states = op->workspace_bytes / (record * sizeof(float));
     clmla_merge_states_params merge = {
         .struct_size = sizeof(merge),
         .num_states = states < INT32_MAX ? (int32_t)states : INT32_MAX,
@@ -225,7 +234,7 @@ static mla__attention_shape shape_of(const mla__attention *op, const mla__attent
                                   .rope_dim = args->rope_dim};
 }
 
-/* Kernel and tile for the shape, and the op's kernels. Leaves none of them after a failure, but the
+/* Kind and tiles for the shape, and the op's kernels. Leaves none of them after a failure, but the
  * kind that was chosen. */
 static clmla_status bind_kernels(clmla_context *context, const clmla_attention_params *params,
                                  const mla__attention_args *args, const mla__view *workspace,
@@ -241,11 +250,11 @@ static clmla_status bind_kernels(clmla_context *context, const clmla_attention_p
                          clmla_kernel_class_name(context->kernel_class),
                          (unsigned long long)context->device.local_mem_bytes);
     op->kind = choice.kind;
-    op->tile = choice.tile;
-    clmla_status status =
-        mla__attention_kernel(context, op, args, &args->out, &args->lse, false, &op->kernel);
+    clmla_status status = bind_variant(context, args, workspace, op, &choice.tile, &op->few);
+    if (status == CLMLA_SUCCESS && choice.many_tile.tile_rows > 0)
+        status = bind_variant(context, args, workspace, op, &choice.many_tile, &op->many);
     if (status == CLMLA_SUCCESS && op->workspace_bytes > 0)
-        status = make_split(context, params, args, workspace, op);
+        status = bind_merge(context, params, op);
     if (status != CLMLA_SUCCESS)
         mla__attention_release(op);
     return status;
@@ -305,23 +314,35 @@ clmla_status mla__attention_bind(clmla_context *context, const clmla_attention_p
 
 clmla_status mla__attention_set_sequences(mla__attention *op, const mla__sequences *sequences)
 {
-    clmla_status status = mla__arg_set_sequences(&op->kernel, op->sequences_arg, sequences);
-    if (status == CLMLA_SUCCESS && op->split_kernel.kernel != NULL)
-        status = mla__arg_set_sequences(&op->split_kernel, op->sequences_arg, sequences);
+    mla__kernel *const kernels[] = {&op->few.kernel, &op->few.split_kernel, &op->many.kernel,
+                                    &op->many.split_kernel};
+    clmla_status status = CLMLA_SUCCESS;
+    for (size_t i = 0; i < sizeof kernels / sizeof kernels[0] && status == CLMLA_SUCCESS; i++)
+        if (kernels[i]->kernel != NULL)
+            status = mla__arg_set_sequences(kernels[i], op->sequences_arg, sequences);
     return status;
 }
 
 /* ---- enqueue -------------------------------------------------------------------------------- */
 
-static clmla_status launch(mla__attention *op, mla__kernel *kernel, mla__stream *stream,
-                           const mla__attention_step *step)
+/* By the rows that sequences have on average. */
+static mla__attention_variant *variant_for(mla__attention *op, const mla__attention_step *step)
+{
+    const uint64_t rows = (uint64_t)step->num_tokens * (uint64_t)op->num_heads;
+    const uint64_t many = (uint64_t)op->many.tile.tile_rows;
+    return many > 0 && rows >= many * (uint64_t)step->num_sequences ? &op->many : &op->few;
+}
+
+static clmla_status launch(const mla__attention *op, const mla__attention_variant *variant,
+                           bool partial, mla__stream *stream, const mla__attention_step *step)
 {
     const bool cpu = op->kind == MLA__ATTENTION_CPU || op->kind == MLA__ATTENTION_DOT;
-    const size_t work_group = cpu ? 1 : (size_t)op->tile.work_group;
+    const size_t work_group = cpu ? 1 : (size_t)variant->tile.work_group;
     const uint64_t rows = (uint64_t)step->num_tokens * (uint64_t)op->num_heads;
     /* One group more than sequences and rows ask for: tokens past the last sequence. */
     const size_t groups =
-        (size_t)(rows / (uint64_t)op->tile.tile_rows) + (size_t)step->num_sequences + 1;
+        (size_t)(rows / (uint64_t)variant->tile.tile_rows) + (size_t)step->num_sequences + 1;
+    mla__kernel kernel = partial ? variant->split_kernel : variant->kernel;
     const size_t global[2] = {groups * work_group, (size_t)step->num_splits};
     const size_t local[2] = {work_group, 1};
     const struct {
@@ -332,11 +353,11 @@ static clmla_status launch(mla__attention *op, mla__kernel *kernel, mla__stream 
                     {NUM_TOKENS_ARG, step->num_tokens},
                     {SPLIT_TOKENS_ARG, step->split_tokens}};
     for (size_t i = 0; i < sizeof changing / sizeof changing[0]; i++) {
-        const clmla_status status = mla__arg_set_int(kernel, changing[i].index, changing[i].value);
+        const clmla_status status = mla__arg_set_int(&kernel, changing[i].index, changing[i].value);
         if (status != CLMLA_SUCCESS)
             return status;
     }
-    return mla__stream_launch(stream, kernel, 2, global, local);
+    return mla__stream_launch(stream, &kernel, 2, global, local);
 }
 
 clmla_status mla__attention_enqueue_states(mla__attention *op, mla__stream *stream,
@@ -349,7 +370,7 @@ clmla_status mla__attention_enqueue_states(mla__attention *op, mla__stream *stre
         NULL, step->num_tokens, op->num_heads, op->kv_lora_rank, step->num_splits, &bytes);
     if (status != CLMLA_SUCCESS || bytes > op->workspace_bytes || step->split_tokens < 1)
         return CLMLA_INTERNAL; /* whoever chose the step did not ask what the workspace holds */
-    return launch(op, &op->split_kernel, stream, step);
+    return launch(op, variant_for(op, step), true, stream, step);
 }
 
 clmla_status mla__attention_enqueue(mla__attention *op, mla__stream *stream,
@@ -361,7 +382,7 @@ clmla_status mla__attention_enqueue(mla__attention *op, mla__stream *stream,
     if (s.num_splits <= 1) {
         s.num_splits = 1;
         s.split_tokens = INT32_MAX;
-        return launch(op, &op->kernel, stream, &s);
+        return launch(op, variant_for(op, &s), false, stream, &s);
     }
     const clmla_status status = mla__attention_enqueue_states(op, stream, &s);
     return status == CLMLA_SUCCESS
@@ -372,9 +393,14 @@ clmla_status mla__attention_enqueue(mla__attention *op, mla__stream *stream,
 clmla_status mla__attention_warm(mla__attention *op, mla__stream *stream)
 {
     const mla__attention_step nothing = {.num_splits = 1, .split_tokens = INT32_MAX};
-    clmla_status status = launch(op, &op->kernel, stream, &nothing);
-    if (status == CLMLA_SUCCESS && op->split_kernel.kernel != NULL)
-        status = launch(op, &op->split_kernel, stream, &nothing);
+    mla__attention_variant *const variants[] = {&op->few, &op->many};
+    clmla_status status = CLMLA_SUCCESS;
+    for (int i = 0; i < 4 && status == CLMLA_SUCCESS; i++) {
+        const mla__attention_variant *variant = variants[i / 2];
+        const bool partial = i % 2 == 1;
+        if ((partial ? variant->split_kernel : variant->kernel).kernel != NULL)
+            status = launch(op, variant, partial, stream, &nothing);
+    }
     if (status == CLMLA_SUCCESS && op->merge.kernel.kernel != NULL)
         status = mla__merge_warm(&op->merge, stream);
     return status;
@@ -382,8 +408,10 @@ clmla_status mla__attention_warm(mla__attention *op, mla__stream *stream)
 
 void mla__attention_release(mla__attention *op)
 {
-    mla__kernel_release(&op->kernel);
-    mla__kernel_release(&op->split_kernel);
+    mla__kernel_release(&op->few.kernel);
+    mla__kernel_release(&op->few.split_kernel);
+    mla__kernel_release(&op->many.kernel);
+    mla__kernel_release(&op->many.split_kernel);
     mla__merge_release(&op->merge);
 }
 

@@ -42,7 +42,8 @@ typedef struct mla__attention_shape {
 typedef struct mla__attention_choice {
     enum mla__attention_kind kind;
     mla__attention_tile tile;
-    const char *why_portable; /* class nvidia on GPU kernels: the reason; else NULL */
+    mla__attention_tile many_tile; /* where sequences have its number of rows; none: tile_rows 0 */
+    const char *why_portable;      /* class nvidia on GPU kernels: the reason; else NULL */
 } mla__attention_choice;
 
 /* The fastest kernel that class, device, storage and context allow and a tile of which fits. False:
@@ -50,12 +51,18 @@ typedef struct mla__attention_choice {
 bool mla__attention_choose(const clmla_context *context, const mla__attention_shape *shape,
                            mla__attention_choice *choice);
 
-typedef struct mla__attention {
+/* One tile's kernels. */
+typedef struct mla__attention_variant {
+    mla__attention_tile tile; /* tile_rows 0: there is none */
     mla__kernel kernel;       /* writes out and lse */
     mla__kernel split_kernel; /* writes partial states into the workspace */
+} mla__attention_variant;
+
+typedef struct mla__attention {
+    /* few: for every step; many: for steps with many rows a sequence, the same bits. */
+    mla__attention_variant few, many;
     mla__merge merge;
     enum mla__attention_kind kind;
-    mla__attention_tile tile;
     int32_t num_heads, kv_lora_rank;
     uint64_t workspace_bytes; /* for partial states */
     cl_uint sequences_arg;

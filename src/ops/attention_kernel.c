@@ -25,9 +25,9 @@ static bool is_bf16(const mla__attention_shape *s)
            (s->rope_dim == 0 || s->q_pe == CLMLA_DTYPE_BF16);
 }
 
-/* Why the shape does not go to tensor cores, or NULL; then the tile is theirs. */
+/* Why the shape does not go to tensor cores, or NULL; then the tiles are theirs. */
 static const char *why_not_mma(const clmla_context *context, const mla__attention_shape *s,
-                               mla__attention_tile *tile)
+                               mla__attention_choice *choice)
 {
     if (s->portable)
         return "its kernel did not build";
@@ -38,7 +38,7 @@ static const char *why_not_mma(const clmla_context *context, const mla__attentio
     if (s->kv_lora_rank % 64 != 0 || s->rope_dim % 16 != 0)
         return "kv_lora_rank must be a multiple of 64, rope_dim of 16";
     if (!mla__attention_tile_mma(&context->device, s->num_heads, s->kv_lora_rank, s->rope_dim,
-                                 tile))
+                                 &choice->tile, &choice->many_tile))
         return "no tile fits the device's local memory or work-groups";
     return NULL;
 }
@@ -53,7 +53,7 @@ bool mla__attention_choose(const clmla_context *context, const mla__attention_sh
                mla__attention_tile_dot(s->kv_lora_rank, s->rope_dim, &made.tile);
         made.kind = fits ? MLA__ATTENTION_DOT : MLA__ATTENTION_CPU;
     } else if (context->kernel_class == CLMLA_KERNELS_NVIDIA) {
-        made.why_portable = why_not_mma(context, s, &made.tile);
+        made.why_portable = why_not_mma(context, s, &made);
         fits = made.why_portable == NULL;
         made.kind = fits ? MLA__ATTENTION_MMA : MLA__ATTENTION_GPU;
     }
@@ -110,8 +110,9 @@ static void define_alignment(mla__defines *defines, enum mla__attention_kind kin
 }
 
 clmla_status mla__attention_kernel(clmla_context *context, const mla__attention *op,
-                                   const mla__attention_args *args, const mla__view *out,
-                                   const mla__view *lse, bool partial, mla__kernel *kernel)
+                                   const mla__attention_tile *tile, const mla__attention_args *args,
+                                   const mla__view *out, const mla__view *lse, bool partial,
+                                   mla__kernel *kernel)
 {
     const kernel_source source = source_of(context, op->kind);
     mla__defines defines = {.length = 0};
@@ -122,7 +123,7 @@ clmla_status mla__attention_kernel(clmla_context *context, const mla__attention 
     mla__define_int(&defines, "KV_LORA_RANK", op->kv_lora_rank);
     mla__define_int(&defines, "ROPE_DIM", args->rope_dim);
     mla__define_int(&defines, "PARTIAL_STATES", partial);
-    mla__define_attention_tile(&defines, &op->tile);
+    mla__define_attention_tile(&defines, tile);
     define_alignment(&defines, op->kind, args, out);
     const clmla_status status =
         mla__kernel_create(context, source.files, &defines, source.name, kernel);

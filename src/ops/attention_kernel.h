@@ -17,9 +17,10 @@ typedef struct mla__attention_args {
 
 clmla_dtype mla__attention_widest(const mla__attention_shape *shape);
 
-/* op's kernel that writes out and lse, as results or as partial states. */
+/* The kernel of op's kind that writes out and lse, as results or as partial states. */
 clmla_status mla__attention_kernel(clmla_context *context, const mla__attention *op,
-                                   const mla__attention_args *args, const mla__view *out,
-                                   const mla__view *lse, bool partial, mla__kernel *kernel);
+                                   const mla__attention_tile *tile, const mla__attention_args *args,
+                                   const mla__view *out, const mla__view *lse, bool partial,
+                                   mla__kernel *kernel);
 
 #endif

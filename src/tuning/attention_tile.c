@@ -151,22 +151,30 @@ static uint64_t mma_bytes(const mla__attention_tile *tile, int32_t kv_lora_rank,
     return (uint64_t)tile->stages * block * pitch + 16 * rows * block + scratch;
 }
 
-/* Registers decide (ptxas for sm_90, 512 + 64: tests/kernels/ptx_programs.txt holds the budgets):
- * sixteen rows leave room for three work-groups on a multiprocessor, which hides the way to memory;
- * thirty-two rows halve the traffic of local memory per row and leave two. So sixteen for as many
- * heads, and pairs of sixteens for more. Not measured on a GPU. */
-bool mla__attention_tile_mma(const mla__device *device, int32_t num_heads, int32_t kv_lora_rank,
-                             int32_t rope_dim, mla__attention_tile *tile)
+static bool mma_fits(const mla__device *device, int32_t kv_lora_rank, int32_t rope_dim,
+                     const mla__attention_tile *tile)
 {
-    enum { LOCAL_BYTES = 48 * 1024, SIXTEEN = 16 };
-    const mla__attention_tile chosen = {.tile_rows = num_heads <= SIXTEEN ? SIXTEEN : 2 * SIXTEEN,
-                                        .block_tokens = 16,
-                                        .work_group = 128,
-                                        .stages = 2};
-    if (mma_bytes(&chosen, kv_lora_rank, rope_dim, false) > LOCAL_BYTES ||
-        mma_bytes(&chosen, kv_lora_rank, rope_dim, !device->has_ptx) > device->local_mem_bytes ||
-        (size_t)chosen.work_group > device->max_work_group_size)
+    enum { LOCAL_BYTES = 48 * 1024 };
+    return mma_bytes(tile, kv_lora_rank, rope_dim, false) <= LOCAL_BYTES &&
+           mma_bytes(tile, kv_lora_rank, rope_dim, !device->has_ptx) <= device->local_mem_bytes &&
+           (size_t)tile->work_group <= device->max_work_group_size;
+}
+
+/* Registers decide (tests/kernels/ptx_programs.txt has the budgets, for 512 + 64): sixteen rows leave
+ * room for three work-groups on a multiprocessor, which hides the way to memory; thirty-two halve
+ * the traffic of local memory per row and leave two. So sixteen where a sequence has no more rows,
+ * else thirty-two. Not measured on a GPU. */
+bool mla__attention_tile_mma(const mla__device *device, int32_t num_heads, int32_t kv_lora_rank,
+                             int32_t rope_dim, mla__attention_tile *tile, mla__attention_tile *many)
+{
+    const mla__attention_tile sixteen = {
+        .tile_rows = 16, .block_tokens = 16, .work_group = 128, .stages = 2};
+    mla__attention_tile double_rows = sixteen;
+    double_rows.tile_rows = 32;
+    const bool fits = mma_fits(device, kv_lora_rank, rope_dim, &double_rows);
+    if (!fits && !mma_fits(device, kv_lora_rank, rope_dim, &sixteen))
         return false;
-    *tile = chosen;
+    *tile = fits && num_heads > sixteen.tile_rows ? double_rows : sixteen;
+    *many = fits && num_heads <= sixteen.tile_rows ? double_rows : (mla__attention_tile){0};
     return true;
 }

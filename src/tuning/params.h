@@ -79,9 +79,11 @@ bool mla__attention_tile_default(const mla__device *device, clmla_kernel_class k
 bool mla__attention_tile_dot(int32_t kv_lora_rank, int32_t rope_dim, mla__attention_tile *tile);
 
 /* The same for cl/nvidia/attention.cl, whose storage is bf16: within 48 KiB, what NVIDIA's OpenCL
- * gives a work-group. The emulation of its PTX takes some more. */
+ * gives a work-group. The emulation of its PTX takes some more. many: for steps of at least its
+ * tile_rows rows a sequence; tile_rows 0 where tile suits those, too. */
 bool mla__attention_tile_mma(const mla__device *device, int32_t num_heads, int32_t kv_lora_rank,
-                             int32_t rope_dim, mla__attention_tile *tile);
+                             int32_t rope_dim, mla__attention_tile *tile,
+                             mla__attention_tile *many);
 
 /* Adds every field of a tile as macros. */
 void mla__define_projection_tile(mla__defines *defines, const mla__projection_tile *tile);

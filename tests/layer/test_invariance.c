@@ -10,7 +10,7 @@ enum { TOKENS = 24, PAST = 13 };
 static fixture make(clmla_kernel_class kernel_class, clmla_projection_backend projection,
                     int32_t page_block_size, int32_t fused, uint64_t limit, int32_t batch_invariant)
 {
-    const fixture_options options = {.config = fixture_config(36),
+    const fixture_options options = {.config = fixture_config_of(kernel_class, 36),
                                      .kernel_class = kernel_class,
                                      .projection = projection,
                                      .page_block_size = page_block_size,
@@ -61,6 +61,10 @@ static const variant variants[] = {
     {"gpu: contiguous cache", CLMLA_KERNELS_GPU, 0, 0, 0, 0},
     {"gpu: fused cache", CLMLA_KERNELS_GPU, 3, 1, 0, 0},
     {"gpu: out-of-order queue", CLMLA_KERNELS_GPU, 16, 0, 0, 1},
+    {"nvidia: rerun", CLMLA_KERNELS_NVIDIA, 16, 0, 0, 0},
+    {"nvidia: page of one row", CLMLA_KERNELS_NVIDIA, 1, 0, 0, 0},
+    {"nvidia: fused cache", CLMLA_KERNELS_NVIDIA, 3, 1, 0, 0},
+    {"nvidia: out-of-order queue", CLMLA_KERNELS_NVIDIA, 16, 0, 0, 1},
 };
 
 static void gives_the_same_bits(void **state)

@@ -67,6 +67,12 @@ static const layer_case cases[] = {
     {"gpu auto bf16, few rows native and many CLBlast, mixed", 36, CLMLA_DTYPE_BF16,
      CLMLA_KERNELS_GPU, CLMLA_PROJECTION_AUTO, 16, .num_sequences = 2, .past = {4, 0},
      .new_tokens = {1, 40}},
+    {"nvidia native bf16, paged, mixed", 36, CLMLA_DTYPE_BF16, CLMLA_KERNELS_NVIDIA,
+     CLMLA_PROJECTION_NATIVE, 16, MIXED},
+    {"nvidia native bf16 without q LoRA, three splits, fused cache, decode", 0, CLMLA_DTYPE_BF16,
+     CLMLA_KERNELS_NVIDIA, CLMLA_PROJECTION_NATIVE, 7, .fused = 1, .num_splits = 3, DECODE},
+    {"nvidia native f32, by the portable kernels, mixed", 36, CLMLA_DTYPE_F32, CLMLA_KERNELS_NVIDIA,
+     CLMLA_PROJECTION_NATIVE, 16, MIXED},
     {"cpu native bf16 in blocks of few tokens, mixed", 36, CLMLA_DTYPE_BF16, CLMLA_KERNELS_CPU,
      CLMLA_PROJECTION_NATIVE, 16, .workspace_limit_bytes = 16384, MIXED},
     {"cpu native bf16, no tokens at all", 36, CLMLA_DTYPE_BF16, CLMLA_KERNELS_CPU,
@@ -75,7 +81,7 @@ static const layer_case cases[] = {
 
 static fixture create(const layer_case *c)
 {
-    const fixture_options options = {.config = fixture_config(c->q_lora_rank),
+    const fixture_options options = {.config = fixture_config_of(c->kernel_class, c->q_lora_rank),
                                      .kernel_class = c->kernel_class,
                                      .projection = c->projection,
                                      .dtype = c->dtype,

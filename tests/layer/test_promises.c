@@ -75,6 +75,7 @@ static const promise_case cases[] = {
     {"cpu f32, three splits", CLMLA_KERNELS_CPU, CLMLA_DTYPE_F32, 3},
     {"gpu bf16", CLMLA_KERNELS_GPU, CLMLA_DTYPE_BF16, 0},
     {"gpu bf16, three splits", CLMLA_KERNELS_GPU, CLMLA_DTYPE_BF16, 3},
+    {"nvidia bf16, three splits", CLMLA_KERNELS_NVIDIA, CLMLA_DTYPE_BF16, 3},
 };
 
 /* Few and many tokens, one and several sequences, then decode steps: every kernel a step reaches. */
@@ -95,7 +96,7 @@ static void enqueue_steps(fixture *f)
 static void enqueues_without_building_allocating_or_waiting(void **state)
 {
     const promise_case *c = *state;
-    const fixture_options options = {.config = fixture_config(36),
+    const fixture_options options = {.config = fixture_config_of(c->kernel_class, 36),
                                      .kernel_class = c->kernel_class,
                                      .projection = CLMLA_PROJECTION_NATIVE,
                                      .dtype = c->dtype,

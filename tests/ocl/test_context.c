@@ -135,7 +135,7 @@ static void the_kernel_directory_is_copied(void **state)
 {
     (void)state;
     char directory[] = TEST_OUTPUT_DIR;
-    clmla_context *context = test_context_with_kernels(directory);
+    clmla_context *context = test_context_with_kernels(CLMLA_KERNELS_AUTO, directory);
     memset(directory, 'x', sizeof directory - 1);
     assert_string_equal(context->kernel_directory, TEST_OUTPUT_DIR);
     clmla_context_release(context);

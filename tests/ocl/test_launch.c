@@ -534,7 +534,7 @@ static int set_up(void **state)
 {
     (void)state;
     test_write_kernel(KERNELS, "launch.cl", source);
-    context = test_context_with_kernels(KERNELS);
+    context = test_context_with_kernels(CLMLA_KERNELS_AUTO, KERNELS);
     return 0;
 }
 

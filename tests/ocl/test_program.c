@@ -41,7 +41,7 @@ static void definitions_reach_the_kernel(void **state)
 {
     (void)state;
     test_write_kernel(KERNELS, "defined.cl", ANSWER("VALUE + NAME"));
-    clmla_context *context = test_context_with_kernels(KERNELS);
+    clmla_context *context = test_context_with_kernels(CLMLA_KERNELS_AUTO, KERNELS);
     mla__defines defines = {0};
     mla__define_int(&defines, "VALUE", -7);
     mla__define_text(&defines, "NAME", "(3 * 100)");
@@ -70,7 +70,7 @@ static void definitions_that_do_not_fit_are_an_error(void **state)
     static char value[5000];
     memset(value, '1', sizeof value - 1);
     const char *const files[] = {"defined.cl", NULL};
-    clmla_context *context = test_context_with_kernels(KERNELS);
+    clmla_context *context = test_context_with_kernels(CLMLA_KERNELS_AUTO, KERNELS);
     mla__defines defines = {0};
     cl_program program = NULL;
     mla__define_int(&defines, "VALUE", 1);
@@ -89,8 +89,8 @@ static void a_program_is_built_once_per_context(void **state)
     mla__defines one = {0}, two = {0};
     mla__define_int(&one, "VALUE", 1);
     mla__define_int(&two, "VALUE", 2);
-    clmla_context *context = test_context_with_kernels(KERNELS);
-    clmla_context *other = test_context_with_kernels(KERNELS);
+    clmla_context *context = test_context_with_kernels(CLMLA_KERNELS_AUTO, KERNELS);
+    clmla_context *other = test_context_with_kernels(CLMLA_KERNELS_AUTO, KERNELS);
     cl_program first = NULL, again = NULL, different = NULL, elsewhere = NULL;
     assert_int_equal(mla__program_get(context, files, &one, &first), CLMLA_SUCCESS);
     assert_int_equal(mla__program_get(context, files, &one, &again), CLMLA_SUCCESS);
@@ -112,7 +112,7 @@ static void files_are_joined_after_common_clh(void **state)
     test_write_kernel(KERNELS, "helper.cl", "CLMLA_INLINE int helper(int x) { return x + PANEL; }");
     test_write_kernel(KERNELS, "user.cl", ANSWER("helper(1)"));
     const char *const files[] = {"helper.cl", "user.cl", NULL};
-    clmla_context *context = test_context_with_kernels(KERNELS);
+    clmla_context *context = test_context_with_kernels(CLMLA_KERNELS_AUTO, KERNELS);
     cl_program program = NULL;
     assert_int_equal(mla__program_get(context, files, NULL, &program), CLMLA_SUCCESS);
     clmla_context_release(context);
@@ -125,7 +125,7 @@ static void a_build_log_names_file_and_line(void **state)
     test_write_kernel(KERNELS, "cpu/broken.cl",
                       "kernel void answer(global int *out)\n{\n\n    out[0] = nowhere;\n}\n");
     const char *const files[] = {"fine.cl", "cpu/broken.cl", NULL};
-    clmla_context *context = test_context_with_kernels(KERNELS);
+    clmla_context *context = test_context_with_kernels(CLMLA_KERNELS_AUTO, KERNELS);
     cl_program program = NULL;
     test_clear_notify();
     assert_int_equal(mla__program_get(context, files, NULL, &program), CL_BUILD_PROGRAM_FAILURE);
@@ -145,7 +145,7 @@ static void an_unknown_kernel_is_named(void **state)
     (void)state;
     test_write_kernel(KERNELS, "plain.cl", ANSWER("5"));
     const char *const files[] = {"plain.cl", NULL};
-    clmla_context *context = test_context_with_kernels(KERNELS);
+    clmla_context *context = test_context_with_kernels(CLMLA_KERNELS_AUTO, KERNELS);
     mla__kernel kernel = {0};
     test_clear_notify();
     assert_int_equal(mla__kernel_create(context, files, NULL, "question", &kernel),
@@ -158,7 +158,7 @@ static void an_unknown_kernel_is_named(void **state)
 static void sources_come_from_the_directory_before_the_embedded_ones(void **state)
 {
     (void)state;
-    clmla_context *plain = test_context_with_kernels(NULL);
+    clmla_context *plain = test_context_with_kernels(CLMLA_KERNELS_AUTO, NULL);
     const char *text = NULL;
     char *owned = NULL;
     const char *embedded_name = mla__embedded_kernels[1].name;
@@ -170,7 +170,7 @@ static void sources_come_from_the_directory_before_the_embedded_ones(void **stat
 
     const char *directory = KERNELS "-override";
     test_write_kernel(directory, embedded_name, "/* another */\n");
-    clmla_context *overridden = test_context_with_kernels(directory);
+    clmla_context *overridden = test_context_with_kernels(CLMLA_KERNELS_AUTO, directory);
     assert_int_equal(mla__source_find(overridden, embedded_name, &text, &owned), CLMLA_SUCCESS);
     assert_string_equal(text, "/* another */\n");
     assert_ptr_equal(text, owned);
@@ -194,7 +194,7 @@ static void a_file_that_cannot_be_read_is_an_error(void **state)
     test_write_kernel(directory, "common.clh/in_the_way", "");
     (void)unlink(paths[1]);
     assert_int_equal(symlink("no-such-file", paths[1]), 0);
-    clmla_context *context = test_context_with_kernels(directory);
+    clmla_context *context = test_context_with_kernels(CLMLA_KERNELS_AUTO, directory);
     for (int i = 0; i < 2; i++) {
         const char *text = NULL;
         char *owned = NULL;
@@ -214,8 +214,8 @@ static void a_file_that_cannot_be_read_is_an_error(void **state)
 static void a_missing_file_is_named(void **state)
 {
     (void)state;
-    clmla_context *contexts[] = {test_context_with_kernels(NULL),
-                                 test_context_with_kernels(KERNELS)};
+    clmla_context *contexts[] = {test_context_with_kernels(CLMLA_KERNELS_AUTO, NULL),
+                                 test_context_with_kernels(CLMLA_KERNELS_AUTO, KERNELS)};
     const char *const files[] = {"no_such_file.cl", NULL};
     for (int i = 0; i < 2; i++) {
         cl_program program = NULL;
@@ -233,7 +233,7 @@ static void a_changed_file_changes_the_next_context(void **state)
     (void)state;
     for (int round = 0; round < 2; round++) {
         test_write_kernel(KERNELS, "gpu/changing.cl", round == 0 ? ANSWER("10") : ANSWER("20"));
-        clmla_context *context = test_context_with_kernels(KERNELS);
+        clmla_context *context = test_context_with_kernels(CLMLA_KERNELS_AUTO, KERNELS);
         assert_int_equal(answer_of(context, "gpu/changing.cl", NULL), round == 0 ? 10 : 20);
         clmla_context_release(context);
     }
@@ -263,7 +263,7 @@ static void threads_share_one_build(void **state)
 {
     (void)state;
     test_write_kernel(KERNELS, "plain.cl", ANSWER("5"));
-    clmla_context *context = test_context_with_kernels(KERNELS);
+    clmla_context *context = test_context_with_kernels(CLMLA_KERNELS_AUTO, KERNELS);
     pthread_barrier_t start;
     pthread_t threads[THREADS];
     struct racer racers[THREADS];

@@ -194,6 +194,28 @@ static void shapes_not_for_tensor_cores_go_to_the_portable_kernel(void **state)
     clmla_context_release(context);
 }
 
+/* A driver that does not take the PTX. */
+static void a_kernel_that_does_not_build_gives_way_to_the_portable_one(void **state)
+{
+    (void)state;
+    const char *const directory = TEST_OUTPUT_DIR "/no_tensor_cores";
+    test_write_kernel(directory, "nvidia/attention.cl", "#error no tensor cores\n");
+    clmla_context *context = test_context_with_kernels(CLMLA_KERNELS_NVIDIA, directory);
+    const attention_case c = {"portable in place of tensor cores",
+                              false,
+                              {.num_heads = 4,
+                               .kv_lora_rank = 64,
+                               .rope_dim = 16,
+                               SEQUENCES(mixed),
+                               .page_block_size = 16,
+                               .num_splits = 2}};
+    test_clear_notify();
+    assert_int_equal(kind_of(context, &c.batch), MLA__ATTENTION_GPU);
+    assert_non_null(strstr(test_last_notify(), "the portable one takes its place"));
+    check_case(context, &c, 0);
+    clmla_context_release(context);
+}
+
 /* ---- errors --------------------------------------------------------------------------------- */
 
 typedef struct wrong_case {
@@ -401,6 +423,7 @@ int main(void)
         ON_PATH(matrix_units_are_for_bf16_throughout, cpu),
         ON_PATH(matrix_units_are_for_bf16_throughout, cpu_dot),
         ON_PATH(matrix_units_are_for_bf16_throughout, mma),
+        cmocka_unit_test(a_kernel_that_does_not_build_gives_way_to_the_portable_one),
         ON_PATH(shapes_not_for_tensor_cores_go_to_the_portable_kernel, mma),
         BOTH_CLASSES(rejects_wrong_arguments_and_touches_nothing),
         BOTH_CLASSES(a_latent_that_fits_no_tile_is_unsupported),

@@ -130,7 +130,7 @@ static void the_ten_arguments_arrive(void **state)
     (void)state;
     static const char *const files[] = {"look.cl", NULL};
     test_write_kernel(KERNELS, files[0], source);
-    clmla_context *with_kernels = test_context_with_kernels(KERNELS);
+    clmla_context *with_kernels = test_context_with_kernels(CLMLA_KERNELS_AUTO, KERNELS);
     test_buffer out = test_buffer_poisoned(8 * sizeof(int32_t), CLMLA_DTYPE_I32);
     mla__kernel kernel = {0};
     mla__sequences paged, contiguous;

@@ -103,10 +103,12 @@ clmla_context *test_context_with_units(clmla_kernel_class kernel_class,
                                                    .matrix_units = matrix_units});
 }
 
-clmla_context *test_context_with_kernels(const char *kernel_directory)
+clmla_context *test_context_with_kernels(clmla_kernel_class kernel_class,
+                                         const char *kernel_directory)
 {
     return create_context(&(clmla_context_options){.struct_size = sizeof(clmla_context_options),
                                                    .notify = remember,
+                                                   .kernel_class = kernel_class,
                                                    .kernel_directory = kernel_directory});
 }
 

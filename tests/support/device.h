@@ -27,7 +27,8 @@ clmla_context *test_context(clmla_kernel_class kernel_class, clmla_projection_ba
 clmla_context *test_context_with_units(clmla_kernel_class kernel_class,
                                        clmla_matrix_units matrix_units);
 /* The same with a kernel directory (NULL: none), automatic class and backend. */
-clmla_context *test_context_with_kernels(const char *kernel_directory);
+clmla_context *test_context_with_kernels(clmla_kernel_class kernel_class,
+                                         const char *kernel_directory);
 /* Makes directory/name with this text; directory is created, as is one folder level in name. */
 void test_write_kernel(const char *directory, const char *name, const char *text);
 const char *test_last_notify(void);

@@ -19,6 +19,19 @@ clmla_config fixture_config(int32_t q_lora_rank)
     return config;
 }
 
+clmla_config fixture_config_of(clmla_kernel_class kernel_class, int32_t q_lora_rank)
+{
+    clmla_config config = fixture_config(q_lora_rank);
+    if (kernel_class != CLMLA_KERNELS_NVIDIA)
+        return config;
+    config.q_lora_rank = (q_lora_rank + 7) / 8 * 8;
+    config.kv_lora_rank = 64;
+    config.qk_nope_head_dim = 24;
+    config.qk_rope_head_dim = 16;
+    config.v_head_dim = 24;
+    return config;
+}
+
 static void draw_matrix(fixture_weights *w, int index, size_t rows, size_t columns, int norm,
                         test_random *random)
 {

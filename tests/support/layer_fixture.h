@@ -22,6 +22,8 @@ typedef struct fixture_weights {
 
 /* Odd dims, three heads; q_lora_rank 0 or 36. */
 clmla_config fixture_config(int32_t q_lora_rank);
+/* The same; class nvidia gets dims that tensor cores take, tails of their tiles among them. */
+clmla_config fixture_config_of(clmla_kernel_class kernel_class, int32_t q_lora_rank);
 
 fixture_weights fixture_weights_create(const clmla_config *config, uint64_t seed);
 void fixture_weights_release(fixture_weights *weights);

@@ -272,6 +272,33 @@ static void text_is_cut_like_snprintf(void **state)
     }
 }
 
+/* Local memory as cl/nvidia/attention.cl declares it. */
+static void attention_on_tensor_cores_fits_48_kib(void **state)
+{
+    (void)state;
+    const struct {
+        int32_t heads, latent, rope, rows, many_rows; /* rows 0: no tile */
+    } cases[] = {{1, 512, 64, 16, 32},  {16, 512, 64, 16, 32}, {17, 512, 64, 32, 0},
+                 {128, 512, 64, 32, 0}, {40, 256, 32, 32, 0},  {16, 64, 0, 16, 32},
+                 {128, 576, 64, 16, 0}, {16, 640, 64, 0, 0},   {16, 1024, 64, 0, 0}};
+    mla__device device = device_of(1024, 48 * 1024);
+    device.has_ptx = true;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        mla__attention_tile t = {.tile_rows = 0}, many = {.tile_rows = 0};
+        const bool fits = mla__attention_tile_mma(&device, cases[i].heads, cases[i].latent,
+                                                  cases[i].rope, &t, &many);
+        assert_true(fits == (cases[i].rows > 0));
+        assert_int_equal(t.tile_rows, cases[i].rows);
+        assert_int_equal(many.tile_rows, cases[i].many_rows);
+        const int32_t pitch = 2 * (cases[i].latent + cases[i].rope) + 16;
+        const int32_t rows = many.tile_rows > 0 ? many.tile_rows : t.tile_rows;
+        assert_true(t.stages * t.block_tokens * pitch + 16 * rows * t.block_tokens <= 48 * 1024);
+    }
+    device.max_work_group_size = 64;
+    mla__attention_tile t, many;
+    assert_false(mla__attention_tile_mma(&device, 16, 512, 64, &t, &many));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -284,6 +311,7 @@ int main(void)
         cmocka_unit_test(gpu_attention_tile_fits_the_device),
         cmocka_unit_test(text_and_macros_name_the_fields),
         cmocka_unit_test(text_is_cut_like_snprintf),
+        cmocka_unit_test(attention_on_tensor_cores_fits_48_kib),
     };
     return cmocka_run_group_tests_name("params", tests, NULL, NULL);
 }
