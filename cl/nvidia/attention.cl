@@ -26,6 +26,8 @@
  *
  * Macros besides attention.clh's: TILE_ROWS 16 or 32, BLOCK_TOKENS a multiple of 16, WORK_GROUP 128,
  * STAGES >= 2. KV_LORA_RANK a multiple of 64, ROPE_DIM of 16. Storage bf16, OUT_DTYPE bf16 or f32.
+ * ROTATE_QUERY     1: q_pe is as projected, and rotated here by its token's row of cos_sin
+ *                  [T, ROPE_DIM / 2, 2] float; 0: it is rotated already
  * ALIGNED_CACHE    1: rows of the caches begin at multiples of 8 elements; 0: anywhere, slower
  * ALIGNED_QUERY    1: rows of q_lat and q_pe begin at even elements
  * ALIGNED_OUT      1: rows of out begin at even elements
@@ -47,6 +49,16 @@
 #endif
 #if KV_LORA_RANK % 64 != 0 || ROPE_DIM % 16 != 0
 #error "KV_LORA_RANK must be a multiple of 64, ROPE_DIM of 16"
+#endif
+
+#if ROTATE_QUERY
+#define ROTATION_PARAMS                                                                            \
+    , global const float *cos_sin, const ulong cos_sin_offset, const ulong cos_sin_token_stride,   \
+        const ulong cos_sin_pair_stride
+#define ROTATION_ARGS , cos_sin, cos_sin_offset, cos_sin_token_stride, cos_sin_pair_stride
+#else
+#define ROTATION_PARAMS
+#define ROTATION_ARGS
 #endif
 
 /* ---- keys -------------------------------------------------------------------------------------- */
@@ -118,14 +130,29 @@ CLMLA_INLINE uint query_pair(global const ushort *row, const bool exists, const 
 #endif
 }
 
+#if ROTATE_QUERY
+/* The pair of elements rotated by (cos, sin): the bits of rotate.clh. */
+CLMLA_INLINE uint rotated(const uint pair, global const float *row, const ulong pair_stride,
+                          const int j)
+{
+    const float2 x = (float2)(as_float(pair << 16), as_float(pair & 0xffff0000u));
+    const float2 y = rotate_pair(x, vload2(0, row + (size_t)j * pair_stride));
+    return pack_bf16(y.x, y.y);
+}
+#endif
+
 /* The fragments of this warp's steps of k, [ROW_TILES][WARP_STEPS]; zero past the last step. */
-CLMLA_INLINE void load_query(ATTENTION_PARAMS, const warp *w, const row_group *group, uint4 *query)
+CLMLA_INLINE void load_query(ATTENTION_PARAMS ROTATION_PARAMS, const warp *w,
+                             const row_group *group, uint4 *query)
 {
     const int g = (int)w->lane / 4, t = (int)w->lane % 4;
     UNROLL
     for (int m = 0; m < ROW_TILES; m++) {
         global const ushort *latent[2], *pe[2];
         bool exists[2];
+#if ROTATE_QUERY
+        global const float *rotation[2];
+#endif
         UNROLL
         for (int i = 0; i < 2; i++) {
             const int row = m * 16 + g + 8 * i;
@@ -135,6 +162,9 @@ CLMLA_INLINE void load_query(ATTENTION_PARAMS, const warp *w, const row_group *g
             latent[i] =
                 q_lat + q_lat_offset + token * q_lat_token_stride + head * q_lat_head_stride;
             pe[i] = q_pe + q_pe_offset + token * q_pe_token_stride + head * q_pe_head_stride;
+#if ROTATE_QUERY
+            rotation[i] = cos_sin + cos_sin_offset + (token_begin + token) * cos_sin_token_stride;
+#endif
         }
         UNROLL
         for (int k = 0; k < WARP_STEPS; k++) {
@@ -147,6 +177,11 @@ CLMLA_INLINE void load_query(ATTENTION_PARAMS, const warp *w, const row_group *g
                     a[i] = query_pair(latent[i % 2], exists[i % 2], pair);
                 else if (step < KEY_STEPS)
                     a[i] = query_pair(pe[i % 2], exists[i % 2], pair - KV_LORA_RANK / 2);
+#if ROTATE_QUERY
+                if (step >= KV_LORA_RANK / 16 && step < KEY_STEPS)
+                    a[i] = rotated(a[i], rotation[i % 2], cos_sin_pair_stride,
+                                   pair - KV_LORA_RANK / 2);
+#endif
             }
             query[m * WARP_STEPS + k] = (uint4)(a[0], a[1], a[2], a[3]);
         }
@@ -421,7 +456,8 @@ CLMLA_INLINE void store_rows(ATTENTION_PARAMS, const warp *w, const row_group *g
 
 /* ---- the kernel -------------------------------------------------------------------------------- */
 
-kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void attention__mma(ATTENTION_PARAMS)
+kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void
+attention__mma(ATTENTION_PARAMS ROTATION_PARAMS)
 {
     local uint4 ring[STAGES * BLOCK_BYTES / 16];
     local float4 exchange[ROW_TILES * WARPS * KEY_TILES * 32];
@@ -450,7 +486,7 @@ kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void attention__m
         rows.total[i] = 0.0f;
     }
     uint4 query[ROW_TILES * WARP_STEPS];
-    load_query(ATTENTION_ARGS, &w, &group, query);
+    load_query(ATTENTION_ARGS ROTATION_ARGS, &w, &group, query);
     float4 sums[ROW_TILES * VALUE_TILES];
     UNROLL
     for (int i = 0; i < ROW_TILES * VALUE_TILES; i++)

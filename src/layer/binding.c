@@ -166,9 +166,11 @@ clmla_status mla__binding_use_plan(clmla_binding *binding, const clmla_plan *pla
     if (status == CLMLA_SUCCESS)
         status = mla__view_make(layer->context, &cos_sin_tensor, &spec, &cos_sin);
     if (status == CLMLA_SUCCESS)
-        status = mla__rope_append_set_sequences(&binding->rope_append, &sequences, &cos_sin);
+        status = binding->attention.rotates_query
+                     ? mla__cache_append_set_sequences(&binding->norm_append, &sequences, &cos_sin)
+                     : mla__rope_append_set_sequences(&binding->rope_append, &sequences, &cos_sin);
     if (status == CLMLA_SUCCESS)
-        status = mla__attention_set_sequences(&binding->attention, &sequences);
+        status = mla__attention_set_sequences(&binding->attention, &sequences, &cos_sin);
     binding->plan_id = status == CLMLA_SUCCESS ? plan->id : 0;
     binding->plan_sequences = plan->step.num_sequences;
     return status;

@@ -10,6 +10,7 @@
 #include "layer/weights.h"
 #include "ops/attention.h"
 #include "ops/merge_up.h"
+#include "ops/norm_append.h"
 #include "ops/projection.h"
 #include "ops/rmsnorm.h"
 #include "ops/rope_append.h"
@@ -21,11 +22,13 @@ struct clmla_binding {
     clmla_weights *weights;             /* retained */
     cl_mem buffers[MLA__BOUND_BUFFERS]; /* caches, input, output, workspace: retained, or NULL */
 
-    /* The equation's lines, in order. */
+    /* The equation's lines, in order. Where attention rotates q_pe, norm_append is bound in place of
+     * q_a_layernorm and rope_append. */
     mla__projection q_a_proj; /* with q LoRA */
+    mla__projection kv_a_proj;
+    mla__cache_append norm_append;
     mla__rmsnorm q_a_layernorm;
     mla__projection q_b_proj; /* q_b_proj or q_proj */
-    mla__projection kv_a_proj;
     mla__rope_append rope_append;
     mla__projection absorb; /* W_UK */
     mla__attention attention;

@@ -81,54 +81,60 @@ static clmla_sequences no_sequences(const clmla_layer *layer, clmla_tensor stand
     return s;
 }
 
+static clmla_rmsnorm_params q_a_norm(const clmla_binding *b, const intermediates *t)
+{
+    return (clmla_rmsnorm_params){.struct_size = sizeof(clmla_rmsnorm_params),
+                                  .num_tokens = b->layer->tokens_per_block,
+                                  .dim = b->layer->config.q_lora_rank,
+                                  .eps = b->layer->config.rms_norm_eps,
+                                  .x = t->q_a,
+                                  .weight = b->weights->q_a_layernorm,
+                                  .y = t->q_a};
+}
+
 static clmla_status bind_query(clmla_binding *b, const clmla_binding_params *p,
                                const intermediates *t)
 {
-    const clmla_layer *layer = b->layer;
-    const clmla_config *c = &layer->config;
     clmla_tensor q = t->q;
     q.strides[0] = 0; /* [T, H · (nope + rope)], dense */
-    if (c->q_lora_rank == 0)
+    if (b->layer->config.q_lora_rank == 0)
         return bind_projection(b, p, MLA__Q_PROJ, p->hidden_states, q, CLMLA_OVERWRITE,
                                &b->q_b_proj);
-    const clmla_rmsnorm_params norm = {.struct_size = sizeof(norm),
-                                       .num_tokens = layer->tokens_per_block,
-                                       .dim = c->q_lora_rank,
-                                       .eps = c->rms_norm_eps,
-                                       .x = t->q_a,
-                                       .weight = b->weights->q_a_layernorm,
-                                       .y = t->q_a};
-    clmla_status status = bind_projection(b, p, MLA__Q_A_PROJ, p->hidden_states, t->q_a,
-                                          CLMLA_OVERWRITE, &b->q_a_proj);
-    if (status == CLMLA_SUCCESS)
-        status = mla__rmsnorm_bind(layer->context, &norm, &b->q_a_layernorm);
-    if (status == CLMLA_SUCCESS)
-        status = bind_projection(b, p, MLA__Q_B_PROJ, t->q_a, q, CLMLA_OVERWRITE, &b->q_b_proj);
-    return status;
+    const clmla_status status = bind_projection(b, p, MLA__Q_A_PROJ, p->hidden_states, t->q_a,
+                                                CLMLA_OVERWRITE, &b->q_a_proj);
+    return status == CLMLA_SUCCESS
+               ? bind_projection(b, p, MLA__Q_B_PROJ, t->q_a, q, CLMLA_OVERWRITE, &b->q_b_proj)
+               : status;
 }
 
-static clmla_status bind_cache(clmla_binding *b, const clmla_binding_params *p,
-                               const intermediates *t)
+/* The norms, rotations and the append between the projections and attention, which is bound. */
+static clmla_status bind_between(clmla_binding *b, const clmla_binding_params *p,
+                                 const intermediates *t)
 {
     const clmla_layer *layer = b->layer;
     const clmla_config *c = &layer->config;
-    const mla__rope_append_params params = {.append = {.struct_size = sizeof(params.append),
-                                                       .kv_lora_rank = c->kv_lora_rank,
-                                                       .rope_dim = c->qk_rope_head_dim,
-                                                       .eps = c->rms_norm_eps,
-                                                       .sequences = no_sequences(layer, t->kv_a),
-                                                       .kv_a = t->kv_a,
-                                                       .kv_a_layernorm = b->weights->kv_a_layernorm,
-                                                       .cos_sin = t->kv_a, /* stands in, as above */
-                                                       .kv_cache = p->kv_cache,
-                                                       .pe_cache = p->pe_cache},
-                                            .num_heads = c->num_attention_heads,
-                                            .q_pe = t->q_pe};
-    clmla_status status = bind_projection(b, p, MLA__KV_A_PROJ, p->hidden_states, t->kv_a,
-                                          CLMLA_OVERWRITE, &b->kv_a_proj);
-    if (status == CLMLA_SUCCESS)
-        status = mla__rope_append_bind(layer->context, &params, &b->rope_append);
-    return status;
+    const clmla_rmsnorm_params q_a = q_a_norm(b, t);
+    const clmla_cache_append_params append = {.struct_size = sizeof(append),
+                                              .kv_lora_rank = c->kv_lora_rank,
+                                              .rope_dim = c->qk_rope_head_dim,
+                                              .eps = c->rms_norm_eps,
+                                              .sequences = no_sequences(layer, t->kv_a),
+                                              .kv_a = t->kv_a,
+                                              .kv_a_layernorm = b->weights->kv_a_layernorm,
+                                              .cos_sin = t->kv_a, /* stands in, as above */
+                                              .kv_cache = p->kv_cache,
+                                              .pe_cache = p->pe_cache};
+    if (b->attention.rotates_query) {
+        const mla__norm_append_params params = {.append = append, .q_a = q_a};
+        return mla__norm_append_bind(layer->context, &params, &b->norm_append);
+    }
+    const mla__rope_append_params params = {
+        .append = append, .num_heads = c->num_attention_heads, .q_pe = t->q_pe};
+    clmla_status status = c->q_lora_rank > 0
+                              ? mla__rmsnorm_bind(layer->context, &q_a, &b->q_a_layernorm)
+                              : CLMLA_SUCCESS;
+    return status == CLMLA_SUCCESS ? mla__rope_append_bind(layer->context, &params, &b->rope_append)
+                                   : status;
 }
 
 static clmla_status bind_attention(clmla_binding *b, const clmla_binding_params *p,
@@ -150,7 +156,7 @@ static clmla_status bind_attention(clmla_binding *b, const clmla_binding_params 
         .out = t->q_lat,
         .workspace = in_workspace(p, layer->workspace.splits, CLMLA_DTYPE_F32)};
     return mla__attention_bind_steps(layer->context, &attention, layer->workspace.splits_bytes,
-                                     &b->attention);
+                                     &t->kv_a /* stands in for cos_sin */, &b->attention);
 }
 
 /* On the partial states that attention leaves in the workspace. */
@@ -186,12 +192,15 @@ clmla_status mla__binding_bind_ops(clmla_binding *binding, const clmla_binding_p
     o.strides[0] = o.strides[1] = 0; /* [T, H · v], dense */
     clmla_status status = bind_query(binding, params, &t);
     if (status == CLMLA_SUCCESS)
-        status = bind_cache(binding, params, &t);
+        status = bind_projection(binding, params, MLA__KV_A_PROJ, params->hidden_states, t.kv_a,
+                                 CLMLA_OVERWRITE, &binding->kv_a_proj);
     if (status == CLMLA_SUCCESS)
         status = bind_projection(binding, params, MLA__W_UK, t.q_nope, t.q_lat, CLMLA_OVERWRITE,
                                  &binding->absorb);
     if (status == CLMLA_SUCCESS)
         status = bind_attention(binding, params, &t);
+    if (status == CLMLA_SUCCESS)
+        status = bind_between(binding, params, &t);
     if (status == CLMLA_SUCCESS)
         status = bind_projection(binding, params, MLA__W_UV, t.q_lat, t.o, CLMLA_OVERWRITE,
                                  &binding->v_up);
@@ -209,6 +218,7 @@ void mla__binding_release_ops(clmla_binding *b)
     mla__rmsnorm_release(&b->q_a_layernorm);
     mla__projection_release(&b->q_b_proj);
     mla__projection_release(&b->kv_a_proj);
+    mla__cache_append_release(&b->norm_append);
     mla__rope_append_release(&b->rope_append);
     mla__projection_release(&b->absorb);
     mla__attention_release(&b->attention);

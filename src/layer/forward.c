@@ -29,23 +29,28 @@ clmla_status mla__forward_block(clmla_binding *binding, const clmla_plan *plan, 
 {
     const int32_t t0 = token_begin, n = num_tokens;
     const bool q_lora = binding->layer->config.q_lora_rank > 0;
+    const bool rotates = binding->attention.rotates_query;
     mla__attention_step keys = {
         .num_sequences = plan->step.num_sequences, .token_begin = t0, .num_tokens = n};
     clmla_status status;
     mla__binding_split(binding, plan, n, &keys);
 
-    /* q = x · q_projᵀ, or RMSNorm(x · q_a_projᵀ) · q_b_projᵀ */
-    if (q_lora) {
+    /* q_a = x · q_a_projᵀ, [c_kv | k_pe] = x · kv_a_proj_with_mqaᵀ */
+    if (q_lora)
         STAGE("q_a_proj", mla__projection_enqueue(&binding->q_a_proj, stream, t0, 0, n));
-        STAGE("q_a_layernorm", mla__rmsnorm_enqueue(&binding->q_a_layernorm, stream, n));
-        STAGE("q_b_proj", mla__projection_enqueue(&binding->q_b_proj, stream, 0, 0, n));
-    } else {
-        STAGE("q_proj", mla__projection_enqueue(&binding->q_b_proj, stream, t0, 0, n));
-    }
-    /* [c_kv | k_pe] = x · kv_a_proj_with_mqaᵀ */
     STAGE("kv_a_proj_with_mqa", mla__projection_enqueue(&binding->kv_a_proj, stream, t0, 0, n));
-    /* kv_cache[b, p] = RMSNorm(c_kv), pe_cache[b, p] = RoPE(k_pe, p); q_pe = RoPE(q_pe, p) */
-    STAGE("rope_append", mla__rope_append_enqueue(&binding->rope_append, stream, t0, n));
+    /* q_a = RMSNorm(q_a); kv_cache[b, p] = RMSNorm(c_kv), pe_cache[b, p] = RoPE(k_pe, p) now, or
+     * below together with q_pe */
+    if (rotates)
+        STAGE("norm_append", mla__cache_append_enqueue(&binding->norm_append, stream, t0, n));
+    else if (q_lora)
+        STAGE("q_a_layernorm", mla__rmsnorm_enqueue(&binding->q_a_layernorm, stream, n));
+    /* q = q_a · q_b_projᵀ, or x · q_projᵀ */
+    STAGE(q_lora ? "q_b_proj" : "q_proj",
+          mla__projection_enqueue(&binding->q_b_proj, stream, q_lora ? 0 : t0, 0, n));
+    /* q_pe = RoPE(q_pe, p), here or in attention */
+    if (!rotates)
+        STAGE("rope_append", mla__rope_append_enqueue(&binding->rope_append, stream, t0, n));
     /* q_lat[h] = q_nope[h] · W_UK[h] */
     STAGE("absorb", mla__projection_enqueue(&binding->absorb, stream, 0, 0, n));
     /* ctx[h] = softmax_j(softmax_scale · (q_lat[h]·c_kv[j] + q_pe[h]·k_pe[j])) · c_kv

@@ -78,6 +78,16 @@ static clmla_status make_binding(rehearsal *r)
     return clmla_binding_create(r->layer, &params, &r->binding);
 }
 
+/* What lies between the projections and attention. */
+static clmla_status warm_between(clmla_binding *b, mla__stream *s)
+{
+    if (b->attention.rotates_query)
+        return mla__cache_append_warm(&b->norm_append, s);
+    const clmla_status status =
+        b->layer->config.q_lora_rank > 0 ? mla__rmsnorm_warm(&b->q_a_layernorm, s) : CLMLA_SUCCESS;
+    return status == CLMLA_SUCCESS ? mla__rope_append_warm(&b->rope_append, s) : status;
+}
+
 static clmla_status warm(rehearsal *r, cl_command_queue queue)
 {
     clmla_binding *b = r->binding;
@@ -87,12 +97,12 @@ static clmla_status warm(rehearsal *r, cl_command_queue queue)
         (status = mla__plan_device_warm(r->plan, &s)) != CLMLA_SUCCESS)
         return status;
     if (r->layer->config.q_lora_rank > 0 &&
-        ((status = mla__projection_warm(&b->q_a_proj, &s)) != CLMLA_SUCCESS ||
-         (status = mla__rmsnorm_warm(&b->q_a_layernorm, &s)) != CLMLA_SUCCESS))
+        (status = mla__projection_warm(&b->q_a_proj, &s)) != CLMLA_SUCCESS)
+        return status;
+    if ((status = warm_between(b, &s)) != CLMLA_SUCCESS)
         return status;
     if ((status = mla__projection_warm(&b->q_b_proj, &s)) != CLMLA_SUCCESS ||
         (status = mla__projection_warm(&b->kv_a_proj, &s)) != CLMLA_SUCCESS ||
-        (status = mla__rope_append_warm(&b->rope_append, &s)) != CLMLA_SUCCESS ||
         (status = mla__projection_warm(&b->absorb, &s)) != CLMLA_SUCCESS ||
         (status = mla__attention_warm(&b->attention, &s)) != CLMLA_SUCCESS ||
         (status = mla__projection_warm(&b->v_up, &s)) != CLMLA_SUCCESS ||

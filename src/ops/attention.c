@@ -11,6 +11,7 @@ enum {
     TOKEN_BEGIN_ARG = MLA__SEQUENCES_ARGS + 26,
     NUM_TOKENS_ARG = TOKEN_BEGIN_ARG + 1,
     SPLIT_TOKENS_ARG = TOKEN_BEGIN_ARG + 2,
+    COS_SIN_ARG = TOKEN_BEGIN_ARG + 3, /* where the query is rotated */
     MAX_SPLITS = 65535 /* what every driver takes as work-groups of the second dimension */
 };
 
@@ -135,6 +136,7 @@ static clmla_status check(const clmla_context *context, const clmla_attention_pa
     args->mask = params->mask;
     args->softmax_scale = params->softmax_scale;
     args->rope_dim = params->rope_dim;
+    args->rotates_query = false; /* take_rotation */
     return status;
 }
 
@@ -250,6 +252,7 @@ static clmla_status bind_kernels(clmla_context *context, const clmla_attention_p
                          clmla_kernel_class_name(context->kernel_class),
                          (unsigned long long)context->device.local_mem_bytes);
     op->kind = choice.kind;
+    op->rotates_query = args->rotates_query && choice.kind == MLA__ATTENTION_MMA;
     clmla_status status = bind_variant(context, args, workspace, op, &choice.tile, &op->few);
     if (status == CLMLA_SUCCESS && choice.many_tile.tile_rows > 0)
         status = bind_variant(context, args, workspace, op, &choice.many_tile, &op->many);
@@ -260,9 +263,24 @@ static clmla_status bind_kernels(clmla_context *context, const clmla_attention_p
     return status;
 }
 
+static clmla_status take_rotation(const clmla_context *context, const clmla_tensor *cos_sin,
+                                  mla__attention_args *args)
+{
+    const mla__tensor_spec spec = {
+        .name = "attention: cos_sin",
+        .shape = {(uint64_t)args->sequences.num_tokens, (uint64_t)args->rope_dim / 2, 2},
+        .rank = 3,
+        .dtypes = MLA__F32,
+        .otherwise = CLMLA_DTYPE_F32};
+    args->rotates_query = args->rope_dim > 0;
+    return args->rotates_query ? mla__view_make(context, cos_sin, &spec, &args->cos_sin)
+                               : CLMLA_SUCCESS;
+}
+
 clmla_status mla__attention_bind_steps(clmla_context *context,
                                        const clmla_attention_params *user_params,
-                                       uint64_t workspace_bytes, mla__attention *op)
+                                       uint64_t workspace_bytes, const clmla_tensor *cos_sin,
+                                       mla__attention *op)
 {
     clmla_attention_params params;
     mla__attention_args args;
@@ -270,6 +288,8 @@ clmla_status mla__attention_bind_steps(clmla_context *context,
     clmla_status status = MLA__PARAMS_COPY(context, "attention", params, user_params);
     if (status == CLMLA_SUCCESS)
         status = check(context, &params, &args);
+    if (status == CLMLA_SUCCESS && cos_sin != NULL)
+        status = take_rotation(context, cos_sin, &args);
     if (status != CLMLA_SUCCESS)
         return status;
     mla__attention made = {.num_heads = params.num_heads,
@@ -308,18 +328,33 @@ clmla_status mla__attention_bind(clmla_context *context, const clmla_attention_p
     if (status == CLMLA_SUCCESS && params.num_splits > 1)
         status = mla__attention_split_bytes(context, params.sequences.num_tokens, params.num_heads,
                                             params.kv_lora_rank, params.num_splits, &bytes);
-    return status == CLMLA_SUCCESS ? mla__attention_bind_steps(context, &params, bytes, op)
+    return status == CLMLA_SUCCESS ? mla__attention_bind_steps(context, &params, bytes, NULL, op)
                                    : status;
 }
 
-clmla_status mla__attention_set_sequences(mla__attention *op, const mla__sequences *sequences)
+static clmla_status set_cos_sin(mla__kernel *kernel, const mla__view *cos_sin)
+{
+    clmla_status status = mla__arg_set_buffer(kernel, COS_SIN_ARG, cos_sin->buffer);
+    if (status == CLMLA_SUCCESS)
+        status = mla__arg_set_ulong(kernel, COS_SIN_ARG + 1, cos_sin->offset);
+    for (cl_uint i = 0; i < 2 && status == CLMLA_SUCCESS; i++)
+        status = mla__arg_set_ulong(kernel, COS_SIN_ARG + 2 + i, cos_sin->strides[i]);
+    return status;
+}
+
+clmla_status mla__attention_set_sequences(mla__attention *op, const mla__sequences *sequences,
+                                          const mla__view *cos_sin)
 {
     mla__kernel *const kernels[] = {&op->few.kernel, &op->few.split_kernel, &op->many.kernel,
                                     &op->many.split_kernel};
     clmla_status status = CLMLA_SUCCESS;
-    for (size_t i = 0; i < sizeof kernels / sizeof kernels[0] && status == CLMLA_SUCCESS; i++)
-        if (kernels[i]->kernel != NULL)
-            status = mla__arg_set_sequences(kernels[i], op->sequences_arg, sequences);
+    for (size_t i = 0; i < sizeof kernels / sizeof kernels[0] && status == CLMLA_SUCCESS; i++) {
+        if (kernels[i]->kernel == NULL)
+            continue;
+        status = mla__arg_set_sequences(kernels[i], op->sequences_arg, sequences);
+        if (status == CLMLA_SUCCESS && op->rotates_query)
+            status = set_cos_sin(kernels[i], cos_sin);
+    }
     return status;
 }
 

@@ -63,6 +63,7 @@ typedef struct mla__attention {
     mla__attention_variant few, many;
     mla__merge merge;
     enum mla__attention_kind kind;
+    bool rotates_query; /* q_pe is rotated here, by rows of cos_sin */
     int32_t num_heads, kv_lora_rank;
     uint64_t workspace_bytes; /* for partial states */
     cl_uint sequences_arg;
@@ -75,10 +76,15 @@ clmla_status mla__attention_bind(clmla_context *context, const clmla_attention_p
 /* The same for a layer, whose steps differ: the workspace has workspace_bytes, and enqueue may use
  * any num_splits for which mla__attention_split_bytes(num_tokens, num_splits) fits in them; 0 binds
  * no split kernel. params->num_splits is not looked at. (mla__attention_bind calls this with the
- * bytes that its params ask for.) */
+ * bytes that its params ask for.)
+ * cos_sin [T, rope_dim / 2, 2] float32, row t for token t of the step: q_pe is as projected; where
+ * op->rotates_query comes out true the kernel rotates it, else the caller must. NULL: rotated. */
 clmla_status mla__attention_bind_steps(clmla_context *context, const clmla_attention_params *params,
-                                       uint64_t workspace_bytes, mla__attention *op);
-clmla_status mla__attention_set_sequences(mla__attention *op, const mla__sequences *sequences);
+                                       uint64_t workspace_bytes, const clmla_tensor *cos_sin,
+                                       mla__attention *op);
+/* Another plan's tables; cos_sin is looked at only where the op rotates. */
+clmla_status mla__attention_set_sequences(mla__attention *op, const mla__sequences *sequences,
+                                          const mla__view *cos_sin);
 clmla_status mla__attention_enqueue(mla__attention *op, mla__stream *stream,
                                     const mla__attention_step *step);
 /* The same without merging: the partial states of step->num_splits > 1 splits stay where

@@ -124,6 +124,8 @@ clmla_status mla__attention_kernel(clmla_context *context, const mla__attention 
     mla__define_int(&defines, "ROPE_DIM", args->rope_dim);
     mla__define_int(&defines, "PARTIAL_STATES", partial);
     mla__define_attention_tile(&defines, tile);
+    if (op->kind == MLA__ATTENTION_MMA)
+        mla__define_int(&defines, "ROTATE_QUERY", op->rotates_query);
     define_alignment(&defines, op->kind, args, out);
     const clmla_status status =
         mla__kernel_create(context, source.files, &defines, source.name, kernel);
@@ -142,5 +144,7 @@ clmla_status mla__attention_kernel(clmla_context *context, const mla__attention 
     mla__arg_int(kernel, 0);
     mla__arg_int(kernel, args->sequences.num_tokens);
     mla__arg_int(kernel, INT32_MAX);
+    if (op->rotates_query)
+        mla__arg_view(kernel, &args->cos_sin, 2);
     return mla__kernel_ready(kernel);
 }

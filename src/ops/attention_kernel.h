@@ -13,6 +13,8 @@ typedef struct mla__attention_args {
     clmla_mask mask;
     double softmax_scale;
     int32_t rope_dim;
+    bool rotates_query; /* cos_sin is there, and q_pe not rotated */
+    mla__view cos_sin;
 } mla__attention_args;
 
 clmla_dtype mla__attention_widest(const mla__attention_shape *shape);

@@ -10,7 +10,7 @@ typedef struct mla__cache_append {
     cl_uint sequences_arg, cos_sin_arg; /* first index of each */
     int32_t token_begin, num_tokens;    /* as set in the kernel */
     size_t work_group;
-    size_t groups_per_token; /* work-groups; 1 but for rope_append */
+    size_t groups_per_token; /* work-groups; 1 but for rope_append and norm_append */
 } mla__cache_append;
 
 clmla_status mla__cache_append_bind(clmla_context *context, const clmla_cache_append_params *params,
@@ -24,7 +24,7 @@ clmla_status mla__cache_append_enqueue(mla__cache_append *op, mla__stream *strea
 clmla_status mla__cache_append_warm(mla__cache_append *op, mla__stream *stream);
 void mla__cache_append_release(mla__cache_append *op);
 
-/* ---- for rope_append, whose kernel's arguments begin with cache_append's ------------------------ */
+/* ---- for rope_append and norm_append, whose kernels' arguments begin with cache_append's --------- */
 
 typedef struct mla__append_args {
     mla__sequences sequences;

@@ -5,14 +5,9 @@
 /* The only argument of the kernel that changes; see cl/rmsnorm.cl. */
 enum { NUM_TOKENS_ARG = 10, WANTED_WORK_GROUP = 128 };
 
-typedef struct rmsnorm_args {
-    mla__view x, weight, y;
-    float eps;
-} rmsnorm_args;
-
 /* True when some row of y shares a byte with some row of x and the two are not the same view.
  * Columns side by side in one matrix share none, although their spans overlap. */
-static bool overlaps_partly(const rmsnorm_args *args, const clmla_rmsnorm_params *params)
+static bool overlaps_partly(const mla__rmsnorm_args *args, const clmla_rmsnorm_params *params)
 {
     const mla__view *x = &args->x, *y = &args->y;
     const uint64_t rows = (uint64_t)params->num_tokens, dim = (uint64_t)params->dim;
@@ -34,8 +29,8 @@ static bool overlaps_partly(const rmsnorm_args *args, const clmla_rmsnorm_params
                      column_x + dim * x_bytes > stride + column_y;
 }
 
-static clmla_status check(const clmla_context *context, const clmla_rmsnorm_params *params,
-                          rmsnorm_args *args)
+clmla_status mla__rmsnorm_check(const clmla_context *context, const clmla_rmsnorm_params *params,
+                                mla__rmsnorm_args *args)
 {
     if (params->num_tokens < 0 || params->dim < 1)
         return mla__fail(context, CLMLA_INVALID_TENSOR_SHAPE,
@@ -73,16 +68,16 @@ clmla_status mla__rmsnorm_bind(clmla_context *context, const clmla_rmsnorm_param
                                mla__rmsnorm *op)
 {
     clmla_rmsnorm_params params;
-    rmsnorm_args args;
+    mla__rmsnorm_args args;
     clmla_status status = MLA__PARAMS_COPY(context, "rmsnorm", params, user_params);
     if (status == CLMLA_SUCCESS)
-        status = check(context, &params, &args);
+        status = mla__rmsnorm_check(context, &params, &args);
     if (status != CLMLA_SUCCESS)
         return status;
 
     mla__rmsnorm made = {.num_tokens = params.num_tokens,
                          .work_group = mla__row_work_group(context, WANTED_WORK_GROUP)};
-    const char *const files[] = {"rmsnorm.cl", NULL};
+    const char *const files[] = {"rmsnorm.clh", "rmsnorm.cl", NULL};
     mla__defines defines = {.length = 0};
     mla__define_int(&defines, "WORK_GROUP", (long long)made.work_group);
     mla__define_dtype(&defines, "X_DTYPE", args.x.dtype);

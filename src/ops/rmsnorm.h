@@ -16,4 +16,14 @@ clmla_status mla__rmsnorm_enqueue(mla__rmsnorm *op, mla__stream *stream, int32_t
 clmla_status mla__rmsnorm_warm(mla__rmsnorm *op, mla__stream *stream);
 void mla__rmsnorm_release(mla__rmsnorm *op);
 
+/* ---- for norm_append ---------------------------------------------------------------------------- */
+
+typedef struct mla__rmsnorm_args {
+    mla__view x, weight, y;
+    float eps;
+} mla__rmsnorm_args;
+
+clmla_status mla__rmsnorm_check(const clmla_context *context, const clmla_rmsnorm_params *params,
+                                mla__rmsnorm_args *args);
+
 #endif

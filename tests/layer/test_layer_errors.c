@@ -322,7 +322,7 @@ static void names_every_stage_in_the_order_of_the_equation(void **state)
         clmla_enqueue_layer(f.binding, f.plan, test_device_get()->queue, 0, NULL, NULL),
         CLMLA_SUCCESS);
     assert_int_equal(clFinish(test_device_get()->queue), CL_SUCCESS);
-    assert_string_equal(log.names, "q_a_proj q_a_layernorm q_b_proj kv_a_proj_with_mqa "
+    assert_string_equal(log.names, "q_a_proj kv_a_proj_with_mqa q_a_layernorm q_b_proj "
                                    "rope_append absorb attention v_up o_proj ");
     assert_int_equal(clmla_binding_get_stats(f.binding, &stats), CLMLA_SUCCESS);
     assert_int_equal(stats.kernel_launches, 9);
@@ -348,6 +348,35 @@ static void expect_stages(fixture *f, int32_t num_tokens, const char *stages, in
     assert_int_equal(stats.kernel_launches, launches);
 }
 
+/* Class nvidia: the norms and the append in one launch, the query rotated by attention. */
+static void tensor_cores_take_fewer_launches(void **state)
+{
+    (void)state;
+    fixture_options options = {.config = fixture_config_of(CLMLA_KERNELS_NVIDIA, 40),
+                               .kernel_class = CLMLA_KERNELS_NVIDIA,
+                               .projection = CLMLA_PROJECTION_NATIVE,
+                               .dtype = CLMLA_DTYPE_BF16,
+                               .page_block_size = 16,
+                               .num_splits = 2};
+    fixture f = fixture_create(&options);
+    double *hidden = fixture_draw_hidden(&f, 2, 7);
+    fixture_set_hidden(&f, hidden, 0, 2);
+    expect_stages(&f, 2,
+                  "q_a_proj kv_a_proj_with_mqa norm_append q_b_proj absorb attention "
+                  "merge_v_up o_proj ",
+                  8);
+    free(hidden);
+    fixture_release(&f);
+    options.config = fixture_config_of(CLMLA_KERNELS_NVIDIA, 0);
+    f = fixture_create(&options);
+    hidden = fixture_draw_hidden(&f, 2, 7);
+    fixture_set_hidden(&f, hidden, 0, 2);
+    expect_stages(&f, 2,
+                  "kv_a_proj_with_mqa norm_append q_proj absorb attention merge_v_up o_proj ", 7);
+    free(hidden);
+    fixture_release(&f);
+}
+
 /* Of 4 heads up to 32 tokens: 128 rows. Without the saved launch it would be one more. */
 static void merges_and_projects_few_tokens_in_one_launch(void **state)
 {
@@ -362,10 +391,10 @@ static void merges_and_projects_few_tokens_in_one_launch(void **state)
     fixture_set_hidden(&f, hidden, 0, 33);
     fixture_set_past(&f, 0, 9, 2);
     expect_stages(&f, 1,
-                  "q_proj kv_a_proj_with_mqa rope_append absorb attention merge_v_up o_proj ", 7);
+                  "kv_a_proj_with_mqa q_proj rope_append absorb attention merge_v_up o_proj ", 7);
     expect_stages(&f, 32,
-                  "q_proj kv_a_proj_with_mqa rope_append absorb attention merge_v_up o_proj ", 7);
-    expect_stages(&f, 33, "q_proj kv_a_proj_with_mqa rope_append absorb attention v_up o_proj ", 8);
+                  "kv_a_proj_with_mqa q_proj rope_append absorb attention merge_v_up o_proj ", 7);
+    expect_stages(&f, 33, "kv_a_proj_with_mqa q_proj rope_append absorb attention v_up o_proj ", 8);
     assert_int_equal(clmla_layer_describe(f.layer, text, sizeof(text), NULL), CLMLA_SUCCESS);
     assert_non_null(strstr(text, "up to 4 rows: projection_stream tile_rows=4"));
     assert_non_null(strstr(text, "merge and W_UV in one: merge_up tile_columns=64"));
@@ -500,6 +529,7 @@ int main(void)
         cmocka_unit_test(weights_serve_layers_of_other_limits_only),
         cmocka_unit_test(weights_want_exactly_their_sources),
         cmocka_unit_test(names_every_stage_in_the_order_of_the_equation),
+        cmocka_unit_test(tensor_cores_take_fewer_launches),
         cmocka_unit_test(merges_and_projects_few_tokens_in_one_launch),
         cmocka_unit_test(tells_why_merge_and_projection_stay_apart),
         cmocka_unit_test(describes_its_choices),

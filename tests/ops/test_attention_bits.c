@@ -192,7 +192,8 @@ static void token_blocks_have_the_same_bits_as_the_whole_step(void **state)
         uint64_t bytes = 0;
         assert_int_equal(
             mla__attention_split_bytes(context, tokens, HEADS, batch.kv_lora_rank, 3, &bytes), 0);
-        assert_int_equal(mla__attention_bind_steps(context, &params, bytes, &op), CLMLA_SUCCESS);
+        assert_int_equal(mla__attention_bind_steps(context, &params, bytes, NULL, &op),
+                         CLMLA_SUCCESS);
         assert_int_equal(mla__stream_begin(&stream, queue, 0, NULL), CLMLA_SUCCESS);
         assert_int_equal(mla__attention_warm(&op, &stream), CLMLA_SUCCESS);
         assert_int_equal(mla__attention_enqueue(&op, &stream, &step), CLMLA_SUCCESS);
