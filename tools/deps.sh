@@ -2,7 +2,9 @@
 # Installs the Debian packages that clmla needs. Does nothing when all are there.
 #
 #   tools/deps.sh build   to compile library and program
-#   tools/deps.sh test    to compile and run the tests, as well
+#   tools/deps.sh test    to compile and run the tests, as well; for those that compile kernels for
+#                         GPUs clang-19 and libclc, but not NVIDIA's ptxas and libdevice: they are
+#                         part of CUDA and are used where they are installed
 #   tools/deps.sh run     an OpenCL device: PoCL (the CPU) when the machine has none
 #   tools/deps.sh plot    gnuplot, for tools/plot_bench.gp
 #   tools/deps.sh all     everything above
@@ -16,14 +18,15 @@ set -euo pipefail
 build_packages=(build-essential cmake pkg-config ocl-icd-opencl-dev opencl-c-headers libclblast-dev
     libjansson-dev libpopt-dev)
 test_packages=(libcmocka-dev bats)
-check_packages=(clang-format-14 clang-14 shellcheck oclgrind) # with test, where the distribution has them
+# With test, where the distribution has them.
+check_packages=(clang-format-14 clang-14 clang-19 libclc-15 shellcheck oclgrind)
 run_packages=(pocl-opencl-icd)
 plot_packages=(gnuplot-nox)
 # The second OpenBLAS shares OpenMP's threads with Debian's PyTorch.
 peer_packages=(python3-numpy libopenblas0-pthread libopenblas0-openmp)
 
 usage() {
-    sed -n '2,13s/^# \{0,1\}//p' "$0"
+    sed -n '2,15s/^# \{0,1\}//p' "$0"
 }
 
 # True when a program can see an OpenCL device. Without a compiler: when a driver is registered.

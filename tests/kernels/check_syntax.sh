@@ -7,6 +7,9 @@
 # The list: see programs.txt. A kernel file that no program of it has is a failure, too.
 set -euo pipefail
 
+# shellcheck source=/dev/null
+. "$(dirname "${BASH_SOURCE[0]}")/programs.sh"
+
 clang=$1 kernels=$2 list=$3
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -24,72 +27,24 @@ target_options() {
     esac
 }
 
-# The text that src/ocl/program.c assembles: definitions, then the files with their names.
-assemble() {
-    local definitions=$1 definition file
-    shift
-    echo "#define SPLITS_VLOAD $((programs % 2))" # of the device, see src/ocl/device.h
-    for definition in $definitions; do
-        echo "#define ${definition%%=*} ${definition#*=}"
-    done
-    for file in common.clh "$@"; do
-        echo "#line 1 \"$file\""
-        cat "$kernels/$file"
-        echo
-    done
-}
-
-# variant <index> <NAME=a,b,c ...>: NAME=<value of that index, or the last one> ...
-variant() {
-    local index=$1 definition values result=()
-    shift
-    for definition in "$@"; do
-        IFS=, read -ra values <<<"${definition#*=}"
-        result+=("${definition%%=*}=${values[index < ${#values[@]} ? index : ${#values[@]} - 1]}")
-    done
-    echo "${result[*]}"
-}
-
-# Length of the longest list of values.
-num_variants() {
-    local definition values most=1
-    for definition in "$@"; do
-        IFS=, read -ra values <<<"${definition#*=}"
-        if ((${#values[@]} > most)); then
-            most=${#values[@]}
-        fi
-    done
-    echo "$most"
-}
-
-check_line() {
-    local target files definitions options count i chosen
-    IFS='|' read -r target files definitions <<<"$1"
-    read -ra files <<<"$files"
-    read -ra definitions <<<"$definitions"
-    read -ra options <<<"$(target_options "${target// /}")"
+# check <target> <files> <definitions>
+check() {
+    local files options
+    read -ra files <<<"$2"
+    read -ra options <<<"$(target_options "$1")"
     ((${#options[@]} > 0)) || return 1
     printf '%s\n' "${files[@]}" >>"$folder/files"
-    count=$(num_variants "${definitions[@]}")
-    for ((i = 0; i < count; i++)); do
-        chosen=$(variant "$i" "${definitions[@]}")
-        programs=$((programs + 1))
-        assemble "$chosen" "${files[@]}" >"$folder/program.cl"
-        if ! "$clang" -x cl -cl-std=CL1.2 -Xclang -finclude-default-header -fsyntax-only \
-            "${warnings[@]}" "${options[@]}" "$folder/program.cl"; then
-            echo "FAIL ${files[*]} with $chosen"
-            failures=$((failures + 1))
-        fi
-    done
+    programs=$((programs + 1))
+    assemble "$kernels" $((programs % 2)) "$3" "${files[@]}" >"$folder/program.cl"
+    if ! "$clang" -x cl -cl-std=CL1.2 -Xclang -finclude-default-header -fsyntax-only \
+        "${warnings[@]}" "${options[@]}" "$folder/program.cl"; then
+        echo "FAIL ${files[*]} with $3"
+        failures=$((failures + 1))
+    fi
 }
 
 echo common.clh >"$folder/files"
-while read -r line; do
-    case "$line" in
-    '' | '#'*) ;;
-    *) check_line "$line" ;;
-    esac
-done <"$list"
+each_program "$list" check
 
 while read -r file; do
     if ! grep -qxF "$file" "$folder/files"; then

@@ -1,0 +1,215 @@
+#!/usr/bin/env bash
+# Compiles the GPUs' programs for NVIDIA without a GPU or its driver: clang to PTX, ptxas to machine
+# code. Prints what every kernel takes of a multiprocessor and fails on a program that does not
+# compile, a function that nobody defines, more registers than the list grants, spilled registers or
+# a stack frame that it does not allow, more local memory than an OpenCL work-group gets.
+#
+#   check_ptx.sh <folder of kernel files> <list of programs> <target, such as sm_90>...
+#
+# The list: see ptx_programs.txt. NVIDIA's OpenCL has a front end of its own: its registers differ
+# from these by a few. Looks for clang, libclc, ptxas and libdevice; $CLANG, $LIBCLC, $PTXAS and
+# $LIBDEVICE override.
+set -euo pipefail
+
+here=$(dirname "${BASH_SOURCE[0]}")
+# shellcheck source=/dev/null
+. "$here/programs.sh"
+
+kernels=$1 list=$2
+shift 2
+targets=("$@")
+local_bytes=$((48 * 1024))
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+results=0 failures=0
+
+clang=$(find_clang) || skip 'clang 15 or later is not installed'
+libclc=$(find_libclc nvptx64--nvidiacl.bc) || skip 'libclc (nvptx64--nvidiacl.bc) is not installed'
+cuda=${CUDA_HOME:-/usr/local/cuda}
+ptxas=$(command -v "${PTXAS:-ptxas}" || first_file "${PTXAS:-$cuda/bin/ptxas}") ||
+    skip 'ptxas is not installed'
+find_libdevice() {
+    if [ -n "${LIBDEVICE:-}" ]; then
+        first_file "$LIBDEVICE"
+    else
+        first_file "$(dirname "$(readlink -f "$ptxas")")/../nvvm/libdevice/libdevice.10.bc" \
+            "$cuda/nvvm/libdevice/libdevice.10.bc" \
+            /usr/lib/nvidia-cuda-toolkit/libdevice/libdevice.10.bc
+    fi
+}
+libdevice=$(find_libdevice) || skip 'libdevice is not installed'
+for target in "${targets[@]}"; do
+    grep -qw "$target" <<<"$("$ptxas" --help)" || skip "this ptxas does not know $target"
+done
+
+# PTX of the oldest GPU that class nvidia serves, for every target: it shows, too, that no assembly
+# asks for more. For this target clang has vload_half and its like with cl_khr_fp16 only.
+to_ptx=("$clang" --target=nvptx64-nvidia-nvcl -Xclang -target-cpu -Xclang sm_80
+    -Xclang -target-feature -Xclang +ptx70 -O3)
+from_opencl=("${to_ptx[@]}" -x cl -cl-std=CL1.2 -Xclang -finclude-default-header
+    -Xclang -cl-ext=+cl_khr_fp16 -emit-llvm)
+libraries=()
+for library in "$folder/builtins.bc" "$libclc" "$libdevice"; do
+    libraries+=(-Xclang -mlink-builtin-bitcode -Xclang "$library")
+done
+"${from_opencl[@]}" -c "$here/nvptx_builtins.cl" -o "$folder/builtins.bc"
+
+# A multiprocessor's work-items, work-groups and bytes of local memory. Source: NVIDIA, CUDA C++
+# Programming Guide, technical specifications per compute capability. Registers are 65536 on each.
+multiprocessor() {
+    case "$1" in
+    sm_80) echo 2048 32 $((164 * 1024)) ;;
+    sm_89) echo 1536 24 $((100 * 1024)) ;;
+    sm_90) echo 2048 32 $((228 * 1024)) ;;
+    sm_120) echo 1536 24 $((100 * 1024)) ;;
+    *) echo "check_ptx.sh: unknown target '$1'" >&2 && return 1 ;;
+    esac
+}
+
+# work_groups <target> <registers> <bytes of local memory> <work-items>: how many a multiprocessor
+# holds. It deals registers to warps by 256, and keeps 1 KiB of local memory per group to itself.
+work_groups() {
+    local items groups bytes limit warps=$((($4 + 31) / 32)) dealt=$((($2 + 7) / 8))
+    read -r items groups bytes <<<"$(multiprocessor "$1")"
+    for limit in $((items / (32 * warps))) $((65536 / (256 * dealt * warps))) \
+        $((bytes / ($3 + 1024))); do
+        groups=$((limit < groups ? limit : groups))
+    done
+    echo "$groups"
+}
+
+# budget <NAME=value ...> <name...>: the value of the first name that has one, nothing where none has
+budget() {
+    local entry name entries=$1
+    shift
+    for name in "$@"; do
+        for entry in $entries; do
+            if [ "${entry%%=*}" = "$name" ]; then
+                echo "${entry#*=}"
+                return 0
+            fi
+        done
+    done
+}
+
+fail() {
+    echo "FAIL $1"
+    failures=$((failures + 1))
+}
+
+# Clang forgets reqd_work_group_size on the way to PTX. NVIDIA's compiler does not, and the size
+# bounds the registers. Prints the annotations that say it again, and the sizes to a file.
+annotate_sizes() {
+    awk -v sizes="$2" '
+        FNR == NR && /^![0-9]+ = !\{i32 [0-9]+, i32 [0-9]+, i32 [0-9]+\}$/ {
+            metadata = $1
+            gsub(/[^0-9 ]|i32/, "")
+            split(substr($0, length(metadata)), size, " ")
+            text[metadata] = size[1] " " size[2] " " size[3]
+        }
+        FNR != NR && /^define .*!reqd_work_group_size / {
+            match($0, /@[A-Za-z0-9_]+\(/)
+            name = substr($0, RSTART + 1, RLENGTH - 2)
+            match($0, /!reqd_work_group_size ![0-9]+/)
+            split(text[substr($0, RSTART + 22, RLENGTH - 22)], size, " ")
+            printf "!nvvm.annotations = !{!%d}\n", 900000 + ++count
+            printf "!%d = !{ptr @%s, !\"reqntidx\", i32 %d, !\"reqntidy\", i32 %d, !\"reqntidz\", i32 %d}\n",
+                900000 + count, name, size[1], size[2], size[3]
+            print name, size[1] * size[2] * size[3] > sizes
+        }' "$1" "$1"
+}
+
+# compile <files> <definitions>: $folder/program.ptx and the kernels' sizes
+compile() {
+    local names
+    read -ra names <<<"$1"
+    : >"$folder/sizes"
+    assemble "$kernels" 0 "$2" "${names[@]}" >"$folder/program.cl"
+    "${from_opencl[@]}" -Wno-linker-warnings "${libraries[@]}" -S "$folder/program.cl" \
+        -o "$folder/program.ll" || return 1
+    if undefined_functions "$folder/program.ll"; then
+        return 1
+    fi
+    annotate_sizes "$folder/program.ll" "$folder/sizes" >"$folder/annotations"
+    cat "$folder/annotations" >>"$folder/program.ll"
+    "${to_ptx[@]}" -x ir -Xclang -disable-llvm-passes -S "$folder/program.ll" \
+        -o "$folder/program.ptx"
+}
+
+# Lines "kernel registers spills stack local" of what ptxas -v says; spills: bytes stored and loaded.
+resources() {
+    awk '
+        /Compiling entry function/ { split($0, quoted, "\x27"); name = quoted[2] }
+        /bytes stack frame/ { stack = $1; spills = $5 + $9 }
+        /Used [0-9]+ registers/ {
+            bytes = 0
+            for (i = 1; i < NF; i++) {
+                if ($(i + 1) ~ /^registers/)
+                    registers = $i
+                if ($i == "bytes" && $(i + 1) ~ /^smem/)
+                    bytes = $(i - 1)
+            }
+            print name, registers, spills, stack, bytes
+        }' "$1"
+}
+
+# check_kernel <target> <program> <budgets> <reason> <kernel> <registers> <spills> <stack> <local>
+check_kernel() {
+    local target=$1 program=$2 budgets=$3 reason=$4 kernel=$5
+    local registers=$6 spills=$7 stack=$8 bytes=$9 items most allowed what
+    items=$(awk -v name="$kernel" '$1 == name { print $2 }' "$folder/sizes")
+    items=${items:-$(budget "$budgets" "$kernel.items")}
+    most=$(budget "$budgets" "$kernel@$target" "$kernel")
+    results=$((results + 1))
+    if [ -z "$items" ] || [ -z "$most" ]; then
+        fail "$kernel: $list has no registers or no work-items for it"
+        return 0
+    fi
+    printf '%-6s  %4d %4d  %6d %5d  %5d  %6d  %s%s\n' "$target" "$registers" "$most" "$spills" \
+        "$stack" "$bytes" "$(work_groups "$target" "$registers" "$bytes" "$items")" "$kernel" \
+        "${program:+  $program}"
+    if ((registers > most)); then
+        fail "$target $kernel: $registers registers, granted are $most"
+    fi
+    for what in spills stack; do
+        allowed=$(budget "$budgets" "$kernel@$target.$what" "$kernel.$what")
+        if ((${!what} > ${allowed:-0})); then
+            fail "$target $kernel: ${!what} bytes of $what, allowed are ${allowed:-0}"
+        elif ((${allowed:-0} > 0)) && [ -z "$reason" ]; then
+            fail "$target $kernel: $list gives no reason for its $what"
+        fi
+    done
+    if ((bytes > local_bytes)); then
+        fail "$target $kernel: $bytes bytes of local memory, a work-group has $local_bytes"
+    fi
+}
+
+# check <target> <files> <definitions> <name of the program> <budgets> <reason>
+check() {
+    local files=$2 definitions=$3 name=$4 budgets=$5 reason=$6 target usage kernel
+    if ! compile "$files" "$definitions"; then
+        fail "$files with $definitions"
+        return 0
+    fi
+    for target in "${targets[@]}"; do
+        if ! "$ptxas" "-arch=$target" -v "$folder/program.ptx" -o "$folder/program.cubin" \
+            >"$folder/log" 2>&1; then
+            cat "$folder/log"
+            fail "$target $files with $definitions"
+            continue
+        fi
+        grep -v '^ptxas info\|bytes stack frame' "$folder/log" || true
+        while read -r kernel usage; do
+            # shellcheck disable=SC2086 # four numbers
+            check_kernel "$target" "$name" "$budgets" "$reason" "$kernel" $usage
+        done < <(resources "$folder/log")
+    done
+}
+
+# Budgets hold for the versions that the list names; others differ.
+echo "$("$clang" --version | head -n 1); ptxas $("$ptxas" --version | sed -n 's/.*release.*, V//p')"
+printf '%-6s  %4s %4s  %6s %5s  %5s  %6s  %s\n' target regs most spills stack local groups \
+    'kernel and program (bytes; work-groups per multiprocessor)'
+each_program "$list" check
+echo "$results kernels, $failures failures"
+((results > 0 && failures == 0))
