@@ -351,6 +351,9 @@ static void bound_op_takes_few_rows_and_many(void **state)
     mla__projection op = {0};
     mla__stream stream;
     assert_int_equal(mla__projection_bind(context, &params, &op), CLMLA_SUCCESS);
+    assert_int_equal(op.native.variants[0].choice.kind, MLA__PROJECTION_FEW);
+    assert_int_equal(op.native.variants[op.native.num_variants - 1].choice.kind,
+                     MLA__PROJECTION_TILED);
     assert_int_equal(mla__stream_begin(&stream, test_device_get()->queue, 0, NULL), 0);
     assert_int_equal(mla__projection_warm(&op, &stream), CLMLA_SUCCESS);
     test_buffer_read(&y, bytes);
