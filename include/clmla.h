@@ -148,7 +148,8 @@ enum {
 /** Who computes y = x · Wᵀ. */
 typedef int32_t clmla_projection_backend;
 enum {
-    CLMLA_PROJECTION_AUTO = 0,   /* cpu class: native; else native up to 32 rows, CLBlast above */
+    CLMLA_PROJECTION_AUTO = 0,   /* cpu class, and nvidia with matrix units: native; else native up
+                                    to 32 rows, CLBlast above */
     CLMLA_PROJECTION_NATIVE = 1, /* own kernels on packed weights */
     CLMLA_PROJECTION_CLBLAST = 2 /* CLBlast SGEMM, 16-bit weights widened slab by slab */
 };
@@ -329,7 +330,9 @@ typedef struct clmla_projection_params {
  *  x and y are views: strides[0] between rows, strides[1] between batches (>= K, N).
  *  Native: float32 FMA in an order that depends on class, dtypes, weight shape and device, not on
  *  num_rows: a row has the same bits whatever rows are computed with it. x is widened exactly, y
- *  rounded once to nearest even.
+ *  rounded once to nearest even. Class nvidia on tensor cores (bf16 x and weights, bf16 or float32
+ *  y, K a multiple of 8): float32 sums in another order above 64 rows than below, so that a row's
+ *  bits may differ between the two; layers have batch_invariant.
  *  CLBlast: SGEMM in float32 on widened data; CLBlast may allocate where it needs a temporary
  *  buffer of its own, and all calls of the process are serialised by one lock.
  *  NaN and infinity propagate as in IEEE arithmetic; num_rows == 0 enqueues a marker.

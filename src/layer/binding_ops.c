@@ -34,7 +34,7 @@ static clmla_status bind_projection(const clmla_binding *binding, const clmla_bi
         .output_mode = mode,
         .workspace = in_workspace(p, layer->workspace.scratch, CLMLA_DTYPE_F32),
         .backend = layer->projection};
-    return mla__projection_bind(layer->context, &params, op);
+    return mla__projection_bind_steps(layer->context, &params, layer->batch_invariant, op);
 }
 
 /* q_a [T, q_lora], q [T, H, nope + rope], kv_a [T, kv_lora + rope], q_lat [T, H, kv_lora],

@@ -40,10 +40,26 @@ static clmla_dtype x_dtype(const clmla_layer *layer, enum mla__role role)
                : layer->stage_dtype;
 }
 
+static clmla_dtype y_dtype(const clmla_layer *layer, enum mla__role role)
+{
+    switch (role) {
+    case MLA__KV_A_PROJ:
+        return CLMLA_DTYPE_F32;
+    case MLA__W_UK:
+        return layer->latent_dtype;
+    case MLA__O_PROJ:
+        return layer->output_dtype;
+    default:
+        return layer->stage_dtype;
+    }
+}
+
 static void describe_projection(const clmla_layer *layer, enum mla__role role, text_sink *sink)
 {
     const struct clmla_matrix m = mla__layer_matrix(layer, role);
-    char text[768];
+    const mla__projection_shape shape = mla__projection_shape_of(
+        &m, x_dtype(layer, role), y_dtype(layer, role), layer->batch_invariant);
+    char text[1024];
     if (m.out_features == 0)
         return;
     append(sink, "%s: [%d x %d, %d]", mla__role_name(role), (int)m.num_batches, (int)m.out_features,
@@ -51,8 +67,8 @@ static void describe_projection(const clmla_layer *layer, enum mla__role role, t
     if (layer->projection != CLMLA_PROJECTION_CLBLAST) {
         const int32_t rows = layer->tokens_per_block;
         (void)mla__projection_native_text(
-            layer->context, &m, x_dtype(layer, role),
-            rows < layer->native_max_rows ? rows : layer->native_max_rows, text, sizeof(text));
+            layer->context, &shape, rows < layer->native_max_rows ? rows : layer->native_max_rows,
+            text, sizeof(text));
         append(sink, " %s", text);
     }
     if (layer->projection == CLMLA_PROJECTION_AUTO)

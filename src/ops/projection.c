@@ -3,6 +3,13 @@
 /* From here on CLBlast's tiles pay for its conversions; not measured on a GPU yet. */
 enum { GPU_NATIVE_MAX_ROWS = 32 };
 
+/* Tensor cores outrun CLBlast's float32 by far. */
+static bool native_for_all_rows(const clmla_context *context)
+{
+    return context->kernel_class == CLMLA_KERNELS_CPU ||
+           (context->kernel_class == CLMLA_KERNELS_NVIDIA && context->matrix_units);
+}
+
 clmla_projection_backend mla__projection_resolve(const clmla_context *context,
                                                  clmla_projection_backend asked, int32_t max_rows,
                                                  int32_t *native_max_rows)
@@ -10,8 +17,7 @@ clmla_projection_backend mla__projection_resolve(const clmla_context *context,
     clmla_projection_backend backend = asked == CLMLA_PROJECTION_AUTO ? context->projection : asked;
     int32_t rows = backend == CLMLA_PROJECTION_CLBLAST ? 0 : INT32_MAX;
     if (backend == CLMLA_PROJECTION_AUTO) {
-        const bool both =
-            context->kernel_class != CLMLA_KERNELS_CPU && max_rows > GPU_NATIVE_MAX_ROWS;
+        const bool both = !native_for_all_rows(context) && max_rows > GPU_NATIVE_MAX_ROWS;
         backend = both ? CLMLA_PROJECTION_AUTO : CLMLA_PROJECTION_NATIVE;
         rows = both ? GPU_NATIVE_MAX_ROWS : INT32_MAX;
     }
@@ -50,7 +56,7 @@ static clmla_status make_view(const clmla_context *context, const clmla_projecti
 }
 
 static clmla_status bind_checked(clmla_context *context, const clmla_projection_params *p,
-                                 mla__projection *op)
+                                 bool batch_invariant, mla__projection *op)
 {
     mla__view x, y;
     clmla_status status = check_params(context, p);
@@ -67,7 +73,8 @@ static clmla_status bind_checked(clmla_context *context, const clmla_projection_
         clmla_projection_params native = *p;
         if (native.num_rows > bound.native_max_rows)
             native.num_rows = bound.native_max_rows;
-        status = mla__projection_native_bind(context, &native, &x, &y, &bound.native);
+        status =
+            mla__projection_native_bind(context, &native, &x, &y, batch_invariant, &bound.native);
     }
     if (status == CLMLA_SUCCESS && bound.backend != CLMLA_PROJECTION_NATIVE && p->num_rows > 0)
         status = mla__projection_clblast_bind(context, p, &x, &y, &bound.clblast);
@@ -79,12 +86,19 @@ static clmla_status bind_checked(clmla_context *context, const clmla_projection_
     return CLMLA_SUCCESS;
 }
 
-clmla_status mla__projection_bind(clmla_context *context, const clmla_projection_params *params,
-                                  mla__projection *op)
+clmla_status mla__projection_bind_steps(clmla_context *context,
+                                        const clmla_projection_params *params, bool batch_invariant,
+                                        mla__projection *op)
 {
     clmla_projection_params p;
     const clmla_status status = MLA__PARAMS_COPY(context, "projection", p, params);
-    return status == CLMLA_SUCCESS ? bind_checked(context, &p, op) : status;
+    return status == CLMLA_SUCCESS ? bind_checked(context, &p, batch_invariant, op) : status;
+}
+
+clmla_status mla__projection_bind(clmla_context *context, const clmla_projection_params *params,
+                                  mla__projection *op)
+{
+    return mla__projection_bind_steps(context, params, false, op);
 }
 
 clmla_status mla__projection_enqueue(mla__projection *op, mla__stream *stream, int32_t x_row,
@@ -126,7 +140,7 @@ clmla_status clmla_enqueue_projection(clmla_context *context, const clmla_projec
     if (status == CLMLA_SUCCESS)
         status = mla__stream_begin(&stream, queue, num_events, wait_list);
     if (status == CLMLA_SUCCESS)
-        status = bind_checked(context, &p, &op);
+        status = bind_checked(context, &p, false, &op);
     if (status == CLMLA_SUCCESS)
         status = mla__projection_enqueue(&op, &stream, 0, 0, p.num_rows);
     if (status == CLMLA_SUCCESS)

@@ -16,6 +16,11 @@ typedef struct mla__projection {
 
 clmla_status mla__projection_bind(clmla_context *context, const clmla_projection_params *params,
                                   mla__projection *op);
+/* The same for a layer, where batch_invariant may ask that a row's bits do not depend on the number
+ * of rows of a call; without it they may, on class nvidia. (mla__projection_bind asks for nothing.) */
+clmla_status mla__projection_bind_steps(clmla_context *context,
+                                        const clmla_projection_params *params, bool batch_invariant,
+                                        mla__projection *op);
 /* Rows x_row .. x_row + num_rows - 1 of x into rows y_row .. of y. */
 clmla_status mla__projection_enqueue(mla__projection *op, mla__stream *stream, int32_t x_row,
                                      int32_t y_row, int32_t num_rows);

@@ -1,78 +1,58 @@
 #include "ops/projection_native.h"
 
+#include <stdarg.h>
 #include <stdio.h>
-
-static const char *const CPU_FILES[] = {"cpu/projection.clh", "cpu/projection.cl", NULL};
-static const char *const CPU_DOT_FILES[] = {"cpu/projection.clh", "cpu/projection_dot.cl", NULL};
-static const char *const GPU_FILES[] = {"gpu/weights.clh", "gpu/projection.cl", NULL};
-static const char *const STREAM_FILES[] = {"gpu/weights.clh", "gpu/projection_stream.cl", NULL};
 
 /* Arguments of every kernel that change between calls. */
 enum { X_ROW_ARG = 12, Y_ROW_ARG = 13, NUM_ROWS_ARG = 14 };
 
-bool mla__projection_uses_dot(const clmla_context *context, clmla_dtype x, clmla_dtype w)
+mla__projection_shape mla__projection_shape_of(const clmla_matrix *matrix, clmla_dtype x,
+                                               clmla_dtype y, bool batch_invariant)
 {
-    return context->kernel_class == CLMLA_KERNELS_CPU && context->matrix_units &&
-           context->device.has_bf16_dot && x == CLMLA_DTYPE_BF16 && w == CLMLA_DTYPE_BF16;
+    return (mla__projection_shape){.x = x,
+                                   .w = matrix->dtype,
+                                   .y = y,
+                                   .num_batches = matrix->num_batches,
+                                   .out_features = matrix->out_features,
+                                   .in_features = matrix->in_features,
+                                   .batch_invariant = batch_invariant};
 }
 
-void mla__projection_choose_tile(const clmla_context *context, clmla_dtype x, clmla_dtype w,
-                                 int32_t rows, mla__projection_tile *tile)
+/* ---- bind ----------------------------------------------------------------------------------- */
+
+static bool on_tensor_cores(enum mla__projection_kind kind)
 {
-    if (mla__projection_uses_dot(context, x, w))
-        mla__projection_tile_dot(rows, tile);
-    else
-        mla__projection_tile_default(&context->device, context->kernel_class, w, rows, tile);
+    return kind == MLA__PROJECTION_FEW || kind == MLA__PROJECTION_TILED;
 }
 
-/* The kernel for calls of up to max_rows rows, and its tile. */
-typedef struct kernel_choice {
-    const char *const *files;
-    const char *name;
-    mla__projection_tile tile;
-} kernel_choice;
-
-static kernel_choice choose(const clmla_context *context, const clmla_matrix *matrix, clmla_dtype x,
-                            int32_t max_rows)
+/* Rows and batches begin at multiples of 8 elements: 16 bytes of bf16. */
+static bool is_aligned(const mla__view *view)
 {
-    const mla__device *device = &context->device;
-    const bool cpu = context->kernel_class == CLMLA_KERNELS_CPU;
-    const bool dot = mla__projection_uses_dot(context, x, matrix->dtype);
-    kernel_choice choice = {.files = dot   ? CPU_DOT_FILES
-                                     : cpu ? CPU_FILES
-                                           : GPU_FILES,
-                            .name = dot ? "projection_dot" : "projection"};
-    mla__projection_tile stream = {0};
-    if (!cpu)
-        mla__projection_stream_tile(device, matrix->num_batches, matrix->out_features, &stream);
-    if (max_rows <= mla__projection_stream_rows(context->kernel_class)) {
-        choice.files = STREAM_FILES;
-        choice.name = "projection_stream";
-        choice.tile = stream;
-        return choice;
-    }
-    mla__projection_choose_tile(context, x, matrix->dtype, max_rows, &choice.tile);
-    choice.tile.slices = stream.slices; /* one order of the sum, whatever the number of rows */
-    return choice;
+    return view->offset % 8 == 0 && view->strides[0] % 8 == 0 && view->strides[1] % 8 == 0;
 }
 
 static clmla_status bind_variant(clmla_context *context, const clmla_projection_params *params,
-                                 const mla__view *x, const mla__view *y, int32_t max_rows,
+                                 const mla__view *x, const mla__view *y,
+                                 const mla__projection_choice *choice,
                                  mla__projection_variant *variant)
 {
     const clmla_matrix *w = params->matrix;
-    const kernel_choice choice = choose(context, w, x->dtype, max_rows);
+    const mla__projection_source source = mla__projection_source_of(context, choice->kind);
     mla__defines defines = {0};
-    variant->tile = choice.tile;
+    variant->choice = *choice;
     mla__define_dtype(&defines, "X_DTYPE", x->dtype);
     mla__define_dtype(&defines, "W_DTYPE", w->dtype);
     mla__define_dtype(&defines, "Y_DTYPE", y->dtype);
     mla__define_int(&defines, "PAIRED", w->dtype != CLMLA_DTYPE_F32);
     mla__define_int(&defines, "PAIR_F16", w->dtype == CLMLA_DTYPE_F16);
     mla__define_int(&defines, "ACCUMULATE", params->output_mode == CLMLA_ACCUMULATE);
-    mla__define_projection_tile(&defines, &variant->tile);
+    mla__define_projection_tile(&defines, &choice->tile);
+    if (on_tensor_cores(choice->kind))
+        mla__define_int(&defines, "ALIGNED_X", is_aligned(x));
+    if (choice->kind == MLA__PROJECTION_TILED)
+        mla__define_int(&defines, "ALIGNED_Y", is_aligned(y) && w->out_features % 8 == 0);
     const clmla_status status =
-        mla__kernel_create(context, choice.files, &defines, choice.name, &variant->kernel);
+        mla__kernel_create(context, source.files, &defines, source.name, &variant->kernel);
     if (status != CLMLA_SUCCESS)
         return status;
     mla__kernel *k = &variant->kernel;
@@ -86,52 +66,90 @@ static clmla_status bind_variant(clmla_context *context, const clmla_projection_
     return mla__kernel_ready(k);
 }
 
-clmla_status mla__projection_native_bind(clmla_context *context,
-                                         const clmla_projection_params *params, const mla__view *x,
-                                         const mla__view *y, mla__projection_native *op)
+/* The shape's kernels. Leaves none of them after a failure. */
+static clmla_status bind_variants(clmla_context *context, const clmla_projection_params *params,
+                                  const mla__view *x, const mla__view *y,
+                                  const mla__projection_choices *choices,
+                                  mla__projection_native *op)
 {
-    const int32_t stream = mla__projection_stream_rows(context->kernel_class);
-    const int32_t few = mla__projection_few_rows(context->kernel_class);
-    mla__projection_native bound = {.kernel_class = context->kernel_class,
-                                    .matrix = params->matrix};
     clmla_status status = CLMLA_SUCCESS;
-    if (stream > 0)
-        status = bind_variant(context, params, x, y, stream, &bound.stream);
-    if (status == CLMLA_SUCCESS && (stream == 0 || params->num_rows > stream))
-        status = bind_variant(context, params, x, y, few, &bound.few);
-    if (status == CLMLA_SUCCESS && params->num_rows > few)
-        status = bind_variant(context, params, x, y, params->num_rows, &bound.many);
-    if (status != CLMLA_SUCCESS) {
-        mla__projection_native_release(&bound);
-        return status;
+    for (int i = 0; i < choices->count && status == CLMLA_SUCCESS; i++) {
+        status = bind_variant(context, params, x, y, &choices->list[i], &op->variants[i]);
+        op->num_variants = i + 1;
     }
-    *op = bound;
-    return CLMLA_SUCCESS;
+    if (status != CLMLA_SUCCESS)
+        mla__projection_native_release(op);
+    return status;
 }
 
-int mla__projection_native_text(const clmla_context *context, const clmla_matrix *matrix,
-                                clmla_dtype x, int32_t max_rows, char *text, size_t capacity)
+clmla_status mla__projection_native_bind(clmla_context *context,
+                                         const clmla_projection_params *params, const mla__view *x,
+                                         const mla__view *y, bool batch_invariant,
+                                         mla__projection_native *op)
 {
-    const int32_t up_to[] = {mla__projection_stream_rows(context->kernel_class),
-                             mla__projection_few_rows(context->kernel_class), INT32_MAX};
-    int length =
-        snprintf(text, capacity, "native %s%s", clmla_kernel_class_name(context->kernel_class),
-                 mla__projection_uses_dot(context, x, matrix->dtype) ? " bf16 dot" : "");
-    for (size_t i = 0; i < 3 && (i == 0 || max_rows > up_to[i - 1] || up_to[i - 1] == 0); i++) {
-        if (up_to[i] == 0)
-            continue;
-        const kernel_choice choice = choose(context, matrix, x, up_to[i]);
-        char tile[256], rows[32] = " above";
-        (void)mla__projection_tile_text(&choice.tile, tile, sizeof(tile));
-        if (up_to[i] < INT32_MAX)
-            (void)snprintf(rows, sizeof(rows), " up to %d rows", (int)up_to[i]);
-        const bool room = (size_t)length < capacity;
-        length +=
-            snprintf(room ? text + length : NULL, room ? capacity - (size_t)length : 0,
-                     "%s%s: %s %s", i > 0 && up_to[i - 1] > 0 ? "," : "", rows, choice.name, tile);
+    mla__projection_shape shape =
+        mla__projection_shape_of(params->matrix, x->dtype, y->dtype, batch_invariant);
+    mla__projection_native bound = {.matrix = params->matrix};
+    mla__projection_choices choices;
+    mla__projection_choose(context, &shape, params->num_rows, &choices);
+    clmla_status status = bind_variants(context, params, x, y, &choices, &bound);
+    if (status == CL_BUILD_PROGRAM_FAILURE && on_tensor_cores(choices.list[0].kind)) {
+        (void)mla__fail(context, CLMLA_SUCCESS,
+                        "projection: a kernel for tensor cores does not build here; the portable "
+                        "ones take its place");
+        shape.portable = true;
+        mla__projection_choose(context, &shape, params->num_rows, &choices);
+        status = bind_variants(context, params, x, y, &choices, &bound);
+    }
+    if (status == CLMLA_SUCCESS)
+        *op = bound;
+    return status;
+}
+
+/* ---- text ----------------------------------------------------------------------------------- */
+
+/* Appends to text of *length bytes, as snprintf where it does not fit. */
+static void append(char *text, size_t capacity, int *length, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+static void append(char *text, size_t capacity, int *length, const char *format, ...)
+{
+    const bool room = (size_t)*length < capacity;
+    va_list arguments;
+    va_start(arguments, format);
+    *length += vsnprintf(room ? text + *length : NULL, room ? capacity - (size_t)*length : 0,
+                         format, arguments);
+    va_end(arguments);
+}
+
+int mla__projection_native_text(const clmla_context *context, const mla__projection_shape *shape,
+                                int32_t max_rows, char *text, size_t capacity)
+{
+    mla__projection_choices choices;
+    int length = 0;
+    mla__projection_choose(context, shape, max_rows, &choices);
+    const enum mla__projection_kind kind = choices.list[0].kind;
+    append(text, capacity, &length, "native %s%s", clmla_kernel_class_name(context->kernel_class),
+           kind == MLA__PROJECTION_DOT ? " bf16 dot"
+           : on_tensor_cores(kind)     ? " tensor cores"
+                                       : "");
+    if (choices.why_portable != NULL)
+        append(text, capacity, &length, " not by tensor cores, %s:", choices.why_portable);
+    for (int i = 0; i < choices.count; i++) {
+        const mla__projection_choice *choice = &choices.list[i];
+        char tile[256];
+        (void)mla__projection_tile_text(&choice->tile, tile, sizeof(tile));
+        append(text, capacity, &length, i > 0 ? ", " : " ");
+        if (choice->max_rows < INT32_MAX)
+            append(text, capacity, &length, "up to %d rows: ", (int)choice->max_rows);
+        else
+            append(text, capacity, &length, "above: ");
+        append(text, capacity, &length, "%s %s",
+               mla__projection_source_of(context, choice->kind).name, tile);
     }
     return length;
 }
+
+/* ---- enqueue -------------------------------------------------------------------------------- */
 
 static clmla_status set_arg(mla__kernel *kernel, cl_uint index, int32_t value, int32_t *current)
 {
@@ -148,6 +166,37 @@ static size_t divide_up(int32_t a, int32_t b)
     return (size_t)mla__ceil_div((uint64_t)a, (uint64_t)b);
 }
 
+/* Columns and rows of y per work-group, and its work-items. */
+typedef struct launch_tile {
+    int32_t columns, rows;
+    size_t work_group;
+} launch_tile;
+
+static launch_tile launch_tile_of(const mla__projection_choice *choice)
+{
+    const mla__projection_tile *t = &choice->tile;
+    launch_tile launch = {.columns = t->tile_columns, .rows = t->tile_rows};
+    switch (choice->kind) {
+    case MLA__PROJECTION_CPU:
+    case MLA__PROJECTION_DOT:
+        return (launch_tile){t->vector_width * t->tile_vectors, t->block_rows, 1};
+    case MLA__PROJECTION_GPU:
+        launch.work_group =
+            (size_t)(t->tile_rows / t->work_rows) * (size_t)(t->tile_columns / t->work_columns);
+        break;
+    case MLA__PROJECTION_STREAM:
+        launch.work_group = (size_t)t->tile_columns * (size_t)t->slices;
+        break;
+    case MLA__PROJECTION_FEW:
+        launch.work_group = 32 * (size_t)t->slices;
+        break;
+    case MLA__PROJECTION_TILED: /* warps of work_rows x 32 */
+        launch.work_group = (size_t)(t->tile_rows / t->work_rows) * (size_t)t->tile_columns;
+        break;
+    }
+    return launch;
+}
+
 /* num_rows may be 0 (warming up): the kernel then returns at once. */
 static clmla_status launch(const mla__projection_native *op, mla__projection_variant *variant,
                            mla__stream *stream, int32_t x_row, int32_t y_row, int32_t num_rows)
@@ -159,53 +208,38 @@ static clmla_status launch(const mla__projection_native *op, mla__projection_var
         status = set_arg(&variant->kernel, NUM_ROWS_ARG, num_rows, &variant->num_rows);
     if (status != CLMLA_SUCCESS)
         return status;
-    const mla__projection_tile *tile = &variant->tile;
-    const int32_t columns = op->matrix->out_features;
-    const int32_t rows = num_rows > 0 ? num_rows : 1;
-    const size_t batches = (size_t)op->matrix->num_batches;
-    if (op->kernel_class == CLMLA_KERNELS_CPU) {
-        const size_t global[] = {divide_up(columns, tile->vector_width * tile->tile_vectors),
-                                 divide_up(rows, tile->block_rows), batches};
-        const size_t local[] = {1, 1, 1};
-        return mla__stream_launch(stream, &variant->kernel, 3, global, local);
-    }
-    const size_t work_group = variant == &op->stream
-                                  ? (size_t)tile->tile_columns * (size_t)tile->slices
-                                  : (size_t)(tile->tile_rows / tile->work_rows) *
-                                        (size_t)(tile->tile_columns / tile->work_columns);
-    const size_t global[] = {divide_up(columns, tile->tile_columns) * work_group,
-                             divide_up(rows, tile->tile_rows), batches};
-    const size_t local[] = {work_group, 1, 1};
+    const launch_tile tile = launch_tile_of(&variant->choice);
+    const size_t columns = divide_up(op->matrix->out_features, tile.columns);
+    const size_t rows = divide_up(num_rows > 0 ? num_rows : 1, tile.rows);
+    const bool rows_first = variant->choice.kind == MLA__PROJECTION_TILED;
+    const size_t global[] = {(rows_first ? rows : columns) * tile.work_group,
+                             rows_first ? columns : rows, (size_t)op->matrix->num_batches};
+    const size_t local[] = {tile.work_group, 1, 1};
     return mla__stream_launch(stream, &variant->kernel, 3, global, local);
 }
 
 clmla_status mla__projection_native_enqueue(mla__projection_native *op, mla__stream *stream,
                                             int32_t x_row, int32_t y_row, int32_t num_rows)
 {
+    int i = 0;
     if (num_rows <= 0)
         return CLMLA_SUCCESS;
-    mla__projection_variant *variant = &op->many;
-    if (num_rows <= mla__projection_stream_rows(op->kernel_class))
-        variant = &op->stream;
-    else if (num_rows <= mla__projection_few_rows(op->kernel_class))
-        variant = &op->few;
-    return launch(op, variant, stream, x_row, y_row, num_rows);
+    while (i + 1 < op->num_variants && num_rows > op->variants[i].choice.max_rows)
+        i++;
+    return launch(op, &op->variants[i], stream, x_row, y_row, num_rows);
 }
 
 clmla_status mla__projection_native_warm(mla__projection_native *op, mla__stream *stream)
 {
-    mla__projection_variant *const variants[] = {&op->stream, &op->few, &op->many};
     clmla_status status = CLMLA_SUCCESS;
-    for (size_t i = 0; i < 3 && status == CLMLA_SUCCESS; i++) {
-        if (variants[i]->kernel.kernel != NULL)
-            status = launch(op, variants[i], stream, 0, 0, 0);
-    }
+    for (int i = 0; i < op->num_variants && status == CLMLA_SUCCESS; i++)
+        status = launch(op, &op->variants[i], stream, 0, 0, 0);
     return status;
 }
 
 void mla__projection_native_release(mla__projection_native *op)
 {
-    mla__kernel_release(&op->stream.kernel);
-    mla__kernel_release(&op->few.kernel);
-    mla__kernel_release(&op->many.kernel);
+    for (int i = 0; i < op->num_variants; i++)
+        mla__kernel_release(&op->variants[i].kernel);
+    op->num_variants = 0;
 }

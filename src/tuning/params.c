@@ -124,6 +124,76 @@ void mla__projection_stream_tile(const mla__device *device, int32_t num_batches,
                                    .slices = work_group / columns};
 }
 
+/* ---- projection on tensor cores ------------------------------------------------------------- */
+
+/* What NVIDIA's OpenCL gives a work-group, and what the emulation of warp operations adds for a
+ * work-item where there is no PTX (cl/nvidia/ptx_emulated.clh). */
+enum { MMA_LOCAL_BYTES = 48 * 1024, EMULATION_BYTES = 32, WARP = 32 };
+
+static bool mma_fits(const mla__device *device, uint64_t local_bytes, int32_t work_group)
+{
+    const uint64_t emulation = device->has_ptx ? 0 : EMULATION_BYTES * (uint64_t)work_group;
+    return local_bytes <= MMA_LOCAL_BYTES && local_bytes + emulation <= device->local_mem_bytes &&
+           (size_t)work_group <= device->max_work_group_size;
+}
+
+/* Eight warps share k, sixteen where even narrow tiles leave compute units without a work-group; a
+ * step of 32 k is the least that a warp takes. */
+static int32_t few_slices(const mla__device *device, int64_t narrow_groups, int32_t in_features)
+{
+    enum { STEP_K = 32 };
+    const int32_t most = narrow_groups < (int64_t)device->compute_units ? 16 : 8;
+    int32_t slices = 1;
+    while (2 * slices <= most && 2 * slices <= (in_features - 1) / STEP_K + 1 &&
+           (size_t)(2 * slices * WARP) <= device->max_work_group_size)
+        slices *= 2;
+    return slices;
+}
+
+/* A whole panel of columns, so that x passes least often; half of one where that makes too few
+ * groups, and for 64 rows: two groups of eight warps share the registers of a multiprocessor, 128
+ * for a work-item (ptxas for sm_90 takes 101, 128 and 126 for 16, 32 and 64 rows). Not measured on
+ * a GPU. */
+bool mla__projection_tile_few(const mla__device *device, int32_t tile_rows, int32_t num_batches,
+                              int32_t out_features, int32_t in_features, mla__projection_tile *tile)
+{
+    enum { WIDE = PANEL_COLUMNS, NARROW = PANEL_COLUMNS / 2, BANK_PAD = 4 };
+    const int64_t batches = num_batches;
+    const int64_t wide = batches * ((out_features - 1) / WIDE + 1);
+    const int64_t narrow = batches * ((out_features - 1) / NARROW + 1);
+    const bool enough = wide >= (int64_t)GROUPS_PER_UNIT * (int64_t)device->compute_units;
+    const mla__projection_tile chosen = {.tile_rows = tile_rows,
+                                         .tile_columns = enough && tile_rows < 64 ? WIDE : NARROW,
+                                         .slices = few_slices(device, narrow, in_features)};
+    const int32_t floats = chosen.slices * 16 * (chosen.tile_columns + BANK_PAD);
+    if (!mma_fits(device, 4 * (uint64_t)floats, chosen.slices * WARP))
+        return false;
+    *tile = chosen;
+    return true;
+}
+
+/* As many stages as local memory holds, of those that the way to memory lasts: a stage of the
+ * smallest tile is multiplied soonest. Registers (ptxas for sm_90: 96, 76, 122) leave a
+ * multiprocessor at least two work-groups of each. Not measured on a GPU. */
+bool mla__projection_tile_tiled(const mla__device *device, int32_t size, mla__projection_tile *tile)
+{
+    static const mla__projection_tile sizes[] = {
+        {.tile_rows = 64, .tile_columns = 64, .work_rows = 32, .stages = 4},
+        {.tile_rows = 128, .tile_columns = 64, .work_rows = 32, .stages = 3},
+        {.tile_rows = 128, .tile_columns = 128, .work_rows = 64, .stages = 2}};
+    enum { STAGE_K = 32, X_PITCH = 2 * STAGE_K + 16, COLUMN_PAD = 8 }; /* of the kernel */
+    if (size < 0 || size >= (int32_t)(sizeof(sizes) / sizeof(sizes[0])))
+        return false;
+    const mla__projection_tile *t = &sizes[size];
+    const int32_t stage_bytes =
+        t->tile_rows * X_PITCH + STAGE_K / 2 * 4 * (t->tile_columns + COLUMN_PAD);
+    if (!mma_fits(device, (uint64_t)(t->stages * stage_bytes),
+                  t->tile_rows / t->work_rows * t->tile_columns))
+        return false;
+    *tile = *t;
+    return true;
+}
+
 /* ---- merge and W_UV ------------------------------------------------------------------------- */
 
 /* Local memory of cl/gpu/merge_up.cl: ctx, the slices' sums, weights of the states. A work-item

@@ -14,7 +14,8 @@
 /* cl/cpu/projection.cl and cl/cpu/projection_dot.cl use tile_rows, vector_width, tile_vectors,
  * block_rows; cl/gpu/projection.cl uses tile_rows, tile_columns, tile_k, work_rows, work_columns,
  * slices; cl/gpu/projection_stream.cl tile_rows, tile_columns, tile_k, slices; cl/gpu/merge_up.cl
- * tile_columns, tile_k, slices. */
+ * tile_columns, tile_k, slices; cl/nvidia/projection_few.cl tile_rows, tile_columns, slices;
+ * cl/nvidia/projection_tiled.cl tile_rows, tile_columns, work_rows, stages. */
 #define MLA__PROJECTION_TILE(X)                                                                    \
     X(tile_rows, TILE_ROWS, "rows of y per tile")                                                  \
     X(vector_width, VECTOR_WIDTH, "cpu: columns per vector")                                       \
@@ -22,9 +23,10 @@
     X(block_rows, BLOCK_ROWS, "cpu: rows that one work-item computes in turn")                     \
     X(tile_columns, TILE_COLUMNS, "gpu: columns of y per work-group")                              \
     X(tile_k, TILE_K, "gpu: k per stage in local memory")                                          \
-    X(work_rows, WORK_ROWS, "gpu: rows per work-item")                                             \
+    X(work_rows, WORK_ROWS, "gpu: rows per work-item; nvidia: per warp")                           \
     X(work_columns, WORK_COLUMNS, "gpu: columns per work-item")                                    \
-    X(slices, SLICES, "gpu: parts of k that are summed apart")
+    X(slices, SLICES, "gpu, nvidia: parts of k that are summed apart")                             \
+    X(stages, STAGES, "nvidia: stages of k in local memory at a time")
 
 /* cl/cpu/attention.cl and attention_dot.cl use row_vectors, block_tokens, tile_tokens, tile_values;
  * cl/gpu/attention.cl uses tile_rows, block_tokens, work_group; cl/nvidia/attention.cl those and
@@ -59,6 +61,18 @@ int32_t mla__projection_stream_rows(clmla_kernel_class kernel_class);
  * kernel that multiplies by this matrix. */
 void mla__projection_stream_tile(const mla__device *device, int32_t num_batches,
                                  int32_t out_features, mla__projection_tile *tile);
+
+/* Up to how many rows a projection on tensor cores takes cl/nvidia/projection_few.cl. */
+enum { MLA__PROJECTION_FEW_MAX_ROWS = 64 };
+/* Its tile of 16, 32 or 64 rows for [num_batches, out_features, in_features]; slices follow from
+ * device and matrix alone. False: it does not fit the device. */
+bool mla__projection_tile_few(const mla__device *device, int32_t tile_rows, int32_t num_batches,
+                              int32_t out_features, int32_t in_features,
+                              mla__projection_tile *tile);
+/* The tile of cl/nvidia/projection_tiled.cl of this size, 0 (the smallest) or more. False: there is
+ * none, or it does not fit the device. */
+bool mla__projection_tile_tiled(const mla__device *device, int32_t size,
+                                mla__projection_tile *tile);
 
 /* gpu: cl/gpu/merge_up.cl for W_UV [num_heads, out_features, in_features], in work-groups of
  * *work_group. False: it does not fit the device. */

@@ -156,9 +156,23 @@ static void batch_invariant_batch_equals_alone(void **state)
 int main(void)
 {
     static variant states[sizeof(variants) / sizeof(variants[0])];
-    static clmla_kernel_class cpu = CLMLA_KERNELS_CPU, gpu = CLMLA_KERNELS_GPU;
+    static clmla_kernel_class cpu = CLMLA_KERNELS_CPU, gpu = CLMLA_KERNELS_GPU,
+                              nvidia = CLMLA_KERNELS_NVIDIA;
     enum { NUM_VARIANTS = sizeof(variants) / sizeof(variants[0]) };
-    struct CMUnitTest tests[NUM_VARIANTS + 4];
+    const struct CMUnitTest batch[] = {{"cpu: batch-invariant chunks equal the whole",
+                                        batch_invariant_chunks_equal_the_whole, NULL, NULL, &cpu},
+                                       {"gpu: batch-invariant chunks equal the whole",
+                                        batch_invariant_chunks_equal_the_whole, NULL, NULL, &gpu},
+                                       {"nvidia: batch-invariant chunks equal the whole",
+                                        batch_invariant_chunks_equal_the_whole, NULL, NULL,
+                                        &nvidia},
+                                       {"cpu: batch-invariant batch equals alone",
+                                        batch_invariant_batch_equals_alone, NULL, NULL, &cpu},
+                                       {"gpu: batch-invariant batch equals alone",
+                                        batch_invariant_batch_equals_alone, NULL, NULL, &gpu},
+                                       {"nvidia: batch-invariant batch equals alone",
+                                        batch_invariant_batch_equals_alone, NULL, NULL, &nvidia}};
+    struct CMUnitTest tests[NUM_VARIANTS + sizeof(batch) / sizeof(batch[0])];
     memset(tests, 0, sizeof(tests));
     memcpy(states, variants, sizeof(variants));
     for (size_t i = 0; i < NUM_VARIANTS; i++) {
@@ -166,14 +180,6 @@ int main(void)
         tests[i].test_func = gives_the_same_bits;
         tests[i].initial_state = &states[i];
     }
-    const struct CMUnitTest batch[4] = {{"cpu: batch-invariant chunks equal the whole",
-                                         batch_invariant_chunks_equal_the_whole, NULL, NULL, &cpu},
-                                        {"gpu: batch-invariant chunks equal the whole",
-                                         batch_invariant_chunks_equal_the_whole, NULL, NULL, &gpu},
-                                        {"cpu: batch-invariant batch equals alone",
-                                         batch_invariant_batch_equals_alone, NULL, NULL, &cpu},
-                                        {"gpu: batch-invariant batch equals alone",
-                                         batch_invariant_batch_equals_alone, NULL, NULL, &gpu}};
     memcpy(tests + NUM_VARIANTS, batch, sizeof(batch));
     const int failed = cmocka_run_group_tests_name("invariance", tests, NULL, NULL);
     test_device_close();

@@ -1,6 +1,7 @@
 /* Layers, weights and bindings: what is refused, with which words; sizes, stages and descriptions.
  */
 #include "core/dtype.h"
+#include "layer/binding.h"
 #include "layer/layer.h"
 #include "support/layer_fixture.h"
 
@@ -515,6 +516,31 @@ static void r1_workspace_is_bounded(void **state)
     }
 }
 
+/* Class nvidia: the tiles of many rows, but in batch-invariant mode, where bits must not depend on
+ * the number of rows; the description says so and the binding does so. */
+static void batch_invariant_layer_keeps_to_one_order(void **state)
+{
+    (void)state;
+    for (int invariant = 0; invariant < 2; invariant++) {
+        const fixture_options options = {.config = fixture_config(0),
+                                         .kernel_class = CLMLA_KERNELS_NVIDIA,
+                                         .max_num_tokens = 65,
+                                         .batch_invariant = invariant};
+        char text[4096];
+        fixture f = fixture_create(&options);
+        const mla__projection_native *op = &f.binding->kv_a_proj.native;
+        assert_int_equal(op->variants[op->num_variants - 1].choice.kind,
+                         invariant ? MLA__PROJECTION_FEW : MLA__PROJECTION_TILED);
+        assert_int_equal(clmla_layer_describe(f.layer, text, sizeof(text), NULL), CLMLA_SUCCESS);
+        assert_non_null(strstr(text, "kv_a_proj_with_mqa: [1 x 52, 88] native nvidia tensor cores "
+                                     "up to 16 rows: projection_few "));
+        assert_int_equal(strstr(text, "projection_tiled") == NULL, invariant);
+        assert_non_null(strstr(text, "o_proj: [1 x 88, 76] native nvidia not by tensor cores, "
+                                     "in_features must be a multiple of 8: "));
+        fixture_release(&f);
+    }
+}
+
 int main(void)
 {
     enum {
@@ -533,6 +559,7 @@ int main(void)
         cmocka_unit_test(merges_and_projects_few_tokens_in_one_launch),
         cmocka_unit_test(tells_why_merge_and_projection_stay_apart),
         cmocka_unit_test(describes_its_choices),
+        cmocka_unit_test(batch_invariant_layer_keeps_to_one_order),
         cmocka_unit_test(prepares_without_leaving_anything_behind),
         cmocka_unit_test(r1_workspace_is_bounded)};
     struct CMUnitTest tests[NUM_LAYERS + NUM_BINDINGS + sizeof(others) / sizeof(others[0])];

@@ -596,8 +596,16 @@ static void auto_follows_class_and_rows(void **state)
     assert_int_equal(mla__projection_resolve(cpu, CLMLA_PROJECTION_CLBLAST, 1, &rows),
                      CLMLA_PROJECTION_CLBLAST);
     assert_int_equal(rows, 0);
+    clmla_context *nvidia = test_context(CLMLA_KERNELS_NVIDIA, CLMLA_PROJECTION_AUTO);
+    assert_int_equal(mla__projection_resolve(nvidia, CLMLA_PROJECTION_AUTO, 4096, &rows),
+                     CLMLA_PROJECTION_NATIVE);
+    assert_int_equal(rows, INT32_MAX);
+    nvidia->matrix_units = false;
+    assert_int_equal(mla__projection_resolve(nvidia, CLMLA_PROJECTION_AUTO, 4096, &rows),
+                     CLMLA_PROJECTION_AUTO);
     clmla_context_release(cpu);
     clmla_context_release(gpu);
+    clmla_context_release(nvidia);
 }
 
 static int close_device(void **state)

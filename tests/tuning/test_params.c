@@ -233,6 +233,71 @@ static void gpu_attention_tile_fits_the_device(void **state)
     }
 }
 
+/* What a device's local memory and work-groups must hold; with the emulation's scratch where there
+ * is no PTX. */
+static bool mma_fits(const mla__device *device, int32_t bytes, int32_t work_group)
+{
+    const int32_t scratch = device->has_ptx ? 0 : 32 * work_group;
+    return bytes <= 48 * 1024 && (cl_ulong)(bytes + scratch) <= device->local_mem_bytes &&
+           (size_t)work_group <= device->max_work_group_size;
+}
+
+/* Slices are the matrix's, whatever the tile of rows. */
+static void nvidia_few_tiles_fit_the_device(void **state)
+{
+    (void)state;
+    static const size_t groups[] = {32, 64, 128, 256, 512, 1024};
+    static const cl_uint units[] = {1, 2, 24, 132, 300};
+    static const int32_t columns[] = {1, 64, 65, 576, 2048, 24576};
+    static const int32_t in[] = {8, 32, 40, 128, 512, 7168};
+    for (size_t i = 0; i < 6 * 5 * 6 * 6; i++) {
+        mla__device device = device_of(groups[i % 6], i % 2 == 0 ? 48 * 1024 : 64 * 1024);
+        device.compute_units = units[i / 6 % 5];
+        device.has_ptx = i % 2 == 0;
+        const int32_t N = columns[i / 30 % 6], K = in[i / 180];
+        int32_t slices = 0;
+        for (int32_t rows = 16; rows <= MLA__PROJECTION_FEW_MAX_ROWS; rows *= 2) {
+            mla__projection_tile t;
+            assert_true(mla__projection_tile_few(&device, rows, 1, N, K, &t));
+            assert_int_equal(t.tile_rows, rows);
+            assert_true(t.tile_columns == 32 || (t.tile_columns == 64 && rows < 64));
+            assert_true(t.slices >= 1 && t.slices <= 16 && t.slices <= (K + 31) / 32);
+            assert_true(mma_fits(&device, 4 * t.slices * 16 * (t.tile_columns + 4), 32 * t.slices));
+            slices = slices == 0 ? t.slices : slices;
+            assert_int_equal(t.slices, slices);
+        }
+    }
+    const mla__device narrow = device_of(16, 48 * 1024), small = device_of(256, 16 * 1024);
+    mla__projection_tile tile;
+    assert_false(mla__projection_tile_few(&narrow, 16, 1, 64, 64, &tile));
+    assert_false(mla__projection_tile_few(&small, 16, 1, 64, 512, &tile));
+}
+
+/* From small to large, each within what NVIDIA's OpenCL gives a work-group. */
+static void nvidia_tiled_tiles_fit_the_device(void **state)
+{
+    (void)state;
+    mla__device device = device_of(1024, 48 * 1024);
+    mla__projection_tile tile = {.tile_rows = 0}, last = tile;
+    int32_t size = 0;
+    device.has_ptx = true;
+    for (; mla__projection_tile_tiled(&device, size, &tile); size++) {
+        const int32_t bytes = tile.stages * (tile.tile_rows * 80 + 64 * (tile.tile_columns + 8));
+        const int32_t group = tile.tile_rows / tile.work_rows * tile.tile_columns;
+        assert_true(mma_fits(&device, bytes, group) && tile.stages >= 2);
+        assert_true(tile.tile_rows * tile.tile_columns > last.tile_rows * last.tile_columns);
+        assert_true(tile.tile_rows >= last.tile_rows && tile.tile_columns >= last.tile_columns);
+        assert_int_equal(tile.tile_rows * 4 % group, 0);
+        assert_int_equal(tile.tile_columns * 4 % group, 0);
+        last = tile;
+    }
+    assert_int_equal(size, 3);
+    assert_false(mla__projection_tile_tiled(&device, -1, &tile));
+    device.has_ptx = false; /* the emulation's scratch does not fit beside it */
+    device.local_mem_bytes = 40 * 1024;
+    assert_false(mla__projection_tile_tiled(&device, 0, &tile));
+}
+
 static void text_and_macros_name_the_fields(void **state)
 {
     (void)state;
@@ -309,6 +374,8 @@ int main(void)
         cmocka_unit_test(merge_up_takes_few_rows),
         cmocka_unit_test(cpu_attention_tile_keeps_its_constraints),
         cmocka_unit_test(gpu_attention_tile_fits_the_device),
+        cmocka_unit_test(nvidia_few_tiles_fit_the_device),
+        cmocka_unit_test(nvidia_tiled_tiles_fit_the_device),
         cmocka_unit_test(text_and_macros_name_the_fields),
         cmocka_unit_test(text_is_cut_like_snprintf),
         cmocka_unit_test(attention_on_tensor_cores_fits_48_kib),

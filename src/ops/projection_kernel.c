@@ -1,0 +1,150 @@
+#include "ops/projection_kernel.h"
+
+bool mla__projection_uses_dot(const clmla_context *context, clmla_dtype x, clmla_dtype w)
+{
+    return context->kernel_class == CLMLA_KERNELS_CPU && context->matrix_units &&
+           context->device.has_bf16_dot && x == CLMLA_DTYPE_BF16 && w == CLMLA_DTYPE_BF16;
+}
+
+void mla__projection_choose_tile(const clmla_context *context, clmla_dtype x, clmla_dtype w,
+                                 int32_t rows, mla__projection_tile *tile)
+{
+    if (mla__projection_uses_dot(context, x, w))
+        mla__projection_tile_dot(rows, tile);
+    else
+        mla__projection_tile_default(&context->device, context->kernel_class, w, rows, tile);
+}
+
+/* ---- choice --------------------------------------------------------------------------------- */
+
+/* Adds a kernel, unless calls of up to max_rows rows never get past those that are there. */
+static void add(mla__projection_choices *choices, int32_t max_rows,
+                const mla__projection_choice *choice)
+{
+    const int32_t limit = choices->count > 0 ? choices->list[choices->count - 1].max_rows : 0;
+    if (choices->count == 0 || (limit < max_rows && limit < choice->max_rows))
+        choices->list[choices->count++] = *choice;
+}
+
+/* Classes cpu and gpu. */
+static void choose_portable(const clmla_context *context, const mla__projection_shape *s,
+                            int32_t max_rows, mla__projection_choices *choices)
+{
+    const clmla_kernel_class class = context->kernel_class;
+    const int32_t limits[] = {mla__projection_few_rows(class), INT32_MAX};
+    mla__projection_choice choice = {.kind = MLA__PROJECTION_STREAM,
+                                     .max_rows = mla__projection_stream_rows(class)};
+    int32_t slices = 0;
+    if (class != CLMLA_KERNELS_CPU) {
+        mla__projection_stream_tile(&context->device, s->num_batches, s->out_features,
+                                    &choice.tile);
+        slices = choice.tile.slices; /* one order of the sum, whatever the number of rows */
+        add(choices, max_rows, &choice);
+    }
+    choice.kind = class != CLMLA_KERNELS_CPU                      ? MLA__PROJECTION_GPU
+                  : mla__projection_uses_dot(context, s->x, s->w) ? MLA__PROJECTION_DOT
+                                                                  : MLA__PROJECTION_CPU;
+    for (int i = 0; i < 2; i++) {
+        choice.max_rows = limits[i];
+        mla__projection_choose_tile(context, s->x, s->w, limits[i], &choice.tile);
+        choice.tile.slices = slices;
+        add(choices, max_rows, &choice);
+    }
+}
+
+/* Why the shape does not go to tensor cores, or NULL. */
+static const char *why_not_mma(const clmla_context *context, const mla__projection_shape *s)
+{
+    mla__projection_tile tile;
+    if (s->portable)
+        return "its kernel did not build";
+    if (!context->matrix_units)
+        return "matrix units are off";
+    if (s->x != CLMLA_DTYPE_BF16 || s->w != CLMLA_DTYPE_BF16 || s->y == CLMLA_DTYPE_F16)
+        return "x and weights must be bf16, y bf16 or f32";
+    if (s->in_features % 8 != 0)
+        return "in_features must be a multiple of 8";
+    if (!mla__projection_tile_few(&context->device, MLA__PROJECTION_FEW_MAX_ROWS, s->num_batches,
+                                  s->out_features, s->in_features, &tile) ||
+        !mla__projection_tile_tiled(&context->device, 0, &tile))
+        return "no tile fits the device's local memory or work-groups";
+    return NULL;
+}
+
+/* From how many rows a tile has a work-group for every compute unit. */
+static int64_t filling_rows(const clmla_context *context, const mla__projection_shape *s,
+                            const mla__projection_tile *tile)
+{
+    const uint64_t groups = (uint64_t)s->num_batches *
+                            mla__ceil_div((uint64_t)s->out_features, (uint64_t)tile->tile_columns);
+    const uint64_t row_tiles = mla__ceil_div(context->device.compute_units, groups);
+    return row_tiles > 0 ? (int64_t)((row_tiles - 1) * (uint64_t)tile->tile_rows + 1) : 1;
+}
+
+/* Few rows: the smallest tile that holds them. Many: the largest tile that fills the device. */
+static void choose_mma(const clmla_context *context, const mla__projection_shape *s,
+                       int32_t max_rows, mla__projection_choices *choices)
+{
+    const mla__device *device = &context->device;
+    for (int32_t rows = 16; rows <= MLA__PROJECTION_FEW_MAX_ROWS; rows *= 2) {
+        mla__projection_choice few = {.kind = MLA__PROJECTION_FEW, .max_rows = rows};
+        (void)mla__projection_tile_few(device, rows, s->num_batches, s->out_features,
+                                       s->in_features, &few.tile);
+        if (rows == MLA__PROJECTION_FEW_MAX_ROWS && s->batch_invariant)
+            few.max_rows =
+                INT32_MAX; /* block by block: tiles of many rows add k in another order */
+        add(choices, max_rows, &few);
+    }
+    mla__projection_choice tiled = {.kind = MLA__PROJECTION_TILED}, larger = tiled;
+    (void)mla__projection_tile_tiled(device, 0, &tiled.tile);
+    for (int size = 1; mla__projection_tile_tiled(device, size, &larger.tile); size++) {
+        const int64_t from = filling_rows(context, s, &larger.tile);
+        if (from > INT32_MAX)
+            break;
+        tiled.max_rows = (int32_t)from - 1;
+        add(choices, max_rows, &tiled);
+        tiled.tile = larger.tile;
+    }
+    tiled.max_rows = INT32_MAX;
+    add(choices, max_rows, &tiled);
+}
+
+void mla__projection_choose(const clmla_context *context, const mla__projection_shape *shape,
+                            int32_t max_rows, mla__projection_choices *choices)
+{
+    *choices = (mla__projection_choices){.count = 0};
+    if (context->kernel_class == CLMLA_KERNELS_NVIDIA)
+        choices->why_portable = why_not_mma(context, shape);
+    if (context->kernel_class == CLMLA_KERNELS_NVIDIA && choices->why_portable == NULL)
+        choose_mma(context, shape, max_rows, choices);
+    else
+        choose_portable(context, shape, max_rows, choices);
+}
+
+/* ---- source --------------------------------------------------------------------------------- */
+
+mla__projection_source mla__projection_source_of(const clmla_context *context,
+                                                 enum mla__projection_kind kind)
+{
+    switch (kind) {
+    case MLA__PROJECTION_CPU:
+        return (mla__projection_source){{"cpu/projection.clh", "cpu/projection.cl"}, "projection"};
+    case MLA__PROJECTION_DOT:
+        return (mla__projection_source){{"cpu/projection.clh", "cpu/projection_dot.cl"},
+                                        "projection_dot"};
+    case MLA__PROJECTION_STREAM:
+        return (mla__projection_source){{"gpu/weights.clh", "gpu/projection_stream.cl"},
+                                        "projection_stream"};
+    case MLA__PROJECTION_FEW:
+        return (mla__projection_source){
+            {mla__ptx_file(context), "nvidia/projection.clh", "nvidia/projection_few.cl"},
+            "projection_few"};
+    case MLA__PROJECTION_TILED:
+        return (mla__projection_source){
+            {mla__ptx_file(context), "nvidia/projection.clh", "nvidia/projection_tiled.cl"},
+            "projection_tiled"};
+    case MLA__PROJECTION_GPU:
+        break;
+    }
+    return (mla__projection_source){{"gpu/weights.clh", "gpu/projection.cl"}, "projection"};
+}
