@@ -208,6 +208,7 @@ bool probe_line_with(const char *text, const char *what, char *line, size_t byte
     const char *begin = found;
     while (begin > text && begin[-1] != '\n')
         begin--;
+    begin += strspn(begin, " \t");
     const size_t length = strcspn(begin, "\r\n");
     (void)snprintf(line, bytes, "%.*s", (int)(length < bytes ? length : bytes - 1), begin);
     return true;
