@@ -53,6 +53,8 @@ if [[ ! $platform$device =~ ^[0-9]*$ ]] || [[ ! $limit_s =~ ^[1-9][0-9]*$ ]] ||
     exit 2
 fi
 
+[[ $build == /* ]] || build=$PWD/$build
+[[ $output == /* ]] || output=$PWD/$output
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 text=$work/report.txt
@@ -408,8 +410,10 @@ run_all() {
 }
 
 host_json() {
-    printf '{"system": %s, "cpu": %s, "cores": %d}' "$(json_string "$(uname -srm)")" \
-        "$(json_string "$(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1)")" "$(nproc)"
+    printf '{"system": %s, "cpu": %s, "cores": %d, "nvidia_smi": %s}' \
+        "$(json_string "$(uname -srm)")" \
+        "$(json_string "$(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1)")" "$(nproc)" \
+        "$(json_string "$nvidia_smi")"
 }
 
 json_strings() {
@@ -450,8 +454,14 @@ main() {
     echo null >"$work/probe"
     echo null >"$work/nvidia_probe"
     export POCL_AFFINITY=${POCL_AFFINITY:-1}
+    export CUDA_CACHE_PATH=${CUDA_CACHE_PATH:-$build/cuda-cache} # the home may not be writable
 
     say "clmla device report, $date, commit $commit"
+    # what bounds its clocks; empty without the program
+    nvidia_smi=$(timeout --kill-after=5 20 nvidia-smi --format=csv --query-gpu=name,driver_version,\
+clocks.max.sm,clocks.max.mem,clocks.sm,power.limit,ecc.mode.current,persistence_mode 2>/dev/null |
+        tr '\n' ';')
+    [ -z "$nvidia_smi" ] || say "nvidia-smi: $nvidia_smi"
     find_vendor_libraries
     local built=true
     build_all || built=false
