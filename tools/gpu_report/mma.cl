@@ -53,10 +53,11 @@ __kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void multiply(g
         }
     }
     UNROLL_WARP
-    for (int i = 0; i < MT; i++)
+    for (int i = 0; i < MT; i++) {
         UNROLL_WARP
-    for (int j = 0; j < NT; j++)
-        d[i][j] = (float4)(0.0f);
+        for (int j = 0; j < NT; j++)
+            d[i][j] = (float4)(0.0f);
+    }
     barrier(CLK_LOCAL_MEM_FENCE);
     const shared_address base = SHARED_ADDRESS(tile);
     const shared_address of_a = base + 2 * ((w.lane % 16) * PITCH + w.lane / 16 * 8);
@@ -76,19 +77,21 @@ __kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void multiply(g
                 b[s][j] = warp_load_matrices(&w, of_b + 2 * (16 * j * PITCH + 16 * s));
 #endif
             UNROLL_WARP
-            for (int j = 0; j < NT / 2; j++)
+            for (int j = 0; j < NT / 2; j++) {
                 UNROLL_WARP
-            for (int i = 0; i < MT; i++) {
-                warp_mma(&w, &d[i][2 * j], a[s][i], b[s][j].x, b[s][j].y);
-                warp_mma(&w, &d[i][2 * j + 1], a[s][i], b[s][j].z, b[s][j].w);
+                for (int i = 0; i < MT; i++) {
+                    warp_mma(&w, &d[i][2 * j], a[s][i], b[s][j].x, b[s][j].y);
+                    warp_mma(&w, &d[i][2 * j + 1], a[s][i], b[s][j].z, b[s][j].w);
+                }
             }
         }
     }
     float4 sum = (float4)(0.0f);
     UNROLL_WARP
-    for (int i = 0; i < MT; i++)
+    for (int i = 0; i < MT; i++) {
         UNROLL_WARP
-    for (int j = 0; j < NT; j++)
-        sum += (float)(i * NT + j + 1) * d[i][j];
+        for (int j = 0; j < NT; j++)
+            sum += (float)(i * NT + j + 1) * d[i][j];
+    }
     sums[get_global_id(0)] = sum;
 }
