@@ -165,6 +165,10 @@ typedef struct mla_cost {
 /* What `runs` runs of a cell must move and compute at the least. */
 mla_cost mla_cell_cost(const mla_cell *cell, int32_t runs);
 
+/* The same of one attention stage: `tokens` new tokens of sequences that hold `keys` keys in all and
+ * see `pairs` of them. */
+mla_cost mla_attention_cost(const mla_bench *bench, double tokens, double keys, double pairs);
+
 /* GFLOP/s of work with this cost on a device of that bandwidth and peak: whichever ends later. */
 double mla_roofline(double gb_per_s, double gflop_per_s, mla_cost cost);
 

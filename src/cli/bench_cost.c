@@ -15,6 +15,11 @@
  *   attention     pairs · H · (2 · kv_lora + rope) · 2, pairs = Σ over new tokens of the keys they
  *                 see (causal)
  *
+ * Of the attention stage alone (mla_attention_cost), b bytes per element of all it touches:
+ *   bytes         b · ((kv_lora + rope) · Σ keys + T · H · (kv_lora + rope) + T · H · kv_lora):
+ *                 the cache once per sequence, queries, results
+ *   operations    as attention above
+ *
  * The roofline of such a forward: a device that reads R bytes and does P operations a second needs
  * max(bytes / R, operations / P) seconds, so reaches at most operations / that.
  */
@@ -90,6 +95,17 @@ mla_cost mla_cell_cost(const mla_cell *cell, int32_t runs)
             sum.flop += one.flop * (double)cell->bench->num_layers;
         }
     return sum;
+}
+
+mla_cost mla_attention_cost(const mla_bench *bench, double tokens, double keys, double pairs)
+{
+    const sizes s = sizes_of(&bench->config);
+    const double element = (double)mla__dtype_bytes(bench->common->dtype);
+    return (mla_cost){
+        .bytes = element * ((s.kv_lora + s.rope) * keys +
+                            tokens * s.heads * ((s.kv_lora + s.rope) + s.kv_lora)),
+        .flop = 2.0 * pairs * s.heads * (2.0 * s.kv_lora + s.rope),
+    };
 }
 
 double mla_roofline(double gb_per_s, double gflop_per_s, mla_cost cost)

@@ -49,6 +49,9 @@ static const mla_column columns[] = {
     {.key = "gb_per_s", .heading = "GB/s", .format = "%.2f"},
     {.key = "gflop_per_s", .heading = "GFLOP/s", .format = "%.1f"},
     {.key = "roofline_fraction", .heading = "of roofline", .format = "%.2f"},
+    {.key = "attention_ms", .heading = NULL},
+    {.key = "attention_gb_per_s", .heading = NULL},
+    {.key = "attention_gflop_per_s", .heading = NULL},
     {.key = "device_read_gb_per_s", .heading = NULL},
     {.key = "device_fma_gflop_per_s", .heading = NULL},
     {.key = "verified", .heading = "verified"},
@@ -119,6 +122,26 @@ static bool fits(const mla_bench *bench, int32_t batch, int32_t context, char *w
     return false;
 }
 
+/* With --stages: the attention stage of the first step, whose sequences all hold `context` keys.
+ * Where attention is split, merging belongs to it, unless one kernel merges and applies W_UV. */
+static void add_attention(const sweep_run *run, int32_t batch, int32_t context, json_t *row)
+{
+    const double keys = (double)batch * (double)context;
+    const mla_cost cost = mla_attention_cost(run->bench, (double)batch, keys, keys);
+    const json_t *stages = json_object_get(row, "stages");
+    for (size_t i = 0; i < json_array_size(stages); i++) {
+        const json_t *stage = json_array_get(stages, i);
+        const double ms = json_real_value(json_object_get(stage, "median_ms"));
+        if (strcmp(json_string_value(json_object_get(stage, "stage")), "attention") != 0)
+            continue;
+        (void)json_object_set_new(row, "attention_ms", mla_report_real(ms));
+        (void)json_object_set_new(row, "attention_gb_per_s",
+                                  mla_report_real(1e-6 * cost.bytes / ms));
+        (void)json_object_set_new(row, "attention_gflop_per_s",
+                                  mla_report_real(1e-6 * cost.flop / ms));
+    }
+}
+
 /* The members of a sweep's row that a cell's result does not have. */
 static void complete_row(const sweep_run *run, int32_t batch, int32_t context, json_t *row)
 {
@@ -134,6 +157,7 @@ static void complete_row(const sweep_run *run, int32_t batch, int32_t context, j
     (void)json_object_set_new(row, "flop_per_byte", mla_report_real(cost.flop / cost.bytes));
     (void)json_object_set_new(row, "roofline_fraction",
                               mla_report_real(reached / mla_roofline(read, fma, cost)));
+    add_attention(run, batch, context, row);
     (void)json_object_set_new(row, "device_read_gb_per_s", mla_report_real(read));
     (void)json_object_set_new(row, "device_fma_gflop_per_s", mla_report_real(fma));
 }

@@ -186,6 +186,21 @@ try_tiny() {
     [ "$(json skipped)" = "[]" ]
 }
 
+@test "--sweep --stages adds the attention stage's figures" {
+    try_tiny --sweep --batches 3 --contexts 70 --stages --format json
+    passes
+    # bytes: 2 · (40 · 3 · 70 + 3 · 4 · (40 + 32)); operations: 2 · 3 · 70 · 4 · (2 · 32 + 8)
+    for field in "gb_per_s 18528" "gflop_per_s 120960"; do
+        awk -v ms="$(json results.0.attention_ms)" -v amount="${field#* }" \
+            -v rate="$(json "results.0.attention_${field% *}")" \
+            'BEGIN { r = rate * ms * 1e6 / amount; exit !(ms > 0 && r > 0.999 && r < 1.001) }'
+    done
+    try_tiny --sweep --batches 3 --contexts 70 --format json
+    passes
+    run json results.0.attention_ms
+    [ "$status" -eq 1 ]
+}
+
 @test "--sweep as CSV and as a table, heads of the model" {
     try_tiny --sweep --batches 2 --contexts 5 --format csv
     passes

@@ -80,6 +80,19 @@ static void the_roofline_is_the_lower_ceiling(void **state)
     assert_true(mla_roofline(30.0, 100.0, many) == 100.0);
 }
 
+/* Two sequences of 100 keys, one of which gets three new tokens: 4 tokens, 100 + 98 + 99 + 100 pairs
+ * with lite's 16 heads. */
+static void attention_alone(void **state)
+{
+    (void)state;
+    const mla_common common = {.dtype = CLMLA_DTYPE_BF16};
+    mla_bench bench = {.common = &common};
+    assert_true(mla_bench_model("lite", &bench.config));
+    const mla_cost cost = mla_attention_cost(&bench, 4.0, 200.0, 397.0);
+    assert_true(cost.bytes == 200.0 * 1152.0 + 4.0 * 16.0 * (1152.0 + 1024.0));
+    assert_true(cost.flop == 397.0 * 16.0 * 2176.0);
+}
+
 /* lite in bf16: 27.5 MB of weights; rows of 512 and 64 elements in pages of 64. */
 static void memory_of_a_decode_cell(void **state)
 {
@@ -122,12 +135,13 @@ static void only_two_models_have_names(void **state)
 int main(void)
 {
     enum { NUM_CASES = sizeof(cases) / sizeof(cases[0]) };
-    struct CMUnitTest tests[NUM_CASES + 3];
+    struct CMUnitTest tests[NUM_CASES + 4];
     for (size_t i = 0; i < NUM_CASES; i++)
         tests[i] =
             (struct CMUnitTest){cases[i].name, costs, NULL, NULL, (void *)(uintptr_t)&cases[i]};
     tests[NUM_CASES] = (struct CMUnitTest)cmocka_unit_test(only_two_models_have_names);
     tests[NUM_CASES + 1] = (struct CMUnitTest)cmocka_unit_test(the_roofline_is_the_lower_ceiling);
     tests[NUM_CASES + 2] = (struct CMUnitTest)cmocka_unit_test(memory_of_a_decode_cell);
+    tests[NUM_CASES + 3] = (struct CMUnitTest)cmocka_unit_test(attention_alone);
     return cmocka_run_group_tests_name("bench_cost", tests, NULL, NULL);
 }

@@ -21,6 +21,8 @@ class Backend:
         torch.set_num_threads(len(os.sched_getaffinity(0)))
         torch.backends.cuda.matmul.allow_tf32 = False
         self.target = torch.device(device)
+        if self.target.type == "cuda" and self.target.index is not None:
+            torch.cuda.set_device(self.target)
         self.dtype = dtype
         self.type = torch.bfloat16 if dtype == "bf16" else torch.float32
         self.software = f"torch {torch.__version__}"
@@ -30,6 +32,21 @@ class Backend:
     def synchronise(self):
         if self.target.type == "cuda":
             torch.cuda.synchronize(self.target)
+
+    def capture(self, run):
+        """A CUDA graph of run(), whose output stays where it is."""
+        stream = torch.cuda.Stream(self.target)
+        stream.wait_stream(torch.cuda.current_stream(self.target))
+        with torch.cuda.stream(stream):
+            for _ in range(3):  # libraries allocate what they need, outside the graph
+                run()
+        torch.cuda.current_stream(self.target).wait_stream(stream)
+        self.synchronise()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            output = run()
+        self.synchronise()
+        return graph.replay, output
 
     def tensor(self, values, dtype=None):
         return torch.from_numpy(np.ascontiguousarray(values)).to(self.target, dtype or self.type)
@@ -130,6 +147,8 @@ class Backend:
 
 def add_options(parser):
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 ...")
+    parser.add_argument("--graph", action="store_true",
+                        help="replay the first forward as a CUDA graph (--device cuda)")
     parser.add_argument("--dtype", choices=("bf16", "f32"), default="bf16")
 
 
