@@ -21,6 +21,7 @@
  * on the number of rows. Elements past K and rows past the last are zeros and are not read.
  *
  * Y_DTYPE        bf16, f32
+ * Y2_DTYPE       bf16, f32: y2's where SECOND is 1 (projection.clh), else any
  * ACCUMULATE     1: y += result (added in float32, rounded once), 0: y = result
  * TILE_ROWS      16, 32 or 64
  * TILE_COLUMNS   32 or 64
@@ -92,9 +93,11 @@ CLMLA_INLINE void store_partial(const warp *w, const float4 *sums, local float *
     }
 }
 
-/* y of 16 rows, of which there are `rows`, and TILE_COLUMNS columns, of which there are `columns`. */
+/* y of 16 rows, of which there are `rows`, and TILE_COLUMNS columns, of which there are `columns`;
+ * or y2, where it is not null. */
 CLMLA_INLINE void add_slices(local const float *partial, const int rows, const int columns,
-                             global STORAGE(Y_DTYPE) * y, const size_t y_row_stride)
+                             global STORAGE(Y_DTYPE) * y, global STORAGE(Y2_DTYPE) * y2,
+                             const size_t y_row_stride)
 {
     for (int e = (int)get_local_id(0); e < 16 * TILE_COLUMNS; e += WORK_GROUP) {
         const int m = e / TILE_COLUMNS, n = e % TILE_COLUMNS;
@@ -108,6 +111,12 @@ CLMLA_INLINE void add_slices(local const float *partial, const int rows, const i
 #if ACCUMULATE
         total += LOAD(Y_DTYPE, y, at);
 #endif
+#if SECOND
+        if (y2 != 0) {
+            STORE(Y2_DTYPE, total, y2, at);
+            continue;
+        }
+#endif
         STORE(Y_DTYPE, total, y, at);
     }
 }
@@ -117,7 +126,7 @@ projection_few(global const ushort *x, const ulong x_offset, const ulong x_row_s
                const ulong x_batch_stride, global const uint *W, const ulong w_offset,
                global STORAGE(Y_DTYPE) * y, const ulong y_offset, const ulong y_row_stride,
                const ulong y_batch_stride, const int N, const int K, const int x_row,
-               const int y_row, const int num_rows)
+               const int y_row, const int num_rows SECOND_PARAMS)
 {
     local float4 partial[SLICES * 16 * PARTIAL_PITCH / 4];
     WARP_BEGIN(w, WORK_GROUP);
@@ -161,16 +170,28 @@ projection_few(global const ushort *x, const ulong x_offset, const ulong x_row_s
         k += STEP_K;
     }
 
+    const size_t first_row = (size_t)(y_row + m0);
     global STORAGE(Y_DTYPE) *y_tile =
-        y + y_offset + b * y_batch_stride + (size_t)(y_row + m0) * y_row_stride + (size_t)n0;
+        y + y_offset + b * y_batch_stride + first_row * y_row_stride + (size_t)n0;
+    global STORAGE(Y2_DTYPE) *y2_tile = 0;
+    size_t row_stride = y_row_stride;
+    int columns = N - n0;
+#if SECOND
+    const int n2 = n0 - padded_columns(N);
+    if (n2 >= 0) {
+        row_stride = y2_row_stride;
+        columns = N2 - n2;
+        y2_tile = y2 + y2_offset + first_row * row_stride + (size_t)n2;
+    }
+#endif
     local float *const sums_of_slices = (local float *)partial;
     UNROLL_WARP
     for (int m = 0; m < ROW_TILES; m++) {
         store_partial(&w, sums + m * COLUMN_LOADS * 4,
                       sums_of_slices + w.index * 16 * PARTIAL_PITCH);
         barrier(CLK_LOCAL_MEM_FENCE);
-        add_slices(sums_of_slices, rows - m * 16, N - n0, y_tile + (size_t)(m * 16) * y_row_stride,
-                   y_row_stride);
+        add_slices(sums_of_slices, rows - m * 16, columns, y_tile + (size_t)(m * 16) * row_stride,
+                   y2_tile == 0 ? 0 : y2_tile + (size_t)(m * 16) * row_stride, row_stride);
         barrier(CLK_LOCAL_MEM_FENCE);
     }
 }

@@ -23,7 +23,8 @@
  * TILE_COLUMNS   64 or 128
  * WORK_ROWS      32 or 64, divides TILE_ROWS
  * STAGES         >= 2
- * ALIGNED_Y      1: rows of y begin at multiples of 8 elements and N is a multiple of 8
+ * ALIGNED_Y      1: rows of y begin at multiples of 8 elements and N is a multiple of 8; those of
+ *                y2 and N2, too, where SECOND is 1 (Y2_DTYPE: y2's)
  * and projection.clh's
  */
 #define WARP_COLUMNS (TILE_COLUMNS / LANE_COLUMNS) /* warps beside each other */
@@ -147,12 +148,30 @@ CLMLA_INLINE void store_results(float8 row, global STORAGE(Y_DTYPE) * y, const i
 #endif
 }
 
+#if SECOND
+CLMLA_INLINE void store_second(float8 row, global STORAGE(Y2_DTYPE) * y2, const int columns)
+{
+#if ALIGNED_Y
+    if (columns > 0)
+        CLMLA_CAT(store8_, Y2_DTYPE)(row, y2);
+#else
+    float v[8];
+    vstore8(row, 0, v);
+    UNROLL
+    for (int i = 0; i < 8; i++) {
+        if (i < columns)
+            STORE(Y2_DTYPE, v[i], y2, i);
+    }
+#endif
+}
+#endif
+
 kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void
 projection_tiled(global const ushort *x, const ulong x_offset, const ulong x_row_stride,
                  const ulong x_batch_stride, global const uint *W, const ulong w_offset,
                  global STORAGE(Y_DTYPE) * y, const ulong y_offset, const ulong y_row_stride,
                  const ulong y_batch_stride, const int N, const int K, const int x_row,
-                 const int y_row, const int num_rows)
+                 const int y_row, const int num_rows SECOND_PARAMS)
 {
     local uint4 ring[STAGES * STAGE_BYTES / 16];
     WARP_BEGIN(w, WORK_GROUP);
@@ -164,7 +183,7 @@ projection_tiled(global const ushort *x, const ulong x_offset, const ulong x_row
                            x_row_stride,
                            num_rows - m0,
                            weight_panel(W + w_offset, b, n0, N, K),
-                           (N - n0 + PANEL - 1) / PANEL,
+                           (padded_columns(N) + padded_columns(SECOND_COLUMNS) - n0) / PANEL,
                            K};
     const uint row = w.index / WARP_COLUMNS * WORK_ROWS;
     const uint column = w.index % WARP_COLUMNS * LANE_COLUMNS;
@@ -192,6 +211,21 @@ projection_tiled(global const ushort *x, const ulong x_offset, const ulong x_row
     global STORAGE(Y_DTYPE) *y_lane = y + y_offset + b * y_batch_stride +
                                       (size_t)(y_row + m0 + first_row) * y_row_stride +
                                       (size_t)first_column;
+#if SECOND
+    const int second_column = first_column - padded_columns(N); /* the same sign in a whole warp */
+    if (second_column >= 0) {
+        global STORAGE(Y2_DTYPE) *y2_lane = y2 + y2_offset +
+                                            (size_t)(y_row + m0 + first_row) * y2_row_stride +
+                                            (size_t)second_column;
+        UNROLL
+        for (int i = 0; i < 2 * ROW_TILES; i++) {
+            if (first_row + i * 8 < num_rows - m0)
+                store_second(lane_results(sums + i / 2 * 4, i % 2 == 1),
+                             y2_lane + (size_t)(i * 8) * y2_row_stride, N2 - second_column);
+        }
+        return;
+    }
+#endif
     UNROLL
     for (int i = 0; i < 2 * ROW_TILES; i++) {
         if (first_row + i * 8 < num_rows - m0)

@@ -12,6 +12,7 @@
 #include "ops/merge_up.h"
 #include "ops/norm_append.h"
 #include "ops/projection.h"
+#include "ops/projection_pair.h"
 #include "ops/rmsnorm.h"
 #include "ops/rope_append.h"
 
@@ -23,7 +24,9 @@ struct clmla_binding {
     cl_mem buffers[MLA__BOUND_BUFFERS]; /* caches, input, output, workspace: retained, or NULL */
 
     /* The equation's lines, in order. Where attention rotates q_pe, norm_append is bound in place of
-     * q_a_layernorm and rope_append. */
+     * q_a_layernorm and rope_append; where qkv_a_proj has variants, it is in place of kv_a_proj and
+     * of q_a_proj (with q LoRA) or q_proj. */
+    mla__projection_native qkv_a_proj;
     mla__projection q_a_proj; /* with q LoRA */
     mla__projection kv_a_proj;
     mla__cache_append norm_append;

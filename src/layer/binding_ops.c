@@ -92,19 +92,37 @@ static clmla_rmsnorm_params q_a_norm(const clmla_binding *b, const intermediates
                                   .y = t->q_a};
 }
 
-static clmla_status bind_query(clmla_binding *b, const clmla_binding_params *p,
-                               const intermediates *t)
+/* Both projections of x, in one launch where tensor cores take them. */
+static clmla_status bind_inputs(clmla_binding *b, const clmla_binding_params *p,
+                                const intermediates *t)
 {
+    const clmla_layer *layer = b->layer;
+    const bool q_lora = layer->config.q_lora_rank > 0;
     clmla_tensor q = t->q;
     q.strides[0] = 0; /* [T, H · (nope + rope)], dense */
-    if (b->layer->config.q_lora_rank == 0)
-        return bind_projection(b, p, MLA__Q_PROJ, p->hidden_states, q, CLMLA_OVERWRITE,
-                               &b->q_b_proj);
-    const clmla_status status = bind_projection(b, p, MLA__Q_A_PROJ, p->hidden_states, t->q_a,
-                                                CLMLA_OVERWRITE, &b->q_a_proj);
-    return status == CLMLA_SUCCESS
-               ? bind_projection(b, p, MLA__Q_B_PROJ, t->q_a, q, CLMLA_OVERWRITE, &b->q_b_proj)
-               : status;
+    const mla__projection_pair_params pair = {
+        .first = &b->weights->matrices[q_lora ? MLA__Q_A_PROJ : MLA__Q_PROJ],
+        .second = &b->weights->matrices[MLA__KV_A_PROJ],
+        .num_rows = layer->tokens_per_block,
+        .x = p->hidden_states,
+        .first_y = q_lora ? t->q_a : q,
+        .second_y = t->kv_a,
+        .batch_invariant = layer->batch_invariant};
+    clmla_status status = CLMLA_SUCCESS;
+    if (layer->projection == CLMLA_PROJECTION_NATIVE)
+        status = mla__projection_pair_bind(layer->context, &pair, &b->qkv_a_proj);
+    const bool paired = b->qkv_a_proj.num_variants > 0;
+    if (status == CLMLA_SUCCESS && !paired)
+        status = bind_projection(b, p, MLA__KV_A_PROJ, p->hidden_states, t->kv_a, CLMLA_OVERWRITE,
+                                 &b->kv_a_proj);
+    if (status == CLMLA_SUCCESS && !paired)
+        status = q_lora ? bind_projection(b, p, MLA__Q_A_PROJ, p->hidden_states, t->q_a,
+                                          CLMLA_OVERWRITE, &b->q_a_proj)
+                        : bind_projection(b, p, MLA__Q_PROJ, p->hidden_states, q, CLMLA_OVERWRITE,
+                                          &b->q_b_proj);
+    if (status == CLMLA_SUCCESS && q_lora)
+        status = bind_projection(b, p, MLA__Q_B_PROJ, t->q_a, q, CLMLA_OVERWRITE, &b->q_b_proj);
+    return status;
 }
 
 /* The norms, rotations and the append between the projections and attention, which is bound. */
@@ -190,10 +208,7 @@ clmla_status mla__binding_bind_ops(clmla_binding *binding, const clmla_binding_p
     const intermediates t = place(layer, params);
     clmla_tensor o = t.o;
     o.strides[0] = o.strides[1] = 0; /* [T, H · v], dense */
-    clmla_status status = bind_query(binding, params, &t);
-    if (status == CLMLA_SUCCESS)
-        status = bind_projection(binding, params, MLA__KV_A_PROJ, params->hidden_states, t.kv_a,
-                                 CLMLA_OVERWRITE, &binding->kv_a_proj);
+    clmla_status status = bind_inputs(binding, params, &t);
     if (status == CLMLA_SUCCESS)
         status = bind_projection(binding, params, MLA__W_UK, t.q_nope, t.q_lat, CLMLA_OVERWRITE,
                                  &binding->absorb);
@@ -214,6 +229,7 @@ clmla_status mla__binding_bind_ops(clmla_binding *binding, const clmla_binding_p
 
 void mla__binding_release_ops(clmla_binding *b)
 {
+    mla__projection_native_release(&b->qkv_a_proj);
     mla__projection_release(&b->q_a_proj);
     mla__rmsnorm_release(&b->q_a_layernorm);
     mla__projection_release(&b->q_b_proj);

@@ -6,7 +6,7 @@
 #include "layer/layer.h"
 #include "ops/attention.h"
 #include "ops/merge_up.h"
-#include "ops/projection_native.h"
+#include "ops/projection_pair.h"
 #include "tuning/clblast_records.h"
 #include "tuning/params.h"
 
@@ -76,6 +76,20 @@ static void describe_projection(const clmla_layer *layer, enum mla__role role, t
     if (layer->projection != CLMLA_PROJECTION_NATIVE)
         append(sink, " CLBlast SGEMM%s", m.num_batches > 1 ? " strided batched" : "");
     append(sink, "\n");
+}
+
+/* Whether the projections of hidden_states are one launch. */
+static void describe_pair(const clmla_layer *layer, text_sink *sink)
+{
+    const enum mla__role role = layer->config.q_lora_rank > 0 ? MLA__Q_A_PROJ : MLA__Q_PROJ;
+    const struct clmla_matrix first = mla__layer_matrix(layer, role);
+    const struct clmla_matrix second = mla__layer_matrix(layer, MLA__KV_A_PROJ);
+    const bool paired =
+        layer->projection == CLMLA_PROJECTION_NATIVE &&
+        mla__projection_pair_fits(layer->context, &first, &second, layer->hidden_dtype,
+                                  y_dtype(layer, role), y_dtype(layer, MLA__KV_A_PROJ));
+    append(sink, "%s and kv_a_proj_with_mqa in one: %s\n", mla__role_name(role),
+           paired ? "yes, where the weights lie one behind the other" : "no");
 }
 
 /* What takes the place of attention's merge and W_UV. */
@@ -196,6 +210,7 @@ clmla_status clmla_layer_describe(const clmla_layer *layer, char *text, size_t c
     append(&sink, "projections: %s\n", projection_reason(layer));
     for (int role = 0; role < MLA__NUM_ROLES; role++)
         describe_projection(layer, (enum mla__role)role, &sink);
+    describe_pair(layer, &sink);
     describe_clblast(layer, &sink);
     describe_attention(layer, &sink);
     describe_merge_up(layer, &sink);

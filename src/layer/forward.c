@@ -30,15 +30,20 @@ clmla_status mla__forward_block(clmla_binding *binding, const clmla_plan *plan, 
     const int32_t t0 = token_begin, n = num_tokens;
     const bool q_lora = binding->layer->config.q_lora_rank > 0;
     const bool rotates = binding->attention.rotates_query;
+    const bool paired = binding->qkv_a_proj.num_variants > 0;
     mla__attention_step keys = {
         .num_sequences = plan->step.num_sequences, .token_begin = t0, .num_tokens = n};
     clmla_status status;
     mla__binding_split(binding, plan, n, &keys);
 
     /* q_a = x · q_a_projᵀ, [c_kv | k_pe] = x · kv_a_proj_with_mqaᵀ */
-    if (q_lora)
-        STAGE("q_a_proj", mla__projection_enqueue(&binding->q_a_proj, stream, t0, 0, n));
-    STAGE("kv_a_proj_with_mqa", mla__projection_enqueue(&binding->kv_a_proj, stream, t0, 0, n));
+    if (paired) { /* or q = x · q_projᵀ with the latter */
+        STAGE("qkv_a_proj", mla__projection_native_enqueue(&binding->qkv_a_proj, stream, t0, 0, n));
+    } else {
+        if (q_lora)
+            STAGE("q_a_proj", mla__projection_enqueue(&binding->q_a_proj, stream, t0, 0, n));
+        STAGE("kv_a_proj_with_mqa", mla__projection_enqueue(&binding->kv_a_proj, stream, t0, 0, n));
+    }
     /* q_a = RMSNorm(q_a); kv_cache[b, p] = RMSNorm(c_kv), pe_cache[b, p] = RoPE(k_pe, p) now, or
      * below together with q_pe */
     if (rotates)
@@ -46,8 +51,9 @@ clmla_status mla__forward_block(clmla_binding *binding, const clmla_plan *plan, 
     else if (q_lora)
         STAGE("q_a_layernorm", mla__rmsnorm_enqueue(&binding->q_a_layernorm, stream, n));
     /* q = q_a · q_b_projᵀ, or x · q_projᵀ */
-    STAGE(q_lora ? "q_b_proj" : "q_proj",
-          mla__projection_enqueue(&binding->q_b_proj, stream, q_lora ? 0 : t0, 0, n));
+    if (q_lora || !paired)
+        STAGE(q_lora ? "q_b_proj" : "q_proj",
+              mla__projection_enqueue(&binding->q_b_proj, stream, q_lora ? 0 : t0, 0, n));
     /* q_pe = RoPE(q_pe, p), here or in attention */
     if (!rotates)
         STAGE("rope_append", mla__rope_append_enqueue(&binding->rope_append, stream, t0, n));

@@ -14,12 +14,12 @@
 
 /* The weight matrices of a layer, in the order in which they are packed. */
 enum mla__role {
-    MLA__Q_PROJ,   /* q_lora_rank == 0 */
-    MLA__Q_A_PROJ, /* otherwise */
-    MLA__Q_B_PROJ, /* otherwise */
-    MLA__KV_A_PROJ,
-    MLA__W_UK, /* per head [kv_lora, nope]: W_UK transposed, y = x · Wᵀ absorbs */
-    MLA__W_UV, /* per head [v, kv_lora] */
+    MLA__Q_PROJ,    /* q_lora_rank == 0 */
+    MLA__Q_A_PROJ,  /* otherwise */
+    MLA__KV_A_PROJ, /* right behind: a pair where tensor cores take both in one launch */
+    MLA__Q_B_PROJ,  /* with q LoRA */
+    MLA__W_UK,      /* per head [kv_lora, nope]: W_UK transposed, y = x · Wᵀ absorbs */
+    MLA__W_UV,      /* per head [v, kv_lora] */
     MLA__O_PROJ,
     MLA__NUM_ROLES
 };

@@ -78,6 +78,21 @@ static clmla_status make_binding(rehearsal *r)
     return clmla_binding_create(r->layer, &params, &r->binding);
 }
 
+/* The projections of x, and q_b_proj. */
+static clmla_status warm_inputs(clmla_binding *b, mla__stream *s)
+{
+    const bool q_lora = b->layer->config.q_lora_rank > 0;
+    const bool paired = b->qkv_a_proj.num_variants > 0;
+    clmla_status status = mla__projection_native_warm(&b->qkv_a_proj, s);
+    if (status == CLMLA_SUCCESS && q_lora && !paired)
+        status = mla__projection_warm(&b->q_a_proj, s);
+    if (status == CLMLA_SUCCESS && !paired)
+        status = mla__projection_warm(&b->kv_a_proj, s);
+    if (status == CLMLA_SUCCESS && (q_lora || !paired))
+        status = mla__projection_warm(&b->q_b_proj, s);
+    return status;
+}
+
 /* What lies between the projections and attention. */
 static clmla_status warm_between(clmla_binding *b, mla__stream *s)
 {
@@ -96,13 +111,8 @@ static clmla_status warm(rehearsal *r, cl_command_queue queue)
     if (status != CLMLA_SUCCESS || (status = mla__rope_table_warm(&r->plan->rope_table, &s)) != 0 ||
         (status = mla__plan_device_warm(r->plan, &s)) != CLMLA_SUCCESS)
         return status;
-    if (r->layer->config.q_lora_rank > 0 &&
-        (status = mla__projection_warm(&b->q_a_proj, &s)) != CLMLA_SUCCESS)
-        return status;
-    if ((status = warm_between(b, &s)) != CLMLA_SUCCESS)
-        return status;
-    if ((status = mla__projection_warm(&b->q_b_proj, &s)) != CLMLA_SUCCESS ||
-        (status = mla__projection_warm(&b->kv_a_proj, &s)) != CLMLA_SUCCESS ||
+    if ((status = warm_inputs(b, &s)) != CLMLA_SUCCESS ||
+        (status = warm_between(b, &s)) != CLMLA_SUCCESS ||
         (status = mla__projection_warm(&b->absorb, &s)) != CLMLA_SUCCESS ||
         (status = mla__attention_warm(&b->attention, &s)) != CLMLA_SUCCESS ||
         (status = mla__projection_warm(&b->v_up, &s)) != CLMLA_SUCCESS ||

@@ -31,8 +31,24 @@ static bool is_aligned(const mla__view *view)
     return view->offset % 8 == 0 && view->strides[0] % 8 == 0 && view->strides[1] % 8 == 0;
 }
 
+/* SECOND, Y2_DTYPE and how rows lie, for the kernels of tensor cores. */
+static void define_mma(mla__defines *defines, enum mla__projection_kind kind, const clmla_matrix *w,
+                       const mla__view *x, const mla__view *y, const mla__projection_second *second)
+{
+    bool aligned_y = is_aligned(y) && w->out_features % 8 == 0;
+    if (second != NULL)
+        aligned_y = aligned_y && is_aligned(&second->y) && second->matrix->out_features % 8 == 0;
+    mla__define_int(defines, "SECOND", second != NULL);
+    mla__define_dtype(defines, "Y2_DTYPE", second != NULL ? second->y.dtype : y->dtype);
+    mla__define_int(defines, "ALIGNED_X", is_aligned(x));
+    if (kind == MLA__PROJECTION_TILED)
+        mla__define_int(defines, "ALIGNED_Y", aligned_y);
+}
+
+/* second: NULL, or another product. */
 static clmla_status bind_variant(clmla_context *context, const clmla_projection_params *params,
                                  const mla__view *x, const mla__view *y,
+                                 const mla__projection_second *second,
                                  const mla__projection_choice *choice,
                                  mla__projection_variant *variant)
 {
@@ -48,9 +64,7 @@ static clmla_status bind_variant(clmla_context *context, const clmla_projection_
     mla__define_int(&defines, "ACCUMULATE", params->output_mode == CLMLA_ACCUMULATE);
     mla__define_projection_tile(&defines, &choice->tile);
     if (on_tensor_cores(choice->kind))
-        mla__define_int(&defines, "ALIGNED_X", is_aligned(x));
-    if (choice->kind == MLA__PROJECTION_TILED)
-        mla__define_int(&defines, "ALIGNED_Y", is_aligned(y) && w->out_features % 8 == 0);
+        define_mma(&defines, choice->kind, w, x, y, second);
     const clmla_status status =
         mla__kernel_create(context, source.files, &defines, source.name, &variant->kernel);
     if (status != CLMLA_SUCCESS)
@@ -63,18 +77,26 @@ static clmla_status bind_variant(clmla_context *context, const clmla_projection_
     mla__arg_int(k, w->out_features);
     mla__arg_int(k, w->in_features);
     variant->x_row = variant->y_row = variant->num_rows = -1;
+    if (second != NULL) { /* behind the rows, which every launch sets */
+        const cl_int rows[] = {0, 0, 0};
+        for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+            mla__arg_int(k, rows[i]);
+        mla__arg_view(k, &second->y, 1);
+        mla__arg_int(k, second->matrix->out_features);
+    }
     return mla__kernel_ready(k);
 }
 
 /* The shape's kernels. Leaves none of them after a failure. */
 static clmla_status bind_variants(clmla_context *context, const clmla_projection_params *params,
                                   const mla__view *x, const mla__view *y,
+                                  const mla__projection_second *second,
                                   const mla__projection_choices *choices,
                                   mla__projection_native *op)
 {
     clmla_status status = CLMLA_SUCCESS;
     for (int i = 0; i < choices->count && status == CLMLA_SUCCESS; i++) {
-        status = bind_variant(context, params, x, y, &choices->list[i], &op->variants[i]);
+        status = bind_variant(context, params, x, y, second, &choices->list[i], &op->variants[i]);
         op->num_variants = i + 1;
     }
     if (status != CLMLA_SUCCESS)
@@ -89,18 +111,40 @@ clmla_status mla__projection_native_bind(clmla_context *context,
 {
     mla__projection_shape shape =
         mla__projection_shape_of(params->matrix, x->dtype, y->dtype, batch_invariant);
-    mla__projection_native bound = {.matrix = params->matrix};
+    mla__projection_native bound = {.matrix = params->matrix,
+                                    .columns = params->matrix->out_features};
     mla__projection_choices choices;
     mla__projection_choose(context, &shape, params->num_rows, &choices);
-    clmla_status status = bind_variants(context, params, x, y, &choices, &bound);
+    clmla_status status = bind_variants(context, params, x, y, NULL, &choices, &bound);
     if (status == CL_BUILD_PROGRAM_FAILURE && on_tensor_cores(choices.list[0].kind)) {
         (void)mla__fail(context, CLMLA_SUCCESS,
                         "projection: a kernel for tensor cores does not build here; the portable "
                         "ones take its place");
         shape.portable = true;
         mla__projection_choose(context, &shape, params->num_rows, &choices);
-        status = bind_variants(context, params, x, y, &choices, &bound);
+        status = bind_variants(context, params, x, y, NULL, &choices, &bound);
     }
+    if (status == CLMLA_SUCCESS)
+        *op = bound;
+    return status;
+}
+
+clmla_status mla__projection_native_bind_pair(clmla_context *context,
+                                              const clmla_projection_params *params,
+                                              const mla__view *x, const mla__view *y,
+                                              const mla__projection_second *second,
+                                              bool batch_invariant, mla__projection_native *op)
+{
+    const int32_t first =
+        (int32_t)mla__ceil_div((uint64_t)params->matrix->out_features, (uint64_t)MLA__PANEL) *
+        MLA__PANEL;
+    mla__projection_shape shape =
+        mla__projection_shape_of(params->matrix, x->dtype, y->dtype, batch_invariant);
+    shape.out_features = first + second->matrix->out_features;
+    mla__projection_native bound = {.matrix = params->matrix, .columns = shape.out_features};
+    mla__projection_choices choices;
+    mla__projection_choose(context, &shape, params->num_rows, &choices);
+    const clmla_status status = bind_variants(context, params, x, y, second, &choices, &bound);
     if (status == CLMLA_SUCCESS)
         *op = bound;
     return status;
@@ -209,7 +253,7 @@ static clmla_status launch(const mla__projection_native *op, mla__projection_var
     if (status != CLMLA_SUCCESS)
         return status;
     const launch_tile tile = launch_tile_of(&variant->choice);
-    const size_t columns = divide_up(op->matrix->out_features, tile.columns);
+    const size_t columns = divide_up(op->columns, tile.columns);
     const size_t rows = divide_up(num_rows > 0 ? num_rows : 1, tile.rows);
     const bool rows_first = variant->choice.kind == MLA__PROJECTION_TILED;
     const size_t global[] = {(rows_first ? rows : columns) * tile.work_group,

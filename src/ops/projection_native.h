@@ -17,7 +17,14 @@ typedef struct mla__projection_native {
     mla__projection_variant variants[MLA__PROJECTION_MAX_CHOICES]; /* by rising max_rows */
     int num_variants;
     const clmla_matrix *matrix;
+    int32_t columns; /* that are computed: out_features, or those of two matrices */
 } mla__projection_native;
+
+/* A second product of the same x on tensor cores; see projection_pair.h. */
+typedef struct mla__projection_second {
+    const clmla_matrix *matrix; /* follows the first in memory */
+    mla__view y;
+} mla__projection_second;
 
 /* Storage and shape of x · Wᵀ. */
 mla__projection_shape mla__projection_shape_of(const clmla_matrix *matrix, clmla_dtype x,
@@ -27,6 +34,13 @@ clmla_status mla__projection_native_bind(clmla_context *context,
                                          const clmla_projection_params *params, const mla__view *x,
                                          const mla__view *y, bool batch_invariant,
                                          mla__projection_native *op);
+/* With a second product. CL_BUILD_PROGRAM_FAILURE where the driver does not build it: no portable
+ * kernel takes its place. */
+clmla_status mla__projection_native_bind_pair(clmla_context *context,
+                                              const clmla_projection_params *params,
+                                              const mla__view *x, const mla__view *y,
+                                              const mla__projection_second *second,
+                                              bool batch_invariant, mla__projection_native *op);
 clmla_status mla__projection_native_enqueue(mla__projection_native *op, mla__stream *stream,
                                             int32_t x_row, int32_t y_row, int32_t num_rows);
 /* Kernels and tiles for calls of up to max_rows rows: "native gpu up to 4 rows: projection_stream

@@ -349,7 +349,8 @@ static void expect_stages(fixture *f, int32_t num_tokens, const char *stages, in
     assert_int_equal(stats.kernel_launches, launches);
 }
 
-/* Class nvidia: the norms and the append in one launch, the query rotated by attention. */
+/* Class nvidia: both projections of x in one launch, the norms and the append in one, the query
+ * rotated by attention. */
 static void tensor_cores_take_fewer_launches(void **state)
 {
     (void)state;
@@ -363,17 +364,16 @@ static void tensor_cores_take_fewer_launches(void **state)
     double *hidden = fixture_draw_hidden(&f, 2, 7);
     fixture_set_hidden(&f, hidden, 0, 2);
     expect_stages(&f, 2,
-                  "q_a_proj kv_a_proj_with_mqa norm_append q_b_proj absorb attention "
+                  "qkv_a_proj norm_append q_b_proj absorb attention "
                   "merge_v_up o_proj ",
-                  8);
+                  7);
     free(hidden);
     fixture_release(&f);
     options.config = fixture_config_of(CLMLA_KERNELS_NVIDIA, 0);
     f = fixture_create(&options);
     hidden = fixture_draw_hidden(&f, 2, 7);
     fixture_set_hidden(&f, hidden, 0, 2);
-    expect_stages(&f, 2,
-                  "kv_a_proj_with_mqa norm_append q_proj absorb attention merge_v_up o_proj ", 7);
+    expect_stages(&f, 2, "qkv_a_proj norm_append absorb attention merge_v_up o_proj ", 6);
     free(hidden);
     fixture_release(&f);
 }
@@ -528,7 +528,7 @@ static void batch_invariant_layer_keeps_to_one_order(void **state)
                                          .batch_invariant = invariant};
         char text[4096];
         fixture f = fixture_create(&options);
-        const mla__projection_native *op = &f.binding->kv_a_proj.native;
+        const mla__projection_native *op = &f.binding->qkv_a_proj;
         assert_int_equal(op->variants[op->num_variants - 1].choice.kind,
                          invariant ? MLA__PROJECTION_FEW : MLA__PROJECTION_TILED);
         assert_int_equal(clmla_layer_describe(f.layer, text, sizeof(text), NULL), CLMLA_SUCCESS);

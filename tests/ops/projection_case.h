@@ -202,8 +202,8 @@ projection_params_of(clmla_context *context, const projection_case *c, const pro
 }
 
 /* The whole case on a queue. Returns y's bytes as they are afterwards, free() them. */
-static unsigned char *projection_run_on(clmla_context *context, const projection_case *c,
-                                        cl_command_queue queue)
+static inline unsigned char *projection_run_on(clmla_context *context, const projection_case *c,
+                                               cl_command_queue queue)
 {
     projection_data d = projection_make(c);
     const size_t x_bytes = d.x_count * mla__dtype_bytes(c->x);
@@ -241,7 +241,7 @@ static unsigned char *projection_run_on(clmla_context *context, const projection
     return out;
 }
 
-static void projection_run(clmla_context *context, const projection_case *c)
+static inline void projection_run(clmla_context *context, const projection_case *c)
 {
     free(projection_run_on(context, c, test_device_get()->queue));
 }
