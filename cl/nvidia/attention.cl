@@ -537,6 +537,8 @@ attention__mma(ATTENTION_PARAMS ROTATION_PARAMS)
             add_values_by_limit(&w, weights, keys, ring + slot * (BLOCK_BYTES / 16), key, least,
                                 end, &rows, sums);
     }
+    /* out may be q_lat, which every warp has read by now */
+    barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE);
     group.token = forget_origin(group.token); /* or each row's token and head stay in registers */
     group.head = forget_origin(group.head);
     store_rows(ATTENTION_ARGS, &w, &group, split, split_begin, &rows, sums);

@@ -241,7 +241,7 @@ try_tiny() {
 @test "--stages names the stages" {
     try_tiny --stages --case decode --mode batched --format json
     passes
-    [ "$(json results.0.stages.0.stage)" = q_proj ]
+    [ "$(json results.0.stages.0.stage)" = kv_a_proj_with_mqa ]
     json results.0.stages.0.median_ms >/dev/null
     json results.0.enqueue_us >/dev/null
 }

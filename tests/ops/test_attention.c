@@ -194,6 +194,35 @@ static void shapes_not_for_tensor_cores_go_to_the_portable_kernel(void **state)
     clmla_context_release(context);
 }
 
+/* The smallest that reaches every part of the kernel, for simulators: rows that see different keys of
+ * a block, a block that all see, a page's end, splits; sixteen rows and thirty-two. */
+static void tensor_cores_on_simulators(void **state)
+{
+    (void)state;
+    static const attention_sequence chunk[] = {{1, 2, 21}, {2, 1, 0}}, wide[] = {{1, 3, 18}};
+    clmla_context *context = test_context_with_units(CLMLA_KERNELS_NVIDIA, CLMLA_MATRIX_UNITS_AUTO);
+    const attention_case small[] = {
+        {"sixteen rows",
+         false,
+         {.num_heads = 3,
+          .kv_lora_rank = 64,
+          .rope_dim = 16,
+          SEQUENCES(chunk),
+          .page_block_size = 16,
+          .num_splits = 2}},
+        {"in place, a sequence without keys",
+         false,
+         {.num_heads = 3, .kv_lora_rank = 64, .rope_dim = 16, SEQUENCES(chunk), .in_place = true}},
+        {"thirty-two rows",
+         false,
+         {.num_heads = 11, .kv_lora_rank = 64, SEQUENCES(wide), .page_block_size = 7, .gap = 1}}};
+    for (size_t i = 0; i < COUNT(small); i++) {
+        assert_int_equal(kind_of(context, &small[i].batch), MLA__ATTENTION_MMA);
+        check_case(context, &small[i], 0x1p-9);
+    }
+    clmla_context_release(context);
+}
+
 /* A driver that does not take the PTX. */
 static void a_kernel_that_does_not_build_gives_way_to_the_portable_one(void **state)
 {
@@ -415,14 +444,18 @@ static void one_long_sequence_keeps_every_compute_unit_busy(void **state)
         }
 }
 
-int main(void)
+/* test_attention [pattern of test names] */
+int main(int argc, char **argv)
 {
     PATHS;
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
         ALL_PATHS(matches_the_formula),
         ON_PATH(matrix_units_are_for_bf16_throughout, cpu),
         ON_PATH(matrix_units_are_for_bf16_throughout, cpu_dot),
         ON_PATH(matrix_units_are_for_bf16_throughout, mma),
+        cmocka_unit_test(tensor_cores_on_simulators),
         cmocka_unit_test(a_kernel_that_does_not_build_gives_way_to_the_portable_one),
         ON_PATH(shapes_not_for_tensor_cores_go_to_the_portable_kernel, mma),
         BOTH_CLASSES(rejects_wrong_arguments_and_touches_nothing),
