@@ -70,7 +70,7 @@ bool mla__attention_choose(const clmla_context *context, const mla__attention_sh
 
 /* Its source files and name. */
 typedef struct kernel_source {
-    const char *files[4]; /* ends in NULL */
+    const char *files[5]; /* ends in NULL */
     const char *name;
 } kernel_source;
 
@@ -84,7 +84,8 @@ static kernel_source source_of(const clmla_context *context, enum mla__attention
         return (kernel_source){{"attention.clh", "cpu/attention_lanes.clh", "cpu/attention_dot.cl"},
                                "attention__cpu_dot"};
     case MLA__ATTENTION_MMA:
-        return (kernel_source){{"attention.clh", mla__ptx_file(context), "nvidia/attention.cl"},
+        return (kernel_source){{"attention.clh", mla__ptx_file(context), "nvidia/attention.clh",
+                                "nvidia/attention.cl"},
                                "attention__mma"};
     case MLA__ATTENTION_GPU:
         break;

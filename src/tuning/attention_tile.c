@@ -140,7 +140,7 @@ bool mla__attention_tile_default(const mla__device *device, clmla_kernel_class k
     return fits;
 }
 
-/* Local memory of cl/nvidia/attention.cl: the ring of keys and the partial scores of four warps;
+/* Local memory of cl/nvidia/attention.clh: the ring of keys and the partial scores of four warps;
  * with the emulation's scratch, see cl/nvidia/ptx_emulated.clh. */
 static uint64_t mma_bytes(const mla__attention_tile *tile, int32_t kv_lora_rank, int32_t rope_dim,
                           bool emulated)

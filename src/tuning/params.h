@@ -29,7 +29,7 @@
     X(stages, STAGES, "nvidia: stages of k in local memory at a time")
 
 /* cl/cpu/attention.cl and attention_dot.cl use row_vectors, block_tokens, tile_tokens, tile_values;
- * cl/gpu/attention.cl uses tile_rows, block_tokens, work_group; cl/nvidia/attention.cl those and
+ * cl/gpu/attention.cl uses tile_rows, block_tokens, work_group; cl/nvidia/attention.clh those and
  * stages. */
 #define MLA__ATTENTION_TILE(X)                                                                     \
     X(tile_rows, TILE_ROWS, "rows (token · heads) per group")                                      \
@@ -92,7 +92,7 @@ bool mla__attention_tile_default(const mla__device *device, clmla_kernel_class k
 /* The same for cl/cpu/attention_dot.cl, whose storage is bf16. */
 bool mla__attention_tile_dot(int32_t kv_lora_rank, int32_t rope_dim, mla__attention_tile *tile);
 
-/* The same for cl/nvidia/attention.cl, whose storage is bf16: within 48 KiB, what NVIDIA's OpenCL
+/* The same for cl/nvidia/attention.clh, whose storage is bf16: within 48 KiB, what NVIDIA's OpenCL
  * gives a work-group. The emulation of its PTX takes some more. many: for steps of at least its
  * tile_rows rows a sequence; tile_rows 0 where tile suits those, too. */
 bool mla__attention_tile_mma(const mla__device *device, int32_t num_heads, int32_t kv_lora_rank,

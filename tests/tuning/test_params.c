@@ -337,7 +337,7 @@ static void text_is_cut_like_snprintf(void **state)
     }
 }
 
-/* Local memory as cl/nvidia/attention.cl declares it. */
+/* Local memory as cl/nvidia/attention.clh declares it. */
 static void attention_on_tensor_cores_fits_48_kib(void **state)
 {
     (void)state;
