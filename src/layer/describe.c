@@ -8,6 +8,7 @@
 #include "ops/merge_up.h"
 #include "ops/projection_pair.h"
 #include "tuning/clblast_records.h"
+#include "tuning/nvidia_records.h"
 #include "tuning/params.h"
 
 /* snprintf's rule: writes what fits, counts everything. */
@@ -201,6 +202,8 @@ clmla_status clmla_layer_describe(const clmla_layer *layer, char *text, size_t c
     if (context->kernel_class == CLMLA_KERNELS_CPU)
         append(&sink, "vectors: %d floats, as the device says\n",
                (int)context->device.float_vector_width);
+    if (context->kernel_class == CLMLA_KERNELS_NVIDIA)
+        append(&sink, "tiles: %s\n", mla__nvidia_record_find(&context->device)->source);
     append(&sink, "storage: weights %s, cache %s, hidden states %s, output %s, q_lat and ctx %s\n",
            mla__dtype_name(layer->weights_dtype), mla__dtype_name(layer->cache_dtype),
            mla__dtype_name(layer->hidden_dtype), mla__dtype_name(layer->output_dtype),

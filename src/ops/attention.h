@@ -97,8 +97,8 @@ void mla__attention_states(const clmla_tensor *workspace, int32_t num_heads, int
 clmla_status mla__attention_warm(mla__attention *op, mla__stream *stream);
 void mla__attention_release(mla__attention *op);
 
-/* Number of splits and keys per split for a step on this device, at most max_splits: enough groups
- * to fill the compute units, parts of at least 64 keys (see attention_split.c for the rule).
+/* Number of splits and keys per split for a step on this device, at most max_splits: what fills
+ * the device, in parts of at least 64 keys (see attention_split.c for the rule).
  * Deterministic in its arguments. */
 void mla__attention_choose_splits(const clmla_context *context, int32_t num_heads,
                                   int32_t num_sequences, int32_t num_tokens,

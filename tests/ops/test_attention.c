@@ -444,6 +444,35 @@ static void one_long_sequence_keeps_every_compute_unit_busy(void **state)
         }
 }
 
+/* One fill of H200's 132 multiprocessors, three groups of 16 rows or two of 32 on each, rather than
+ * a second one that is half empty. */
+static void tensor_cores_fill_the_device_evenly(void **state)
+{
+    (void)state;
+    static clmla_context context; /* only its device is looked at */
+    context.kernel_class = CLMLA_KERNELS_NVIDIA;
+    context.device.compute_units = 132;
+    context.device.compute_capability = 90;
+    const struct {
+        int32_t heads, sequences, keys, splits;
+    } steps[] = {{16, 128, 4096, 3}, {16, 32, 4096, 11}, {16, 1, 4096, 64},
+                 {16, 396, 4096, 1}, {16, 500, 4096, 3}, {128, 1, 4096, 64},
+                 {128, 32, 4096, 2}, {128, 66, 4096, 1}, {16, 128, 64, 1}};
+    for (size_t i = 0; i < COUNT(steps); i++) {
+        int32_t splits = -1, length = -1;
+        mla__attention_choose_splits(&context, steps[i].heads, steps[i].sequences,
+                                     steps[i].sequences, steps[i].keys, INT32_MAX, &splits,
+                                     &length);
+        assert_int_equal(splits, steps[i].splits);
+    }
+    int32_t splits = -1, length = -1;
+    mla__attention_choose_splits(&context, 16, 128, 128, 4096, 2, &splits, &length);
+    assert_int_equal(splits, 2); /* what there is room for */
+    context.device.compute_capability = 80;
+    mla__attention_choose_splits(&context, 16, 128, 128, 4096, INT32_MAX, &splits, &length);
+    assert_int_equal(splits, 2); /* two groups of 16 rows on each */
+}
+
 /* test_attention [pattern of test names] */
 int main(int argc, char **argv)
 {
@@ -463,6 +492,8 @@ int main(int argc, char **argv)
         BOTH_CLASSES(no_tokens_is_success),
         ON_PATH(no_tokens_is_success, mma),
         BOTH_CLASSES(splits_cover_the_keys_and_stop_where_groups_are_many),
+        ON_PATH(splits_cover_the_keys_and_stop_where_groups_are_many, mma),
+        cmocka_unit_test(tensor_cores_fill_the_device_evenly),
         BOTH_CLASSES(one_long_sequence_keeps_every_compute_unit_busy),
         ON_PATH(one_long_sequence_keeps_every_compute_unit_busy, cpu_narrow),
     };

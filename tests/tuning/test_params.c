@@ -1,5 +1,6 @@
 /* Tile defaults keep the constraints that the kernels state, and their text and macros agree. */
 #include "support/support.h"
+#include "tuning/nvidia_records.h"
 #include "tuning/params.h"
 
 static mla__device device_of(size_t max_work_group_size, cl_ulong local_mem_bytes)
@@ -364,6 +365,25 @@ static void attention_on_tensor_cores_fits_48_kib(void **state)
     assert_false(mla__attention_tile_mma(&device, 16, 512, 64, &t, &many));
 }
 
+/* A record's work-groups and their budgets of registers (tests/kernels/ptx_programs.txt) fit a
+ * multiprocessor, and a record that is not measured says so. */
+static void nvidia_records_fit_a_multiprocessor(void **state)
+{
+    (void)state;
+    enum { REGISTERS = 65536 };
+    const struct {
+        int32_t capability, registers_of_16;
+    } devices[] = {{80, 232}, {86, 232}, {89, 232}, {90, 168}, {120, 248}, {0, 248}};
+    for (size_t i = 0; i < sizeof devices / sizeof devices[0]; i++) {
+        const mla__device device = {.compute_capability = devices[i].capability};
+        const mla__nvidia_record *record = mla__nvidia_record_find(&device);
+        assert_true(record->few_groups * 256 * 128 <= REGISTERS);
+        assert_true(record->attention_groups_of_16 * 128 * devices[i].registers_of_16 <= REGISTERS);
+        assert_true(record->attention_groups_of_32 * 128 * 255 <= REGISTERS);
+        assert_int_equal(strstr(record->source, "not measured") == NULL, record->measured);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -379,6 +399,7 @@ int main(void)
         cmocka_unit_test(text_and_macros_name_the_fields),
         cmocka_unit_test(text_is_cut_like_snprintf),
         cmocka_unit_test(attention_on_tensor_cores_fits_48_kib),
+        cmocka_unit_test(nvidia_records_fit_a_multiprocessor),
     };
     return cmocka_run_group_tests_name("params", tests, NULL, NULL);
 }
