@@ -1,0 +1,197 @@
+/*
+ * A checkpoint's weights in a storage dtype. FP8: code · scale of its block, in float32, rounded
+ * once.
+ */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/checked.h"
+#include "core/dtype.h"
+#include "model/checkpoint.h"
+#include "model/error.h"
+
+enum { NUM_WEIGHTS = 8, ALIGNMENT = 64 };
+
+/* DEFAULT for what clmla_weights_create does not take as it is. */
+static clmla_dtype dtype_of(clmla_safetensors_dtype stored)
+{
+    switch (stored) {
+    case CLMLA_ST_BF16:
+        return CLMLA_DTYPE_BF16;
+    case CLMLA_ST_F16:
+        return CLMLA_DTYPE_F16;
+    case CLMLA_ST_F32:
+        return CLMLA_DTYPE_F32;
+    default:
+        return CLMLA_DTYPE_DEFAULT;
+    }
+}
+
+/* ---- values --------------------------------------------------------------------------------- */
+
+/* A float in dtype. The product of code and scale is a float already: one rounding. */
+static void store(void *out, clmla_dtype dtype, size_t at, float value)
+{
+    unsigned char *to = (unsigned char *)out + at * mla__dtype_bytes(dtype);
+    uint16_t half;
+    switch (dtype) {
+    case CLMLA_DTYPE_BF16:
+        half = mla__float_to_bf16(value);
+        memcpy(to, &half, sizeof half);
+        break;
+    case CLMLA_DTYPE_F16:
+        half = mla__float_to_f16(value);
+        memcpy(to, &half, sizeof half);
+        break;
+    default:
+        memcpy(to, &value, sizeof value);
+        break;
+    }
+}
+
+static void decode_fp8(const clmla_checkpoint_weight *weight, uint64_t first_row, uint64_t num_rows,
+                       clmla_dtype dtype, void *out)
+{
+    const unsigned char *scales = weight->scale_inv;
+    const uint64_t blocks = mla__ceil_div(weight->columns, MLA__FP8_BLOCK);
+    float values[256];
+    for (int code = 0; code < 256; code++)
+        values[code] = mla__f8_e4m3_to_float((uint8_t)code);
+    for (uint64_t r = 0; r < num_rows; r++) {
+        const uint64_t row = first_row + r;
+        const uint8_t *codes = (const uint8_t *)weight->data + row * weight->columns;
+        for (uint64_t block = 0; block < blocks; block++) {
+            const uint64_t begin = block * MLA__FP8_BLOCK;
+            const uint64_t end =
+                begin + MLA__FP8_BLOCK < weight->columns ? begin + MLA__FP8_BLOCK : weight->columns;
+            float scale;
+            memcpy(&scale, scales + (row / MLA__FP8_BLOCK * blocks + block) * sizeof scale,
+                   sizeof scale);
+            for (uint64_t column = begin; column < end; column++)
+                store(out, dtype, (size_t)(r * weight->columns + column),
+                      values[codes[column]] * scale);
+        }
+    }
+}
+
+clmla_status clmla_checkpoint_decode(const clmla_checkpoint_weight *weight, uint64_t first_row,
+                                     uint64_t num_rows, clmla_dtype dtype, void *out)
+{
+    clmla_dtype stored;
+    if (dtype == CLMLA_DTYPE_DEFAULT)
+        dtype = CLMLA_DTYPE_BF16;
+    if (weight == NULL || weight->data == NULL || out == NULL || dtype < CLMLA_DTYPE_BF16 ||
+        dtype > CLMLA_DTYPE_F32 || first_row > weight->rows || num_rows > weight->rows - first_row)
+        return CLMLA_INVALID_ARGUMENT;
+    if (weight->dtype == CLMLA_ST_F8_E4M3 && weight->scale_inv != NULL) {
+        decode_fp8(weight, first_row, num_rows, dtype, out);
+        return CLMLA_SUCCESS;
+    }
+    stored = dtype_of(weight->dtype);
+    if (stored == CLMLA_DTYPE_DEFAULT)
+        return CLMLA_INVALID_ARGUMENT;
+    for (uint64_t i = 0; i < num_rows * weight->columns; i++)
+        mla__store(out, dtype, (size_t)i,
+                   mla__load(weight->data, stored, (size_t)(first_row * weight->columns + i)));
+    return CLMLA_SUCCESS;
+}
+
+/* ---- sources -------------------------------------------------------------------------------- */
+
+/* Bytes of a weight in the block of decoded ones; 0: it is used where it lies. */
+static bool decoded_bytes(const clmla_checkpoint_weight *weight, clmla_dtype dtype, uint64_t *bytes)
+{
+    *bytes = 0;
+    if (weight->data == NULL || weight->dtype != CLMLA_ST_F8_E4M3)
+        return true;
+    return mla__checked_mul(weight->rows, weight->columns, bytes) &&
+           mla__checked_mul(*bytes, mla__dtype_bytes(dtype), bytes) &&
+           mla__checked_round_up(*bytes, ALIGNMENT, bytes);
+}
+
+/* at: the weight's place in the block. */
+static clmla_status source_of(const clmla_checkpoint_weight *weight, clmla_dtype dtype,
+                              unsigned char *at, clmla_weight_source *out)
+{
+    *out = (clmla_weight_source){.host = NULL};
+    if (weight->data == NULL)
+        return CLMLA_SUCCESS;
+    if (weight->dtype != CLMLA_ST_F8_E4M3) {
+        out->host = weight->data;
+        out->tensor.dtype = dtype_of(weight->dtype);
+        return out->tensor.dtype != CLMLA_DTYPE_DEFAULT ? CLMLA_SUCCESS : CLMLA_INVALID_ARGUMENT;
+    }
+    out->host = at;
+    out->tensor.dtype = dtype;
+    return clmla_checkpoint_decode(weight, 0, weight->rows, dtype, at);
+}
+
+/* Fills sources, and *block with what had to be decoded. */
+static clmla_status make_sources(const clmla_checkpoint_weight *const from[NUM_WEIGHTS],
+                                 clmla_dtype dtype, clmla_weight_source sources[NUM_WEIGHTS],
+                                 unsigned char **block, clmla_model_error *error)
+{
+    uint64_t bytes[NUM_WEIGHTS];
+    uint64_t total = 0;
+    unsigned char *at;
+    clmla_status status = CLMLA_SUCCESS;
+    for (int i = 0; i < NUM_WEIGHTS; i++)
+        if (!decoded_bytes(from[i], dtype, &bytes[i]) || !mla__checked_add(total, bytes[i], &total))
+            total = UINT64_MAX; /* stays there */
+    *block = total > 0 && total <= SIZE_MAX / 2 ? malloc((size_t)total) : NULL;
+    if (total > 0 && *block == NULL)
+        return mla__model_fail(error, CL_OUT_OF_HOST_MEMORY,
+                               "checkpoint: no memory for %llu bytes of decoded weights",
+                               (unsigned long long)total);
+    at = *block;
+    for (int i = 0; i < NUM_WEIGHTS && status == CLMLA_SUCCESS; i++) {
+        status = source_of(from[i], dtype, at, &sources[i]);
+        if (bytes[i] > 0)
+            at += bytes[i];
+    }
+    if (status == CLMLA_SUCCESS)
+        return status;
+    free(*block);
+    return mla__model_fail(error, status,
+                           "checkpoint: a weight's dtype is not BF16, F16, F32 or F8_E4M3");
+}
+
+clmla_status clmla_checkpoint_sources(const clmla_checkpoint_weights *weights, clmla_dtype dtype,
+                                      clmla_weights_params *params, void **memory,
+                                      clmla_model_error *error)
+{
+    clmla_weight_source sources[NUM_WEIGHTS];
+    unsigned char *block;
+    clmla_status status;
+    if (weights == NULL || params == NULL || memory == NULL || dtype < CLMLA_DTYPE_DEFAULT ||
+        dtype > CLMLA_DTYPE_F32)
+        return mla__model_fail(error, CLMLA_INVALID_ARGUMENT,
+                               "checkpoint: an argument is NULL, or dtype is not bf16, f16 or f32");
+    const clmla_checkpoint_weight *const from[NUM_WEIGHTS] = {&weights->q_proj,
+                                                              &weights->q_a_proj,
+                                                              &weights->q_a_layernorm,
+                                                              &weights->q_b_proj,
+                                                              &weights->kv_a_proj_with_mqa,
+                                                              &weights->kv_a_layernorm,
+                                                              &weights->kv_b_proj,
+                                                              &weights->o_proj};
+    clmla_weight_source *const to[NUM_WEIGHTS] = {&params->q_proj,
+                                                  &params->q_a_proj,
+                                                  &params->q_a_layernorm,
+                                                  &params->q_b_proj,
+                                                  &params->kv_a_proj_with_mqa,
+                                                  &params->kv_a_layernorm,
+                                                  &params->kv_b_proj,
+                                                  &params->o_proj};
+    status = make_sources(from, dtype != CLMLA_DTYPE_DEFAULT ? dtype : CLMLA_DTYPE_BF16, sources,
+                          &block, error);
+    if (status != CLMLA_SUCCESS)
+        return status;
+    for (int i = 0; i < NUM_WEIGHTS; i++)
+        *to[i] = sources[i];
+    *memory = block;
+    return CLMLA_SUCCESS;
+}
+
+void clmla_checkpoint_sources_free(void *memory) { free(memory); }
