@@ -130,8 +130,8 @@ static clmla_status create_cache(const mla_cell *cell, int32_t layer, bool rope_
         }
         mla_draw_past(layer, b, rope_part, bench->common->seed, (size_t)past * width, rows);
         for (int32_t key = 0; key < past; key++)
-            mla_store_bf16(rows + (size_t)key * width, width, dtype, host,
-                           mla_pages_row(&cell->pages, b, key) * width);
+            mla_store_array(rows + (size_t)key * width, CLMLA_DTYPE_BF16, width, dtype, host,
+                            mla_pages_row(&cell->pages, b, key) * width);
         free(rows);
     }
     if (status == CLMLA_SUCCESS)
@@ -160,7 +160,7 @@ static clmla_status create_rows(mla_cell *cell)
             mla_draw_hidden(&bench->config, b, bench->common->seed, count, drawn + row * hidden);
             row += count;
         }
-        mla_store_bf16(drawn, tokens * hidden, dtype, host, 0);
+        mla_store_array(drawn, CLMLA_DTYPE_BF16, tokens * hidden, dtype, host, 0);
         status = mla_session_buffer(&cell->backend->session, host, bytes, &cell->initial);
         if (status == CLMLA_SUCCESS)
             status = mla_session_buffer(&cell->backend->session, host, bytes, &cell->work);

@@ -3,9 +3,9 @@
 
 #include "cli/cli.h"
 #include "cli/golden.h"
-#include "cli/golden_range.h"
 #include "cli/message.h"
 #include "cli/options.h"
+#include "cli/range.h"
 #include "cli/report.h"
 #include "cli/runner.h"
 #include "cli/session.h"
@@ -67,7 +67,7 @@ static json_t *row_of(const mla_golden *golden, clmla_dtype dtype, const mla_run
     const bounds bound = bounds_of(golden, dtype);
     const bool with_max = !isnan(bound.max_abs);
     return json_pack("{s:s, s:s, s:s, s:s, s:o, s:f, s:o, s:o, s:o, s:f, s:o, s:b, s:s}", "case",
-                     golden->name, "dtype", mla__dtype_name(dtype), "projection",
+                     golden->job.name, "dtype", mla__dtype_name(dtype), "projection",
                      choices->projection, "kernels", clmla_kernel_class_name(choices->kernels),
                      "rel_l2", mla_report_real(errors->rel_l2), "rel_l2_bound", bound.rel_l2,
                      "max_abs", with_max ? mla_report_real(errors->max_abs) : json_null(),
@@ -79,15 +79,15 @@ static json_t *row_of(const mla_golden *golden, clmla_dtype dtype, const mla_run
 }
 
 /* Says on stderr why, and adds a row without figures. */
-static int skip_case(const mla_golden *golden, clmla_dtype dtype, const mla_golden_outlier *outlier,
+static int skip_case(const mla_golden *golden, clmla_dtype dtype, const mla_outlier *outlier,
                      mla_report *report)
 {
     char reason[192];
     (void)snprintf(reason, sizeof(reason), "%s has %g, %s ends at %g", outlier->tensor,
                    outlier->value, mla__dtype_name(dtype), (double)MLA_F16_MAX);
-    mla_note("%s: skipped, %s", golden->name, reason);
+    mla_note("%s: skipped, %s", golden->job.name, reason);
     if (!mla_report_add(report,
-                        json_pack("{s:s, s:s, s:s, s:s}", "case", golden->name, "dtype",
+                        json_pack("{s:s, s:s, s:s, s:s}", "case", golden->job.name, "dtype",
                                   mla__dtype_name(dtype), "result", "SKIP", "reason", reason))) {
         mla_error("out of memory");
         return MLA_EXIT_FAILED;
@@ -101,20 +101,20 @@ static int verify_case(mla_session *session, const mla_golden *golden, const cha
 {
     const clmla_dtype dtype = session->common->dtype;
     const bounds bound = bounds_of(golden, dtype);
-    mla_golden_results results = {0};
+    mla_results results = {0};
     mla_golden_errors errors = {0};
     clmla_model_error error = {{0}};
     mla_run_choices choices;
-    clmla_status status = mla_golden_results_create(golden, &results);
+    clmla_status status = mla_results_create(&golden->job, &results);
     if (status != CLMLA_SUCCESS)
         return mla_session_fail(session, path, status);
-    status = mla_run_golden(session, golden, &results, &choices);
+    status = mla_run_job(session, &golden->job, &results, &choices);
     if (status != CLMLA_SUCCESS) {
-        mla_golden_results_release(golden, &results);
+        mla_results_release(&golden->job, &results);
         return mla_session_fail(session, path, status);
     }
     status = mla_golden_compare(golden, &results, bound.rel_l2, &errors, &error);
-    mla_golden_results_release(golden, &results);
+    mla_results_release(&golden->job, &results);
     if (status != CLMLA_SUCCESS) {
         mla_error("%s", error.text);
         return MLA_EXIT_FAILED;
@@ -137,8 +137,8 @@ static int verify_file(mla_session *session, const char *path, mla_report *repor
     }
     mla_progress_clear();
     const clmla_dtype dtype = session->common->dtype;
-    mla_golden_outlier outlier;
-    const int code = dtype == CLMLA_DTYPE_F16 && !mla_golden_fits(&golden, MLA_F16_MAX, &outlier)
+    mla_outlier outlier;
+    const int code = dtype == CLMLA_DTYPE_F16 && !mla_job_fits(&golden.job, MLA_F16_MAX, &outlier)
                          ? skip_case(&golden, dtype, &outlier, report)
                          : verify_case(session, &golden, path, report);
     mla_golden_close(&golden);

@@ -18,7 +18,7 @@ typedef struct sequence {
 
 typedef struct runner {
     mla_session *session;
-    const mla_golden *golden;
+    const mla_job *job;
     clmla_dtype dtype;
     size_t hidden_size, kv_lora, rope;
 
@@ -41,13 +41,13 @@ typedef struct runner {
 
 /* ---- the batch ------------------------------------------------------------------------------- */
 
-static int32_t step_tokens(const mla_golden_request *request, int32_t step)
+static int32_t step_tokens(const mla_request *request, int32_t step)
 {
     return step < request->num_steps ? request->steps[step] : 0;
 }
 
 /* Tokens of steps 0 .. end - 1 */
-static int32_t tokens_before(const mla_golden_request *request, int32_t end)
+static int32_t tokens_before(const mla_request *request, int32_t end)
 {
     int32_t tokens = 0;
     for (int32_t i = 0; i < end; i++)
@@ -57,11 +57,11 @@ static int32_t tokens_before(const mla_golden_request *request, int32_t end)
 
 static clmla_status lay_out_batch(runner *r)
 {
-    const mla_golden *golden = r->golden;
-    for (int32_t i = 0; i < golden->num_requests; i++) {
-        r->num_sequences += golden->requests[i].batch;
-        if (golden->requests[i].num_steps > r->num_steps)
-            r->num_steps = golden->requests[i].num_steps;
+    const mla_job *job = r->job;
+    for (int32_t i = 0; i < job->num_requests; i++) {
+        r->num_sequences += job->requests[i].batch;
+        if (job->requests[i].num_steps > r->num_steps)
+            r->num_steps = job->requests[i].num_steps;
     }
     r->sequences = calloc((size_t)r->num_sequences, sizeof(*r->sequences));
     r->keys = calloc((size_t)r->num_sequences, sizeof(*r->keys));
@@ -71,8 +71,8 @@ static clmla_status lay_out_batch(runner *r)
         r->cu_seqlens_q == NULL)
         return CL_OUT_OF_HOST_MEMORY;
     int32_t b = 0;
-    for (int32_t i = 0; i < golden->num_requests; i++) {
-        const mla_golden_request *request = &golden->requests[i];
+    for (int32_t i = 0; i < job->num_requests; i++) {
+        const mla_request *request = &job->requests[i];
         for (int32_t member = 0; member < request->batch; member++, b++) {
             r->keys[b] = request->past + tokens_before(request, request->num_steps);
             r->sequences[b] = (sequence){.request = i, .member = member, .keys = r->keys[b]};
@@ -82,8 +82,8 @@ static clmla_status lay_out_batch(runner *r)
     }
     for (int32_t step = 0; step < r->num_steps; step++) {
         int32_t tokens = 0;
-        for (int32_t i = 0; i < golden->num_requests; i++)
-            tokens += golden->requests[i].batch * step_tokens(&golden->requests[i], step);
+        for (int32_t i = 0; i < job->num_requests; i++)
+            tokens += job->requests[i].batch * step_tokens(&job->requests[i], step);
         if (tokens > r->max_tokens)
             r->max_tokens = tokens;
     }
@@ -92,70 +92,28 @@ static clmla_status lay_out_batch(runner *r)
 
 /* ---- weights --------------------------------------------------------------------------------- */
 
-/* FP8: code · scale of its 128 x 128 block, in float32. */
-static float *widen_fp8(const mla_golden_weight *weight)
-{
-    enum { BLOCK = 128 };
-    const uint8_t *codes = weight->data;
-    const uint64_t blocks = mla__ceil_div(weight->columns, BLOCK);
-    float *values = malloc((size_t)(weight->rows * weight->columns) * sizeof(*values));
-    for (uint64_t row = 0; values != NULL && row < weight->rows; row++)
-        for (uint64_t column = 0; column < weight->columns; column++) {
-            const uint64_t i = row * weight->columns + column;
-            values[i] = mla__f8_e4m3_to_float(codes[i]) *
-                        weight->scale_inv[row / BLOCK * blocks + column / BLOCK];
-        }
-    return values;
-}
-
-/* *owned: what to free once the weights are packed. */
-static clmla_status weight_source(const mla_golden_weight *weight, clmla_weight_source *out,
-                                  float **owned)
-{
-    if (weight->data == NULL)
-        return CLMLA_SUCCESS;
-    if (weight->dtype == CLMLA_ST_BF16) {
-        *out = (clmla_weight_source){.host = weight->data, .tensor.dtype = CLMLA_DTYPE_BF16};
-        return CLMLA_SUCCESS;
-    }
-    *owned = widen_fp8(weight);
-    if (*owned == NULL)
-        return CL_OUT_OF_HOST_MEMORY;
-    *out = (clmla_weight_source){.host = *owned, .tensor.dtype = CLMLA_DTYPE_F32};
-    return CLMLA_SUCCESS;
-}
-
 static clmla_status create_weights(runner *r)
 {
-    const mla_golden_weights *w = &r->golden->weights;
     clmla_weights_params params = {.struct_size = sizeof(params)};
-    const struct {
-        const mla_golden_weight *from;
-        clmla_weight_source *to;
-    } all[] = {
-        {&w->q_proj, &params.q_proj},
-        {&w->q_a_proj, &params.q_a_proj},
-        {&w->q_a_layernorm, &params.q_a_layernorm},
-        {&w->q_b_proj, &params.q_b_proj},
-        {&w->kv_a_proj_with_mqa, &params.kv_a_proj_with_mqa},
-        {&w->kv_a_layernorm, &params.kv_a_layernorm},
-        {&w->kv_b_proj, &params.kv_b_proj},
-        {&w->o_proj, &params.o_proj},
-    };
-    enum { NUM_WEIGHTS = sizeof(all) / sizeof(all[0]) };
-    float *owned[NUM_WEIGHTS] = {NULL};
-    clmla_status status = CLMLA_SUCCESS;
-    for (int i = 0; i < NUM_WEIGHTS && status == CLMLA_SUCCESS; i++)
-        status = weight_source(all[i].from, all[i].to, &owned[i]);
+    void *decoded = NULL;
+    clmla_status status =
+        clmla_checkpoint_sources(&r->job->weights, r->dtype, &params, &decoded, NULL);
     if (status == CLMLA_SUCCESS)
         status = clmla_weights_create(r->layer, &params, r->session->queue, &r->weights);
-    for (int i = 0; i < NUM_WEIGHTS; i++)
-        free(owned[i]);
+    clmla_checkpoint_sources_free(decoded);
     return status;
 }
 
-/* ---- device memory
- * -------------------------------------------------------------------------------- */
+/* ---- device memory --------------------------------------------------------------------------- */
+
+/* Elements from_first .. from_first + count - 1 of an array. */
+static void store_part(const mla_array *from, size_t from_first, size_t count, clmla_dtype dtype,
+                       void *to, size_t first)
+{
+    const unsigned char *data = from->data;
+    mla_store_array(data + from_first * mla__dtype_bytes(from->dtype), from->dtype, count, dtype,
+                    to, first);
+}
 
 /* A cache of NaN with the requests' past rows in their places. */
 static clmla_status create_cache(runner *r, bool rope_part, cl_mem *out)
@@ -169,12 +127,12 @@ static clmla_status create_cache(runner *r, bool rope_part, cl_mem *out)
         return CL_OUT_OF_HOST_MEMORY;
     memset(host, 0xff, bytes);
     for (int32_t b = 0; b < r->num_sequences; b++) {
-        const mla_golden_request *request = &r->golden->requests[r->sequences[b].request];
-        const uint16_t *rows = rope_part ? request->pe_cache : request->kv_cache;
+        const mla_request *request = &r->job->requests[r->sequences[b].request];
+        const mla_array *rows = rope_part ? &request->pe_cache : &request->kv_cache;
         const size_t first = (size_t)r->sequences[b].member * (size_t)request->past;
         for (int32_t key = 0; key < request->past; key++)
-            mla_store_bf16(rows + (first + (size_t)key) * width, width, r->dtype, host,
-                           mla_pages_row(&r->pages, b, key) * width);
+            store_part(rows, (first + (size_t)key) * width, width, r->dtype, host,
+                       mla_pages_row(&r->pages, b, key) * width);
     }
     const clmla_status status = mla_session_buffer(r->session, host, bytes, out);
     free(host);
@@ -202,15 +160,14 @@ static clmla_status create_buffers(runner *r)
     return status;
 }
 
-/* ---- objects
- * ----------------------------------------------------------------------------------------- */
+/* ---- objects --------------------------------------------------------------------------------- */
 
 static clmla_status create_layer(runner *r, mla_run_choices *choices)
 {
     clmla_layer_info info = {.struct_size = sizeof(info)};
     const clmla_layer_params params = {
         .struct_size = sizeof(params),
-        .config = &r->golden->config,
+        .config = &r->job->config,
         .max_num_sequences = r->num_sequences,
         .max_num_tokens = r->max_tokens,
         .max_cache_seqlen = r->max_keys,
@@ -251,7 +208,7 @@ static clmla_status create_binding(runner *r)
 static clmla_status set_up(runner *r, mla_run_choices *choices)
 {
     const int32_t page_block_size = r->session->common->page_block_size;
-    const clmla_config *config = &r->golden->config;
+    const clmla_config *config = &r->job->config;
     r->hidden_size = (size_t)config->hidden_size;
     r->kv_lora = (size_t)config->kv_lora_rank;
     r->rope = (size_t)config->qk_rope_head_dim;
@@ -292,22 +249,21 @@ static void tear_down(runner *r)
     free(r->cache_seqlens);
 }
 
-/* ---- steps
- * -------------------------------------------------------------------------------------------- */
+/* ---- steps ----------------------------------------------------------------------------------- */
 
 /* The step's tables and hidden states, in the order of the sequences; returns the tokens. */
 static int32_t gather_step(runner *r, int32_t step)
 {
     int32_t tokens = 0;
     for (int32_t b = 0; b < r->num_sequences; b++) {
-        const mla_golden_request *request = &r->golden->requests[r->sequences[b].request];
+        const mla_request *request = &r->job->requests[r->sequences[b].request];
         const int32_t new_tokens = step_tokens(request, step);
         r->cu_seqlens_q[b] = tokens;
         r->cache_seqlens[b] = request->past + tokens_before(request, step + 1);
         if (new_tokens > 0) {
             const size_t count = (size_t)new_tokens * r->hidden_size;
-            mla_store_bf16(request->hidden[step] + (size_t)r->sequences[b].member * count, count,
-                           r->dtype, r->rows, (size_t)tokens * r->hidden_size);
+            store_part(&request->hidden[step], (size_t)r->sequences[b].member * count, count,
+                       r->dtype, r->rows, (size_t)tokens * r->hidden_size);
         }
         tokens += new_tokens;
     }
@@ -315,19 +271,19 @@ static int32_t gather_step(runner *r, int32_t step)
     return tokens;
 }
 
-static void scatter_outputs(const runner *r, int32_t step, mla_golden_results *results)
+static void scatter_outputs(const runner *r, int32_t step, mla_results *results)
 {
     for (int32_t b = 0; b < r->num_sequences; b++) {
         const sequence *s = &r->sequences[b];
         const size_t count =
-            (size_t)step_tokens(&r->golden->requests[s->request], step) * r->hidden_size;
+            (size_t)step_tokens(&r->job->requests[s->request], step) * r->hidden_size;
         if (count > 0)
             mla_load_floats(r->rows, r->dtype, (size_t)r->cu_seqlens_q[b] * r->hidden_size, count,
                             results->output[s->request][step] + (size_t)s->member * count);
     }
 }
 
-static clmla_status run_step(runner *r, int32_t step, mla_golden_results *results)
+static clmla_status run_step(runner *r, int32_t step, mla_results *results)
 {
     const cl_command_queue queue = r->session->queue;
     const int32_t tokens = gather_step(r, step);
@@ -366,7 +322,7 @@ static clmla_status read_cache(const runner *r, cl_mem buffer, size_t width, flo
         clEnqueueReadBuffer(r->session->queue, buffer, CL_TRUE, 0, bytes, host, 0, NULL, NULL);
     for (int32_t b = 0; b < r->num_sequences && status == CLMLA_SUCCESS; b++) {
         const sequence *s = &r->sequences[b];
-        const int32_t past = r->golden->requests[s->request].past;
+        const int32_t past = r->job->requests[s->request].past;
         const size_t new_rows = (size_t)(s->keys - past);
         float *rows = results[s->request] + (size_t)s->member * new_rows * width;
         for (size_t i = 0; i < new_rows; i++)
@@ -377,13 +333,13 @@ static clmla_status read_cache(const runner *r, cl_mem buffer, size_t width, flo
     return status;
 }
 
-clmla_status mla_run_golden(mla_session *session, const mla_golden *golden,
-                            mla_golden_results *results, mla_run_choices *choices)
+clmla_status mla_run_job(mla_session *session, const mla_job *job, mla_results *results,
+                         mla_run_choices *choices)
 {
-    runner r = {.session = session, .golden = golden, .dtype = session->common->dtype};
+    runner r = {.session = session, .job = job, .dtype = session->common->dtype};
     clmla_status status = set_up(&r, choices);
     for (int32_t step = 0; step < r.num_steps && status == CLMLA_SUCCESS; step++) {
-        mla_progress("%s: step %d of %d", golden->name, (int)step + 1, (int)r.num_steps);
+        mla_progress("%s: step %d of %d", job->name, (int)step + 1, (int)r.num_steps);
         status = run_step(&r, step, results);
     }
     if (status == CLMLA_SUCCESS)
