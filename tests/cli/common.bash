@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2154 # bats sets status, output, stderr
 # Shared by the .bats files. The environment names what is tested:
 #   CLMLA       the program        CLMLA_PROBE  tests/cli/probe.c
-#   GOLDEN_DIR  tests/golden
+#   GOLDEN_DIR  tests/golden       CLMLA_MAKE_CHECKPOINT  tests/cli/make_checkpoint.c
 bats_require_minimum_version 1.5.0
 
 setup() {
@@ -55,4 +55,12 @@ json() {
 
 golden() {
     printf '%s/%s.safetensors\n' "$GOLDEN_DIR" "$1"
+}
+
+# checkpoint CASE [LAYER [DTYPE [SHARDS]]]: that golden case as a checkpoint and an input file in a
+# new folder "model".
+checkpoint() {
+    rm -rf model
+    mkdir model
+    "$CLMLA_MAKE_CHECKPOINT" "$(golden "$1")" model "${@:2}"
 }

@@ -1,12 +1,12 @@
 /*
  * Writes a golden case as users have it: a checkpoint in Hugging Face's form and an input file.
  *
- *   make_checkpoint GOLDEN DIR [LAYER [stored|bf16|f16|f32]]
+ *   make_checkpoint GOLDEN DIR [LAYER [stored|bf16|f16|f32 [1|2]]]
  *
- * DIR (which exists) gets config.json, model.safetensors.index.json, two shards with the case's
- * weights as layer LAYER (default 0), an FP8 weight's scales in the other shard than its codes, and
- * input.safetensors with step 0 of the case's first request. The last argument is the weights'
- * dtype; the default is the case's own.
+ * DIR (which exists) gets config.json; the case's weights as layer LAYER (default 0) in two shards
+ * with model.safetensors.index.json, an FP8 weight's scales in the other shard than its codes, or
+ * with 1 in one model.safetensors; and input.safetensors with step 0 of the case's first request.
+ * Weights and input are stored in the dtype given; the default is the case's own.
  */
 #include <jansson.h>
 #include <stdio.h>
@@ -29,6 +29,7 @@ typedef struct maker {
     const char *folder;
     int layer;
     clmla_safetensors_dtype dtype; /* 0: as stored */
+    int num_shards;
     shard shards[NUM_SHARDS];
     json_t *weight_map;
     void *converted[MAX_TENSORS];
@@ -61,6 +62,21 @@ static void add(shard *s, const char *name, clmla_safetensors_dtype dtype, uint6
     s->count++;
 }
 
+/* In the dtype that was asked for, until the maker is done; NULL: out of memory. */
+static const void *convert(maker *m, const clmla_checkpoint_weight *weight)
+{
+    const clmla_dtype to = m->dtype == CLMLA_ST_F32   ? CLMLA_DTYPE_F32
+                           : m->dtype == CLMLA_ST_F16 ? CLMLA_DTYPE_F16
+                                                      : CLMLA_DTYPE_BF16;
+    void *memory = malloc((size_t)(weight->rows * weight->columns) * mla__dtype_bytes(to));
+    if (memory == NULL || clmla_checkpoint_decode(weight, 0, weight->rows, to, memory) != 0) {
+        free(memory);
+        return NULL;
+    }
+    m->converted[m->num_converted++] = memory;
+    return memory;
+}
+
 static bool add_weight(maker *m, int in_shard, const char *which, bool norm,
                        const clmla_checkpoint_weight *weight)
 {
@@ -70,22 +86,15 @@ static bool add_weight(maker *m, int in_shard, const char *which, bool norm,
     if (data == NULL)
         return true;
     (void)snprintf(name, sizeof(name), "model.layers.%d.self_attn.%s.weight", m->layer, which);
-    if (dtype != weight->dtype) {
-        const clmla_dtype to = dtype == CLMLA_ST_F32   ? CLMLA_DTYPE_F32
-                               : dtype == CLMLA_ST_F16 ? CLMLA_DTYPE_F16
-                                                       : CLMLA_DTYPE_BF16;
-        void *memory = malloc((size_t)(weight->rows * weight->columns) * mla__dtype_bytes(to));
-        if (memory == NULL || clmla_checkpoint_decode(weight, 0, weight->rows, to, memory) != 0) {
-            free(memory);
-            return false;
-        }
-        m->converted[m->num_converted++] = memory;
-        data = memory;
-    }
+    if (dtype != weight->dtype)
+        data = convert(m, weight);
+    if (data == NULL)
+        return false;
+    in_shard %= m->num_shards;
     add(&m->shards[in_shard], name, dtype, norm ? 0 : weight->rows, weight->columns, data);
     json_object_set_new(m->weight_map, name, json_string(shard_name(in_shard)));
     if (dtype == CLMLA_ST_F8_E4M3) {
-        const int other = NUM_SHARDS - 1 - in_shard;
+        const int other = m->num_shards - 1 - in_shard;
         (void)snprintf(name, sizeof(name), "model.layers.%d.self_attn.%s.weight_scale_inv",
                        m->layer, which);
         add(&m->shards[other], name, CLMLA_ST_F32, mla__ceil_div(weight->rows, 128),
@@ -148,7 +157,7 @@ static bool write_config(const maker *m, const char *config)
     return fclose(stream) == 0 && written;
 }
 
-static bool write_input(const maker *m, const mla_golden *golden)
+static bool write_input(maker *m, const mla_golden *golden)
 {
     const mla_request *request = &golden->job.requests[0];
     const uint64_t batch = (uint64_t)request->batch, past = (uint64_t)request->past;
@@ -165,14 +174,20 @@ static bool write_input(const maker *m, const mla_golden *golden)
     };
     clmla_safetensors_tensor tensors[4];
     size_t count = 0;
-    for (size_t i = 0; i < 3; i++)
-        if (arrays[i].data != NULL)
-            tensors[count++] = (clmla_safetensors_tensor){
-                .name = arrays[i].name,
-                .dtype = CLMLA_ST_BF16,
-                .rank = 3,
-                .shape = {batch, arrays[i].rows, (uint64_t)arrays[i].width},
-                .data = arrays[i].data};
+    for (size_t i = 0; i < 3; i++) {
+        const clmla_checkpoint_weight rows = {arrays[i].data, CLMLA_ST_BF16, batch * arrays[i].rows,
+                                              (uint64_t)arrays[i].width, NULL};
+        if (arrays[i].data == NULL)
+            continue;
+        tensors[count] =
+            (clmla_safetensors_tensor){.name = arrays[i].name,
+                                       .dtype = m->dtype != 0 ? m->dtype : CLMLA_ST_BF16,
+                                       .rank = 3,
+                                       .shape = {batch, arrays[i].rows, (uint64_t)arrays[i].width},
+                                       .data = m->dtype != 0 ? convert(m, &rows) : arrays[i].data};
+        if (tensors[count++].data == NULL)
+            return false;
+    }
     tensors[count++] = (clmla_safetensors_tensor){.name = "start_pos",
                                                   .dtype = CLMLA_ST_I32,
                                                   .rank = 1,
@@ -186,6 +201,9 @@ static bool write_all(maker *m, const mla_golden *golden)
     const char *config = clmla_safetensors_metadata(golden->file, "config");
     bool written = config != NULL && write_config(m, config) && write_input(m, golden) &&
                    add_weights(m, &golden->job.weights);
+    if (m->num_shards == 1)
+        return written &&
+               write_tensors(m, "model.safetensors", m->shards[0].tensors, m->shards[0].count);
     for (int i = 0; i < NUM_SHARDS && written; i++)
         written = write_tensors(m, shard_name(i), m->shards[i].tensors, m->shards[i].count);
     return written && write_index(m);
@@ -211,10 +229,11 @@ int main(int argc, char **argv)
     static maker m;
     mla_golden golden;
     clmla_model_error error = {{0}};
-    if (argc < 3 || argc > 5 || (argc > 4 && !parse_dtype(argv[4], &m.dtype)))
+    if (argc < 3 || argc > 6 || (argc > 4 && !parse_dtype(argv[4], &m.dtype)))
         return fail("see make_checkpoint.c");
     m.folder = argv[2];
     m.layer = argc > 3 ? atoi(argv[3]) : 0;
+    m.num_shards = argc > 5 && strcmp(argv[5], "1") == 0 ? 1 : NUM_SHARDS;
     m.weight_map = json_object();
     if (m.weight_map == NULL)
         return fail("out of memory");
