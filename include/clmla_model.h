@@ -57,12 +57,19 @@ enum {
     CLMLA_ST_F32,
     CLMLA_ST_F64,
     CLMLA_ST_I64,
-    CLMLA_ST_U64
+    CLMLA_ST_U64,
+    CLMLA_ST_F8_E8M0,
+    CLMLA_ST_F8_E4M3FNUZ,
+    CLMLA_ST_F8_E5M2FNUZ,
+    CLMLA_ST_C64,
+    CLMLA_ST_F4, /* the last three lie packed, without bits between the elements */
+    CLMLA_ST_F6_E2M3,
+    CLMLA_ST_F6_E3M2
 };
 
 /** "BF16" and so on, as the file says it; "unknown" for other values. */
 CLMLA_API const char *clmla_safetensors_dtype_name(clmla_safetensors_dtype dtype);
-/** Bytes per element; 0 for other values. */
+/** Bytes per element; 0 for other values, and for elements of less than a byte. */
 CLMLA_API size_t clmla_safetensors_dtype_bytes(clmla_safetensors_dtype dtype);
 
 /** One tensor: a view of the file's memory, valid until the file is closed. */

@@ -236,9 +236,9 @@ static clmla_status check_layer(const clmla_checkpoint *checkpoint, int32_t laye
                                "%s: no tensor is named model.layers.N.self_attn.*",
                                mla__checkpoint_source(checkpoint));
     if (layer < checkpoint->first_layer || layer >= checkpoint->num_layers)
-        return mla__model_fail(error, CLMLA_INVALID_ARGUMENT,
-                               "the checkpoint has layers %d to %d, no layer %d",
-                               (int)checkpoint->first_layer, (int)checkpoint->num_layers - 1, (int)layer);
+        return mla__model_fail(
+            error, CLMLA_INVALID_ARGUMENT, "the checkpoint has layers %d to %d, no layer %d",
+            (int)checkpoint->first_layer, (int)checkpoint->num_layers - 1, (int)layer);
     return CLMLA_SUCCESS;
 }
 

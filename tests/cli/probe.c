@@ -174,7 +174,7 @@ static bool parse_tensor(char *text, clmla_safetensors_tensor *out)
     *dtype++ = '\0';
     *shape++ = '\0';
     *out = (clmla_safetensors_tensor){.name = text};
-    for (clmla_safetensors_dtype d = CLMLA_ST_BOOL; d <= CLMLA_ST_U64; d++)
+    for (clmla_safetensors_dtype d = CLMLA_ST_BOOL; d <= CLMLA_ST_F6_E3M2; d++)
         if (strcmp(clmla_safetensors_dtype_name(d), dtype) == 0)
             out->dtype = d;
     for (char *word = strtok(shape, "x"); word != NULL && out->rank < 8; word = strtok(NULL, "x"))

@@ -91,11 +91,23 @@ static const broken_case broken[] = {
     {.name = "a product of dimensions past 2^64",
      .header = "{\"a\":{\"dtype\":\"U8\",\"shape\":[4294967296,4294967296],"
                "\"data_offsets\":[0,0]}}",
-     .says = "'a': the product of its shape passes 2^64"},
+     .says = "'a': its size passes 2^64"},
     {.name = "a size past 2^64 bytes",
      .header = "{\"a\":{\"dtype\":\"F64\",\"shape\":[4294967296,2147483648],"
                "\"data_offsets\":[0,0]}}",
      .says = "'a': its size passes 2^64"},
+    {.name = "three elements of four bits",
+     .header = "{\"a\":{\"dtype\":\"F4\",\"shape\":[3],\"data_offsets\":[0,1]}}",
+     .data_bytes = 1,
+     .says = "'a': its size passes 2^64 or is no number of bytes"},
+    {.name = "two elements of six bits",
+     .header = "{\"a\":{\"dtype\":\"F6_E2M3\",\"shape\":[1,2],\"data_offsets\":[0,2]}}",
+     .data_bytes = 2,
+     .says = "no number of bytes"},
+    {.name = "a product past 2^64 of packed elements",
+     .header = "{\"a\":{\"dtype\":\"F4\",\"shape\":[4294967296,4294967296],"
+               "\"data_offsets\":[0,0]}}",
+     .says = "its size passes 2^64"},
     {.name = "no offsets",
      .header = "{\"a\":{\"dtype\":\"U8\",\"shape\":[1]}}",
      .data_bytes = 1,
@@ -346,35 +358,52 @@ static void knows_every_dtype(void **state)
     static const struct {
         clmla_safetensors_dtype dtype;
         const char *name;
-        size_t bytes;
+        size_t bytes; /* of one; 0: see of_four */
+        size_t of_four;
     } all[] = {
-        {CLMLA_ST_BOOL, "BOOL", 1},       {CLMLA_ST_U8, "U8", 1},
-        {CLMLA_ST_I8, "I8", 1},           {CLMLA_ST_F8_E5M2, "F8_E5M2", 1},
-        {CLMLA_ST_F8_E4M3, "F8_E4M3", 1}, {CLMLA_ST_I16, "I16", 2},
-        {CLMLA_ST_U16, "U16", 2},         {CLMLA_ST_F16, "F16", 2},
-        {CLMLA_ST_BF16, "BF16", 2},       {CLMLA_ST_I32, "I32", 4},
-        {CLMLA_ST_U32, "U32", 4},         {CLMLA_ST_F32, "F32", 4},
-        {CLMLA_ST_F64, "F64", 8},         {CLMLA_ST_I64, "I64", 8},
+        {CLMLA_ST_BOOL, "BOOL", 1},
+        {CLMLA_ST_U8, "U8", 1},
+        {CLMLA_ST_I8, "I8", 1},
+        {CLMLA_ST_F8_E5M2, "F8_E5M2", 1},
+        {CLMLA_ST_F8_E4M3, "F8_E4M3", 1},
+        {CLMLA_ST_I16, "I16", 2},
+        {CLMLA_ST_U16, "U16", 2},
+        {CLMLA_ST_F16, "F16", 2},
+        {CLMLA_ST_BF16, "BF16", 2},
+        {CLMLA_ST_I32, "I32", 4},
+        {CLMLA_ST_U32, "U32", 4},
+        {CLMLA_ST_F32, "F32", 4},
+        {CLMLA_ST_F64, "F64", 8},
+        {CLMLA_ST_I64, "I64", 8},
         {CLMLA_ST_U64, "U64", 8},
+        {CLMLA_ST_F8_E8M0, "F8_E8M0", 1},
+        {CLMLA_ST_F8_E4M3FNUZ, "F8_E4M3FNUZ", 1},
+        {CLMLA_ST_F8_E5M2FNUZ, "F8_E5M2FNUZ", 1},
+        {CLMLA_ST_C64, "C64", 8},
+        {CLMLA_ST_F4, "F4", 0, 2},
+        {CLMLA_ST_F6_E2M3, "F6_E2M3", 0, 3},
+        {CLMLA_ST_F6_E3M2, "F6_E3M2", 0, 3},
     };
     (void)state;
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        const size_t bytes = all[i].bytes > 0 ? 4 * all[i].bytes : all[i].of_four;
         char header[128];
         unsigned char file[MAX_FILE];
         clmla_safetensors *out = NULL;
         assert_string_equal(clmla_safetensors_dtype_name(all[i].dtype), all[i].name);
         assert_int_equal(clmla_safetensors_dtype_bytes(all[i].dtype), all[i].bytes);
         (void)snprintf(header, sizeof header,
-                       "{\"a\":{\"dtype\":\"%s\",\"shape\":[3],\"data_offsets\":[0,%zu]}}",
-                       all[i].name, 3 * all[i].bytes);
-        assert_int_equal(clmla_safetensors_open_memory(
-                             file, make_file(file, header, 3 * all[i].bytes), "t", &out, NULL),
-                         CLMLA_SUCCESS);
+                       "{\"a\":{\"dtype\":\"%s\",\"shape\":[4],\"data_offsets\":[0,%zu]}}",
+                       all[i].name, bytes);
+        assert_int_equal(
+            clmla_safetensors_open_memory(file, make_file(file, header, bytes), "t", &out, NULL),
+            CLMLA_SUCCESS);
+        assert_int_equal(clmla_safetensors_at(out, 0)->bytes, bytes);
         assert_int_equal(clmla_safetensors_at(out, 0)->dtype, all[i].dtype);
         clmla_safetensors_close(out);
     }
     assert_string_equal(clmla_safetensors_dtype_name(0), "unknown");
-    assert_string_equal(clmla_safetensors_dtype_name(CLMLA_ST_U64 + 1), "unknown");
+    assert_string_equal(clmla_safetensors_dtype_name(CLMLA_ST_F6_E3M2 + 1), "unknown");
     assert_int_equal(clmla_safetensors_dtype_bytes(-1), 0);
 }
 
