@@ -157,7 +157,7 @@ CLMLA_API clmla_status clmla_checkpoint_open(const char *path, clmla_checkpoint 
 /** Unmaps its files; weights that came from it are gone with it. NULL is allowed. */
 CLMLA_API void clmla_checkpoint_close(clmla_checkpoint *checkpoint);
 
-/** What config.json says. Valid until the checkpoint is closed. */
+/** What config.json says. Valid until the checkpoint is closed. NULL for NULL. */
 CLMLA_API const clmla_config *clmla_checkpoint_config(const clmla_checkpoint *checkpoint);
 
 /** One more than the largest number of a layer with attention weights; 0: there is none. Layers of
@@ -175,10 +175,12 @@ CLMLA_API clmla_status clmla_checkpoint_layer(clmla_checkpoint *checkpoint, int3
                                               clmla_checkpoint_weights *out,
                                               clmla_model_error *error);
 
-/** Rows first_row .. first_row + num_rows - 1 as dtype: out [num_rows, columns], aligned to dtype.
- *  F8_E4M3: code · scale of its 128x128 block in float32, rounded to dtype once, to nearest even.
- *  Others: rounded once. DEFAULT means bf16. Any thread.
- *  Errors: INVALID_ARGUMENT (rows outside the weight, no data, another dtype). */
+/** out[r, c] = weight[first_row + r, c]; of F8_E4M3 code[r, c] · scale_inv[r / 128, c / 128].
+ *  out [num_rows, columns] bf16, f16 or f32 (DEFAULT: bf16), dense, aligned to dtype, written
+ *  Any thread.
+ *  Errors: INVALID_ARGUMENT (rows outside the weight, no data, another dtype).
+ *  The product is float32; it, or the stored value, is rounded to dtype once, to nearest even.
+ *  Source: DeepSeek-V3 README_WEIGHTS.md. */
 CLMLA_API clmla_status clmla_checkpoint_decode(const clmla_checkpoint_weight *weight,
                                                uint64_t first_row, uint64_t num_rows,
                                                clmla_dtype dtype, void *out);

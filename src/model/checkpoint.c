@@ -324,10 +324,10 @@ void clmla_checkpoint_close(clmla_checkpoint *checkpoint)
 
 const clmla_config *clmla_checkpoint_config(const clmla_checkpoint *checkpoint)
 {
-    return &checkpoint->config;
+    return checkpoint != NULL ? &checkpoint->config : NULL;
 }
 
 int32_t clmla_checkpoint_num_layers(const clmla_checkpoint *checkpoint)
 {
-    return checkpoint->num_layers;
+    return checkpoint != NULL ? checkpoint->num_layers : 0;
 }

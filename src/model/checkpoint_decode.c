@@ -30,47 +30,56 @@ static clmla_dtype dtype_of(clmla_safetensors_dtype stored)
 
 /* ---- values --------------------------------------------------------------------------------- */
 
-/* A float in dtype. The product of code and scale is a float already: one rounding. */
-static void store(void *out, clmla_dtype dtype, size_t at, float value)
+/* What every code of a block stands for, in the dtype that is asked for: code · scale is a float,
+ * rounded to dtype once. A block has far more elements than there are codes. */
+typedef union code_table {
+    float wide[256];
+    uint16_t narrow[256];
+} code_table;
+
+static void fill_table(float scale, clmla_dtype dtype, code_table *table)
 {
-    unsigned char *to = (unsigned char *)out + at * mla__dtype_bytes(dtype);
-    uint16_t half;
-    switch (dtype) {
-    case CLMLA_DTYPE_BF16:
-        half = mla__float_to_bf16(value);
-        memcpy(to, &half, sizeof half);
-        break;
-    case CLMLA_DTYPE_F16:
-        half = mla__float_to_f16(value);
-        memcpy(to, &half, sizeof half);
-        break;
-    default:
-        memcpy(to, &value, sizeof value);
-        break;
+    for (int code = 0; code < 256; code++) {
+        const float product = mla__f8_e4m3_to_float((uint8_t)code) * scale;
+        mla__store(table, dtype, (size_t)code, (double)product);
     }
 }
 
+static float scale_of(const clmla_checkpoint_weight *weight, uint64_t row, uint64_t column)
+{
+    const uint64_t blocks = mla__ceil_div(weight->columns, MLA__FP8_BLOCK);
+    const uint64_t at = row / MLA__FP8_BLOCK * blocks + column / MLA__FP8_BLOCK;
+    float scale;
+    memcpy(&scale, (const unsigned char *)weight->scale_inv + at * sizeof scale, sizeof scale);
+    return scale;
+}
+
+static uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }
+
+/* Block by block; at the edges, and where the rows begin inside a block, parts of blocks. */
 static void decode_fp8(const clmla_checkpoint_weight *weight, uint64_t first_row, uint64_t num_rows,
                        clmla_dtype dtype, void *out)
 {
-    const unsigned char *scales = weight->scale_inv;
-    const uint64_t blocks = mla__ceil_div(weight->columns, MLA__FP8_BLOCK);
-    float values[256];
-    for (int code = 0; code < 256; code++)
-        values[code] = mla__f8_e4m3_to_float((uint8_t)code);
-    for (uint64_t r = 0; r < num_rows; r++) {
-        const uint64_t row = first_row + r;
-        const uint8_t *codes = (const uint8_t *)weight->data + row * weight->columns;
-        for (uint64_t block = 0; block < blocks; block++) {
-            const uint64_t begin = block * MLA__FP8_BLOCK;
-            const uint64_t end =
-                begin + MLA__FP8_BLOCK < weight->columns ? begin + MLA__FP8_BLOCK : weight->columns;
-            float scale;
-            memcpy(&scale, scales + (row / MLA__FP8_BLOCK * blocks + block) * sizeof scale,
-                   sizeof scale);
-            for (uint64_t column = begin; column < end; column++)
-                store(out, dtype, (size_t)(r * weight->columns + column),
-                      values[codes[column]] * scale);
+    const uint64_t end_row = first_row + num_rows, columns = weight->columns;
+    const uint8_t *codes = weight->data;
+    float *const wide = out;
+    uint16_t *const narrow = out;
+    code_table table;
+    uint64_t row_end;
+    for (uint64_t begin = first_row; begin < end_row; begin = row_end) {
+        row_end = least(end_row, (begin / MLA__FP8_BLOCK + 1) * MLA__FP8_BLOCK);
+        for (uint64_t column = 0; column < columns; column += MLA__FP8_BLOCK) {
+            const uint64_t column_end = least(columns, column + MLA__FP8_BLOCK);
+            fill_table(scale_of(weight, begin, column), dtype, &table);
+            for (uint64_t row = begin; row < row_end; row++)
+                for (uint64_t c = column; c < column_end; c++) {
+                    const uint8_t code = codes[row * columns + c];
+                    const uint64_t to = (row - first_row) * columns + c;
+                    if (dtype == CLMLA_DTYPE_F32)
+                        wide[to] = table.wide[code];
+                    else
+                        narrow[to] = table.narrow[code];
+                }
         }
     }
 }
