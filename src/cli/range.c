@@ -12,19 +12,22 @@ static bool fits(double value, float limit, mla_outlier *outlier)
     return !(fabs(value) > (double)limit) || isinf(value);
 }
 
-/* Row by row, as decoded to float32. Without memory for a row the question is left to the run,
- * which needs far more. */
+/* As decoded to float32, so many rows at a time as share FP8's scales. Without memory for them the
+ * question is left to the run, which needs far more. */
 static bool weight_fits(const clmla_checkpoint_weight *weight, float limit, mla_outlier *outlier)
 {
-    float *row = malloc((size_t)weight->columns * sizeof(*row) + 1);
+    enum { ROWS = 128 };
+    float *values = malloc((size_t)weight->columns * ROWS * sizeof(*values) + 1);
     bool fitting = true;
-    for (uint64_t r = 0; row != NULL && r < weight->rows && fitting; r++) {
-        if (clmla_checkpoint_decode(weight, r, 1, CLMLA_DTYPE_F32, row) != CLMLA_SUCCESS)
+    uint64_t rows;
+    for (uint64_t r = 0; values != NULL && r < weight->rows && fitting; r += rows) {
+        rows = weight->rows - r < ROWS ? weight->rows - r : ROWS;
+        if (clmla_checkpoint_decode(weight, r, rows, CLMLA_DTYPE_F32, values) != CLMLA_SUCCESS)
             break;
-        for (uint64_t i = 0; i < weight->columns && fitting; i++)
-            fitting = fits((double)row[i], limit, outlier);
+        for (uint64_t i = 0; i < rows * weight->columns && fitting; i++)
+            fitting = fits((double)values[i], limit, outlier);
     }
-    free(row);
+    free(values);
     return fitting;
 }
 
