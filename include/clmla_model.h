@@ -83,6 +83,10 @@ typedef struct clmla_safetensors_tensor {
     const void *data; /* aligned to one byte only */
 } clmla_safetensors_tensor;
 
+/** Writes "BF16 [4, 4]" for messages: up to capacity bytes, always terminated when capacity > 0. */
+CLMLA_API void clmla_safetensors_describe(const clmla_safetensors_tensor *tensor, char *text,
+                                          size_t capacity);
+
 typedef struct clmla_safetensors clmla_safetensors;
 
 /** Maps a file read-only and checks its whole header: length, JSON, duplicates, dtypes, shapes,

@@ -1,6 +1,5 @@
 #include "cli/run_input.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #include "cli/cli.h"
@@ -33,12 +32,9 @@ static bool take_rows(const clmla_safetensors_tensor *tensor, const char *path, 
         out->rows = (int32_t)tensor->shape[1];
         return true;
     }
-    char is[128];
-    int at = snprintf(is, sizeof(is), "%s [", clmla_safetensors_dtype_name(tensor->dtype));
-    for (int32_t i = 0; i < tensor->rank && (size_t)at < sizeof(is); i++)
-        at += snprintf(is + at, sizeof(is) - (size_t)at, "%s%llu", i > 0 ? ", " : "",
-                       (unsigned long long)tensor->shape[i]);
-    mla_error("%s: tensor '%s' is %s], must be BF16, F16 or F32 [batch, tokens, %d], both >= 1",
+    char is[192];
+    clmla_safetensors_describe(tensor, is, sizeof(is));
+    mla_error("%s: tensor '%s' is %s, must be BF16, F16 or F32 [batch, tokens, %d], both >= 1",
               path, tensor->name, is, (int)width);
     return false;
 }

@@ -10,7 +10,7 @@
 #include "model/checkpoint.h"
 #include "model/error.h"
 
-enum { NUM_WEIGHTS = 8, NAME_BYTES = 96, SHAPE_BYTES = 192 };
+enum { NUM_WEIGHTS = 8, NAME_BYTES = 96, TEXT_BYTES = 192 };
 
 /* What the configuration asks of a weight, and where it goes. */
 typedef struct wanted_weight {
@@ -60,16 +60,6 @@ static void tensor_name(const reader *in, const char *weight, const char *what,
 
 /* ---- one tensor ----------------------------------------------------------------------------- */
 
-/* "BF16 [4, 4]" */
-static void describe(const clmla_safetensors_tensor *tensor, char text[SHAPE_BYTES])
-{
-    int at = snprintf(text, SHAPE_BYTES, "%s [", clmla_safetensors_dtype_name(tensor->dtype));
-    for (int32_t i = 0; i < tensor->rank; i++)
-        at += snprintf(text + at, SHAPE_BYTES - (size_t)at, "%s%llu", i > 0 ? ", " : "",
-                       (unsigned long long)tensor->shape[i]);
-    (void)snprintf(text + at, SHAPE_BYTES - (size_t)at, "]");
-}
-
 /* rows 0: one dimension. */
 static bool has_shape(const clmla_safetensors_tensor *tensor, uint64_t rows, uint64_t columns)
 {
@@ -78,12 +68,12 @@ static bool has_shape(const clmla_safetensors_tensor *tensor, uint64_t rows, uin
     return tensor->rank == 2 && tensor->shape[0] == rows && tensor->shape[1] == columns;
 }
 
-static void shape_text(uint64_t rows, uint64_t columns, char text[SHAPE_BYTES])
+static void shape_text(uint64_t rows, uint64_t columns, char text[TEXT_BYTES])
 {
     if (rows == 0)
-        (void)snprintf(text, SHAPE_BYTES, "[%llu]", (unsigned long long)columns);
+        (void)snprintf(text, TEXT_BYTES, "[%llu]", (unsigned long long)columns);
     else
-        (void)snprintf(text, SHAPE_BYTES, "[%llu, %llu]", (unsigned long long)rows,
+        (void)snprintf(text, TEXT_BYTES, "[%llu, %llu]", (unsigned long long)rows,
                        (unsigned long long)columns);
 }
 
@@ -112,13 +102,13 @@ static clmla_status check_dtype_and_shape(const reader *in, const wanted_weight 
 {
     const clmla_safetensors_dtype dtype = located->tensor->dtype;
     const bool is_norm = weight->rows == 0;
-    char is[SHAPE_BYTES];
-    char shape[SHAPE_BYTES];
+    char is[TEXT_BYTES];
+    char shape[TEXT_BYTES];
     if ((dtype == CLMLA_ST_BF16 || dtype == CLMLA_ST_F16 || dtype == CLMLA_ST_F32 ||
          (dtype == CLMLA_ST_F8_E4M3 && !is_norm)) &&
         has_shape(located->tensor, weight->rows, weight->columns))
         return CLMLA_SUCCESS;
-    describe(located->tensor, is);
+    clmla_safetensors_describe(located->tensor, is, sizeof is);
     shape_text(weight->rows, weight->columns, shape);
     return mla__model_fail(
         in->error, CLMLA_BAD_FILE, "%s: tensor '%s' is %s; config.json asks for %s of BF16, F16%s",
@@ -148,8 +138,8 @@ static clmla_status read_scale(const reader *in, const wanted_weight *weight,
     const uint64_t rows = mla__ceil_div(weight->rows, MLA__FP8_BLOCK);
     const uint64_t columns = mla__ceil_div(weight->columns, MLA__FP8_BLOCK);
     mla__located scale;
-    char is[SHAPE_BYTES];
-    char shape[SHAPE_BYTES];
+    char is[TEXT_BYTES];
+    char shape[TEXT_BYTES];
     clmla_status status = find(in, weight->name, "weight_scale_inv", &scale);
     if (status != CLMLA_SUCCESS)
         return status;
@@ -168,7 +158,7 @@ static clmla_status read_scale(const reader *in, const wanted_weight *weight,
                                "%s: tensor '%s_scale_inv' is missing; F8_E4M3 needs F32 %s",
                                scale.path, located->tensor->name, shape);
     if (scale.tensor->dtype != CLMLA_ST_F32 || !has_shape(scale.tensor, rows, columns)) {
-        describe(scale.tensor, is);
+        clmla_safetensors_describe(scale.tensor, is, sizeof is);
         return mla__model_fail(in->error, CLMLA_BAD_FILE,
                                "%s: tensor '%s' is %s, must be F32 %s, one for each block of "
                                "%d x %d",

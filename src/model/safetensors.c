@@ -121,16 +121,18 @@ static clmla_status bad_tensor(const clmla_safetensors *file, const char *tensor
                            tensor, what);
 }
 
-/* "[4, 4]" */
-static void shape_text(const clmla_safetensors_tensor *tensor, char *text, size_t bytes)
+void clmla_safetensors_describe(const clmla_safetensors_tensor *tensor, char *text, size_t capacity)
 {
     size_t at = 0;
-    text[0] = '\0';
-    for (int32_t i = 0; i <= tensor->rank && at < bytes; i++) {
-        const char *before = i == 0 ? "[" : ", ";
-        const int written = i == tensor->rank ? snprintf(text + at, bytes - at, i == 0 ? "[]" : "]")
-                                              : snprintf(text + at, bytes - at, "%s%llu", before,
-                                                         (unsigned long long)tensor->shape[i]);
+    if (capacity > 0)
+        text[0] = '\0';
+    for (int32_t i = -1; i <= tensor->rank && at < capacity; i++) {
+        const char *before = i == 0 ? "" : ", ";
+        const int written =
+            i == -1 ? snprintf(text, capacity, "%s [", clmla_safetensors_dtype_name(tensor->dtype))
+            : i == tensor->rank ? snprintf(text + at, capacity - at, "]")
+                                : snprintf(text + at, capacity - at, "%s%llu", before,
+                                           (unsigned long long)tensor->shape[i]);
         at += written > 0 ? (size_t)written : 0;
     }
 }
@@ -160,7 +162,7 @@ static clmla_status read_shape(const clmla_safetensors *file, const json_t *shap
 static clmla_status read_offsets(const clmla_safetensors *file, const json_t *offsets,
                                  clmla_safetensors_tensor *tensor, clmla_model_error *error)
 {
-    char shape[192];
+    char is[192];
     uint64_t begin;
     uint64_t end;
     if (!json_is_array(offsets) || json_array_size(offsets) != 2 ||
@@ -175,13 +177,12 @@ static clmla_status read_offsets(const clmla_safetensors *file, const json_t *of
                                file_name(file), tensor->name, (unsigned long long)begin,
                                (unsigned long long)end, (unsigned long long)file->data_bytes);
     if (end - begin != tensor->bytes) {
-        shape_text(tensor, shape, sizeof shape);
-        return mla__model_fail(
-            error, CLMLA_BAD_FILE,
-            "%s: tensor '%.120s': data_offsets [%llu, %llu] do not match shape "
-            "%s of %s (%llu bytes)",
-            file_name(file), tensor->name, (unsigned long long)begin, (unsigned long long)end,
-            shape, clmla_safetensors_dtype_name(tensor->dtype), (unsigned long long)tensor->bytes);
+        clmla_safetensors_describe(tensor, is, sizeof is);
+        return mla__model_fail(error, CLMLA_BAD_FILE,
+                               "%s: tensor '%.120s': data_offsets [%llu, %llu] do not match %s "
+                               "(%llu bytes)",
+                               file_name(file), tensor->name, (unsigned long long)begin,
+                               (unsigned long long)end, is, (unsigned long long)tensor->bytes);
     }
     tensor->data = file->data + begin;
     return CLMLA_SUCCESS;

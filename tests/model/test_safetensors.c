@@ -131,7 +131,7 @@ static const broken_case broken[] = {
     {.name = "a size that is not the shape's",
      .header = "{\"a\":{\"dtype\":\"BF16\",\"shape\":[4, 4],\"data_offsets\":[0,64]}}",
      .data_bytes = 64,
-     .says = "t.safetensors: tensor 'a': data_offsets [0, 64] do not match shape [4, 4] of BF16 "
+     .says = "t.safetensors: tensor 'a': data_offsets [0, 64] do not match BF16 [4, 4] "
              "(32 bytes)"},
     {.name = "two tensors that overlap",
      .header = "{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]},"
@@ -407,6 +407,31 @@ static void knows_every_dtype(void **state)
     assert_int_equal(clmla_safetensors_dtype_bytes(-1), 0);
 }
 
+static void describes_tensors_in_any_room(void **state)
+{
+    static const struct {
+        clmla_safetensors_tensor tensor;
+        const char *text;
+    } cases[] = {
+        {{.dtype = CLMLA_ST_BF16, .rank = 2, .shape = {4, 128}}, "BF16 [4, 128]"},
+        {{.dtype = CLMLA_ST_F8_E4M3, .rank = 1, .shape = {7}}, "F8_E4M3 [7]"},
+        {{.dtype = CLMLA_ST_I64, .rank = 0}, "I64 []"},
+        {{.rank = 1, .shape = {UINT64_MAX}}, "unknown [18446744073709551615]"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        for (size_t capacity = 0; capacity <= strlen(cases[i].text) + 1; capacity++) {
+            char text[64];
+            memset(text, '#', sizeof text);
+            clmla_safetensors_describe(&cases[i].tensor, text, capacity);
+            assert_int_equal(text[capacity], '#');
+            if (capacity > 0) {
+                assert_int_equal(strlen(text), capacity - 1);
+                assert_memory_equal(text, cases[i].text, capacity - 1);
+            }
+        }
+}
+
 /* ---- writing -------------------------------------------------------------------------------- */
 
 static const float written_values[6] = {1.0f, -2.5f, 0.0f, 3.25f, 1e30f, -1e-30f};
@@ -592,6 +617,7 @@ int main(void)
         cmocka_unit_test(rejects_an_empty_file),
         cmocka_unit_test(reads_what_the_format_allows),
         cmocka_unit_test(knows_every_dtype),
+        cmocka_unit_test(describes_tensors_in_any_room),
         cmocka_unit_test(writes_what_it_reads_back),
         cmocka_unit_test(writes_a_file_without_tensors),
         cmocka_unit_test(rejects_tensors_that_cannot_be_written),
