@@ -1,14 +1,17 @@
 /*
  * Writes a golden case as users have it: a checkpoint in Hugging Face's form and an input file.
  *
- *   make_checkpoint GOLDEN DIR [LAYER [stored|bf16|f16|f32 [1|2]]]
+ *   make_checkpoint GOLDEN DIR [LAYER [stored|bf16|f16|f32|fp8|fp8_decoded [1|2]]]
  *
  * DIR (which exists) gets config.json; the case's weights as layer LAYER (default 0) in two shards
  * with model.safetensors.index.json, an FP8 weight's scales in the other shard than its codes, or
  * with 1 in one model.safetensors; and input.safetensors with step 0 of the case's first request.
- * Weights and input are stored in the dtype given; the default is the case's own.
+ * Weights and input are stored in the dtype given; the default is the case's own. fp8 rounds the
+ * matrices to F8_E4M3, each block of 128 x 128 scaled to its largest element, and leaves the rest;
+ * fp8_decoded stores what those stand for as BF16.
  */
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +20,7 @@
 #include "core/checked.h"
 #include "core/dtype.h"
 
-enum { NUM_SHARDS = 2, MAX_TENSORS = 16, NAME_BYTES = 96, PATH_BYTES = 1024 };
+enum { NUM_SHARDS = 2, MAX_TENSORS = 24, NAME_BYTES = 96, PATH_BYTES = 1024 };
 
 typedef struct shard {
     clmla_safetensors_tensor tensors[MAX_TENSORS];
@@ -30,6 +33,7 @@ typedef struct maker {
     int layer;
     clmla_safetensors_dtype dtype; /* 0: as stored */
     int num_shards;
+    bool fp8; /* matrices are rounded to FP8, and stored so where dtype is 0 */
     shard shards[NUM_SHARDS];
     json_t *weight_map;
     void *converted[MAX_TENSORS];
@@ -77,9 +81,84 @@ static const void *convert(maker *m, const clmla_checkpoint_weight *weight)
     return memory;
 }
 
+/* ---- FP8 ------------------------------------------------------------------------------------- */
+
+enum { BLOCK = 128, LARGEST_CODE = 0x7e };
+
+/* The code whose value is next to a magnitude of at most 448: codes grow with their values. */
+static uint8_t nearest_code(float magnitude)
+{
+    int low = 0, high = LARGEST_CODE;
+    while (high - low > 1) {
+        const int middle = (low + high) / 2;
+        if (mla__f8_e4m3_to_float((uint8_t)middle) <= magnitude)
+            low = middle;
+        else
+            high = middle;
+    }
+    const float below = magnitude - mla__f8_e4m3_to_float((uint8_t)low);
+    const float above = mla__f8_e4m3_to_float((uint8_t)high) - magnitude;
+    return (uint8_t)(below < above ? low : high);
+}
+
+/* One block: its scale, and its codes. values [rows, columns] of the whole matrix. */
+static float quantise_block(const float *values, uint64_t columns, uint64_t block_rows,
+                            uint64_t block_columns, uint8_t *codes)
+{
+    float largest = 0.0f;
+    for (uint64_t r = 0; r < block_rows; r++)
+        for (uint64_t c = 0; c < block_columns; c++)
+            largest = fmaxf(largest, fabsf(values[r * columns + c]));
+    const float scale = largest > 0.0f ? largest / 448.0f : 1.0f;
+    for (uint64_t r = 0; r < block_rows; r++)
+        for (uint64_t c = 0; c < block_columns; c++) {
+            const float value = values[r * columns + c] / scale;
+            codes[r * columns + c] =
+                (uint8_t)(nearest_code(fminf(fabsf(value), 448.0f)) | (value < 0.0f ? 0x80 : 0));
+        }
+    return scale;
+}
+
+/* A matrix as FP8, until the maker is done; data NULL: out of memory. */
+static clmla_checkpoint_weight quantise(maker *m, const clmla_checkpoint_weight *weight)
+{
+    const uint64_t rows = weight->rows, columns = weight->columns;
+    const uint64_t blocks = mla__ceil_div(columns, BLOCK);
+    float *values = malloc((size_t)(BLOCK * columns) * sizeof(*values));
+    float *scales = malloc((size_t)(mla__ceil_div(rows, BLOCK) * blocks) * sizeof(*scales));
+    uint8_t *codes = malloc((size_t)(rows * columns));
+    const bool room = values != NULL && scales != NULL && codes != NULL;
+    for (uint64_t row = 0; row < rows && room; row += BLOCK) {
+        const uint64_t count = rows - row < BLOCK ? rows - row : BLOCK;
+        (void)clmla_checkpoint_decode(weight, row, count, CLMLA_DTYPE_F32, values);
+        for (uint64_t column = 0; column < columns; column += BLOCK)
+            scales[row / BLOCK * blocks + column / BLOCK] =
+                quantise_block(values + column, columns, count,
+                               columns - column < BLOCK ? columns - column : BLOCK,
+                               codes + row * columns + column);
+    }
+    free(values);
+    m->converted[m->num_converted++] = scales;
+    m->converted[m->num_converted++] = codes;
+    return (clmla_checkpoint_weight){.data = room ? codes : NULL,
+                                     .dtype = CLMLA_ST_F8_E4M3,
+                                     .rows = rows,
+                                     .columns = columns,
+                                     .scale_inv = scales};
+}
+
+/* ---- weights --------------------------------------------------------------------------------- */
+
 static bool add_weight(maker *m, int in_shard, const char *which, bool norm,
                        const clmla_checkpoint_weight *weight)
 {
+    clmla_checkpoint_weight quantised;
+    if (m->fp8 && !norm && weight->data != NULL) {
+        quantised = quantise(m, weight);
+        if (quantised.data == NULL)
+            return false;
+        weight = &quantised;
+    }
     clmla_safetensors_dtype dtype = m->dtype != 0 ? m->dtype : weight->dtype;
     const void *data = weight->data;
     char name[NAME_BYTES];
@@ -215,7 +294,8 @@ static bool parse_dtype(const char *text, clmla_safetensors_dtype *out)
         const char *name;
         clmla_safetensors_dtype dtype;
     } dtypes[] = {
-        {"stored", 0}, {"bf16", CLMLA_ST_BF16}, {"f16", CLMLA_ST_F16}, {"f32", CLMLA_ST_F32}};
+        {"stored", 0}, {"bf16", CLMLA_ST_BF16},       {"f16", CLMLA_ST_F16}, {"f32", CLMLA_ST_F32},
+        {"fp8", 0},    {"fp8_decoded", CLMLA_ST_BF16}};
     for (size_t i = 0; i < sizeof(dtypes) / sizeof(dtypes[0]); i++)
         if (strcmp(dtypes[i].name, text) == 0) {
             *out = dtypes[i].dtype;
@@ -231,6 +311,7 @@ int main(int argc, char **argv)
     clmla_model_error error = {{0}};
     if (argc < 3 || argc > 6 || (argc > 4 && !parse_dtype(argv[4], &m.dtype)))
         return fail("see make_checkpoint.c");
+    m.fp8 = argc > 4 && strncmp(argv[4], "fp8", 3) == 0;
     m.folder = argv[2];
     m.layer = argc > 3 ? atoi(argv[3]) : 0;
     m.num_shards = argc > 5 && strcmp(argv[5], "1") == 0 ? 1 : NUM_SHARDS;
