@@ -38,15 +38,21 @@ static const mla_command command = {
     .has_numerics = true,
 };
 
-/* what: for messages about the device. key and value: for the output's metadata. */
-static int compute(mla_session *session, const mla_job *job, const char *what, const char *key,
-                   const char *value, const char *output)
+/* Where a job comes from and goes to. */
+typedef struct job_files {
+    const char *weights, *input; /* a golden case is both */
+    const char *output;
+    const char *key, *value; /* of the output's metadata */
+} job_files;
+
+static int compute(mla_session *session, const mla_job *job, const job_files *files)
 {
     mla_results results = {0};
     mla_run_choices choices;
     mla_outlier outlier;
     if (session->common->dtype == CLMLA_DTYPE_F16 && !mla_job_fits(job, MLA_F16_MAX, &outlier)) {
-        mla_error("%s: %s has %g, f16 ends at %g", what, outlier.tensor, outlier.value,
+        mla_error("%s: %s has %g, f16 ends at %g",
+                  outlier.is_weight ? files->weights : files->input, outlier.tensor, outlier.value,
                   (double)MLA_F16_MAX);
         return MLA_EXIT_FAILED;
     }
@@ -55,9 +61,9 @@ static int compute(mla_session *session, const mla_job *job, const char *what, c
     if (status == CLMLA_SUCCESS)
         status = mla_run_job(session, job, &results, &choices);
     if (status != CLMLA_SUCCESS)
-        code = mla_session_fail(session, what, status);
+        code = mla_session_fail(session, files->weights, status);
     else
-        code = mla_run_output_write(job, &results, key, value, output);
+        code = mla_run_output_write(job, &results, files->key, files->value, files->output);
     mla_results_release(job, &results);
     return code;
 }
@@ -71,21 +77,22 @@ static int run_case(mla_session *session, const char *path, const char *output)
         return MLA_EXIT_FAILED;
     }
     mla_progress_clear();
-    const int code = compute(session, &golden.job, path, "case", golden.job.name, output);
+    const job_files files = {path, path, output, "case", golden.job.name};
+    const int code = compute(session, &golden.job, &files);
     mla_golden_close(&golden);
     return code;
 }
 
 static int run_weights(mla_session *session, const mla_options *options, int32_t layer)
 {
-    const char *weights = options->text[MLA_OPT_WEIGHTS];
     mla_run_input input;
     char number[16];
     (void)snprintf(number, sizeof(number), "%d", (int)layer);
-    int code = mla_run_input_open(weights, layer, options->text[MLA_OPT_INPUT], &input);
+    const job_files files = {options->text[MLA_OPT_WEIGHTS], options->text[MLA_OPT_INPUT],
+                             options->text[MLA_OPT_OUTPUT], "layer", number};
+    int code = mla_run_input_open(files.weights, layer, files.input, &input);
     if (code == -1)
-        code =
-            compute(session, &input.job, weights, "layer", number, options->text[MLA_OPT_OUTPUT]);
+        code = compute(session, &input.job, &files);
     mla_run_input_close(&input);
     return code;
 }

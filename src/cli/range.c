@@ -86,8 +86,10 @@ static bool request_fits(const mla_job *job, const mla_request *request, float l
 
 bool mla_job_fits(const mla_job *job, float limit, mla_outlier *outlier)
 {
+    outlier->is_weight = true;
     if (!weights_fit(job, limit, outlier))
         return false;
+    outlier->is_weight = false;
     for (int32_t r = 0; r < job->num_requests; r++)
         if (!request_fits(job, &job->requests[r], limit, outlier))
             return false;

@@ -12,7 +12,8 @@
 /* What does not fit, by the tensor's name in the file. */
 typedef struct mla_outlier {
     char tensor[MLA_TENSOR_NAME_BYTES];
-    double value; /* of the first such element */
+    bool is_weight; /* else of the requests */
+    double value;   /* of the first such element */
 } mla_outlier;
 
 /* False: something is larger than limit in magnitude, *outlier says what. Infinities and NaN count

@@ -64,3 +64,12 @@ checkpoint() {
     mkdir model
     "$CLMLA_MAKE_CHECKPOINT" "$(golden "$1")" model "${@:2}"
 }
+
+# poke FILE TENSOR: 65536 in bf16 as the tensor's first element.
+poke() {
+    local length offset
+    length=$(od -An -tu8 -N8 "$1")
+    offset=$(dd if="$1" bs=1 skip=8 count="$((length))" status=none |
+        sed -n 's/.*"'"$2"'":{[^}]*"data_offsets":\[\([0-9]*\),.*/\1/p')
+    printf '\x80\x47' | dd of="$1" bs=1 seek="$((8 + length + offset))" conv=notrunc status=none
+}

@@ -39,6 +39,7 @@ static void names(small_case *c, const char *tensor, double value)
     mla_outlier outlier;
     assert_false(mla_job_fits(&c->job, MLA_F16_MAX, &outlier));
     assert_string_equal(outlier.tensor, tensor);
+    assert_int_equal(outlier.is_weight, strstr(tensor, "self_attn") != NULL);
     assert_true(outlier.value == value);
 }
 

@@ -150,15 +150,6 @@ alter() {
     fails_with 2 "--projection 'native,clblast': must be auto, native or clblast"
 }
 
-# poke FILE TENSOR: 65536 in bf16 as the tensor's first element.
-poke() {
-    local length offset
-    length=$(od -An -tu8 -N8 "$1")
-    offset=$(dd if="$1" bs=1 skip=8 count="$((length))" status=none |
-        sed -n 's/.*"'"$2"'":{[^}]*"data_offsets":\[\([0-9]*\),.*/\1/p')
-    printf '\x80\x47' | dd of="$1" bs=1 seek="$((8 + length + offset))" conv=notrunc status=none
-}
-
 @test "what float16 cannot hold is skipped with its reason, and the other files are still done" {
     for tensor in model.layers.0.self_attn.o_proj.weight init.kv_cache step0.hidden_states; do
         cp "$(golden 02_tiny_decode)" large.safetensors

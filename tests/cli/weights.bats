@@ -194,3 +194,18 @@ refused() {
     passes
     [ "$("$CLMLA_PROBE" shape y.safetensors kv_cache)" = "F32 2 3 40" ]
 }
+
+@test "what float16 cannot hold" {
+    checkpoint 02_tiny_decode 5
+    poke model/model-00001-of-00002.safetensors model.layers.5.self_attn.o_proj.weight
+    try run --dtype f16 --layer 5 --weights model --input model/input.safetensors --output y
+    fails_with 1 "model: model.layers.5.self_attn.o_proj.weight has 65536, f16 ends at 65504"
+    for tensor in init.kv_cache hidden_states; do
+        checkpoint 02_tiny_decode
+        poke model/input.safetensors $tensor
+        try run --dtype f16 --weights model --input model/input.safetensors --output y
+        fails_with 1 "model/input.safetensors: $tensor has 65536, f16 ends at 65504"
+        try run --weights model --input model/input.safetensors --output y
+        passes
+    done
+}
