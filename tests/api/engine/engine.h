@@ -4,6 +4,7 @@
  * copied from:
  *
  *   pages.h     which page belongs to whom
+ *   device.h    where it runs
  *   model.h     the weights, and a shard's views of them
  *   shard.h     what one device holds: clmla's objects, built once
  *   engine.h    sequences; schedule.c chooses a step's tokens, step.c computes them
