@@ -99,7 +99,7 @@ clmla_status engine_create(const struct engine_options *options, struct engine *
 void engine_release(struct engine *engine);
 
 /* Starts a request; its first tokens are computed in a later step. False when every slot is taken:
- * try again after a step. num_prompt >= 1, max_tokens <= MAX_KEYS. */
+ * try again after a step. 1 <= num_prompt < max_tokens <= MAX_KEYS. */
 bool engine_add(struct engine *engine, int32_t id, const int32_t *prompt, int32_t num_prompt,
                 int32_t max_tokens);
 
