@@ -231,6 +231,13 @@ typedef struct clmla_context_options {
     const char *kernel_directory; /* .cl files found here replace the embedded ones, read when a
                                      kernel needs them (CLMLA_IO where one cannot be); NULL: none.
                                      They are code: name only a directory you trust. Copied. */
+    const char *cache_directory;  /* where compiled programs are kept for later processes, any
+                                     number of them at once; NULL: not kept. Made with mode 0700
+                                     where it is missing, parents too; not used where another user
+                                     owns it or may write to it: what lies there is run. It never
+                                     fails a call nor changes a result: problems go to notify as
+                                     information. PoCL compiles a kernel once more before it hands
+                                     out its binary: first builds take twice as long. Copied. */
     clmla_kernel_class kernel_class;
     clmla_projection_backend projection;
     clmla_matrix_units matrix_units;
@@ -259,6 +266,17 @@ CLMLA_API const char *clmla_kernel_class_name(clmla_kernel_class kernel_class);
 
 /** The class this context runs (never AUTO). */
 CLMLA_API clmla_kernel_class clmla_context_kernel_class(const clmla_context *context);
+
+typedef struct clmla_context_info {
+    size_t struct_size;
+    const char *cache_directory; /* NULL: none in use. Lives as long as the context */
+    int32_t programs_read;       /* from the cache directory, so far */
+    int32_t programs_compiled;   /* from source, so far */
+} clmla_context_info;
+
+/** What the context has done so far. info->struct_size must be set by the caller. Any thread. */
+CLMLA_API clmla_status clmla_context_get_info(const clmla_context *context,
+                                              clmla_context_info *info);
 
 /* ---------------------------------------------------------------------------------------------
  * Ops
