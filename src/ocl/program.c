@@ -193,8 +193,8 @@ static clmla_status find_or_build(clmla_context *context, const char *const *fil
     return CLMLA_SUCCESS;
 }
 
-clmla_status mla__program_get(clmla_context *context, const char *const *files,
-                              const mla__defines *defines, cl_program *out)
+static clmla_status get(clmla_context *context, const char *const *files,
+                        const mla__defines *defines, bool reports, cl_program *out)
 {
     const char *definitions = defines == NULL ? "" : defines->text;
     builder key = {0}, source = {0}, report = {0};
@@ -221,7 +221,7 @@ clmla_status mla__program_get(clmla_context *context, const char *const *files,
         mla__os_mutex_lock(context->mutex);
         status = find_or_build(context, files, &key, source.text, &program, &report);
         mla__os_mutex_unlock(context->mutex);
-        if (report.text != NULL && context->notify != NULL)
+        if (report.text != NULL && reports && context->notify != NULL)
             context->notify(status, report.text, context->notify_user);
     }
     if (status == CLMLA_SUCCESS)
@@ -232,6 +232,18 @@ cleanup:
     free(source.text);
     free(report.text);
     return status;
+}
+
+clmla_status mla__program_get(clmla_context *context, const char *const *files,
+                              const mla__defines *defines, cl_program *out)
+{
+    return get(context, files, defines, true, out);
+}
+
+clmla_status mla__program_try(clmla_context *context, const char *const *files,
+                              const mla__defines *defines, cl_program *out)
+{
+    return get(context, files, defines, false, out);
 }
 
 void mla__program_release_all(clmla_context *context)
