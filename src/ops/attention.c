@@ -483,9 +483,8 @@ void mla__attention_release(mla__attention *op)
 
 /* ---- public --------------------------------------------------------------------------------- */
 
-/* split_tokens when it is given, else num_splits, else what suits the device. */
-static clmla_status choose_step(const clmla_context *context, const clmla_attention_params *p,
-                                mla__attention_step *step)
+clmla_status mla__attention_choose_step(const clmla_context *context,
+                                        const clmla_attention_params *p, mla__attention_step *step)
 {
     const uint64_t keys =
         p->sequences.max_cache_seqlen > 0 ? (uint64_t)p->sequences.max_cache_seqlen : 1;
@@ -517,7 +516,7 @@ static clmla_status copy_and_choose(const clmla_context *context,
     if (status == CLMLA_SUCCESS)
         status = check_numbers(context, params);
     if (status == CLMLA_SUCCESS)
-        status = choose_step(context, params, step);
+        status = mla__attention_choose_step(context, params, step);
     if (status == CLMLA_SUCCESS)
         params->num_splits = step->num_splits;
     return status;

@@ -113,6 +113,12 @@ void mla__attention_choose_splits(const clmla_context *context, int32_t num_head
                                   int32_t max_cache_seqlen, int32_t max_splits, int32_t *num_splits,
                                   int32_t *split_tokens);
 
+/* The step that a call asks for: its split_tokens when they are given, else its num_splits, else what
+ * suits the device. */
+clmla_status mla__attention_choose_step(const clmla_context *context,
+                                        const clmla_attention_params *params,
+                                        mla__attention_step *step);
+
 /* Workspace of num_splits partial states of num_tokens tokens: float32 out and lse. */
 clmla_status mla__attention_split_bytes(const clmla_context *context, int32_t num_tokens,
                                         int32_t num_heads, int32_t kv_lora_rank, int32_t num_splits,

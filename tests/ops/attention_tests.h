@@ -29,11 +29,31 @@ typedef struct attention_path {
     bool dot_products; /* cpu class on bf16 dot products, where the device has them */
     bool narrow;       /* cpu class with the tiles of vectors of eight floats, and of four */
     bool mma;          /* nvidia class on tensor cores */
+    int32_t tile_rows; /* mma: the kernel's tile for every step; 0: by its rows */
 } attention_path;
 
 static inline const attention_path *path_of(void **state)
 {
     return *(const attention_path **)state;
+}
+
+/* Whether the large tile runs, found out as clmla_layer_prepare does; *why_not where it does not. */
+static inline bool try_large_tile(clmla_context *context, const char **why_not)
+{
+    const mla__attention_shape shape = {.q_lat = BF16,
+                                        .q_pe = BF16,
+                                        .cache = BF16,
+                                        .out = BF16,
+                                        .num_heads = 16,
+                                        .kv_lora_rank = 64,
+                                        .rope_dim = 16};
+    mla__stream stream;
+    mla__attention_choice choice;
+    assert_int_equal(mla__stream_begin(&stream, test_device_get()->queue, 0, NULL), CLMLA_SUCCESS);
+    assert_int_equal(mla__attention_try_large(context, &shape, &stream), CLMLA_SUCCESS);
+    assert_true(mla__attention_choose(context, &shape, &choice));
+    *why_not = choice.why_not_large;
+    return choice.large_tile.tile_rows > 0;
 }
 
 static inline clmla_context *open_path(void **state)
@@ -45,6 +65,12 @@ static inline clmla_context *open_path(void **state)
     if (path->dot_products && !context->device.has_bf16_dot) {
         clmla_context_release(context);
         print_message("skipped: the device has no bf16 dot products\n");
+        skip();
+    }
+    const char *why_not;
+    if (path->tile_rows == MLA__ATTENTION_LARGE_ROWS && !try_large_tile(context, &why_not)) {
+        clmla_context_release(context);
+        print_message("skipped: the large tile: %s\n", why_not);
         skip();
     }
     if (path->narrow)
@@ -61,6 +87,7 @@ static inline attention_batch on_path(void **state, const attention_batch *batch
     if (path->dot_products || path->mma)
         made.q_lat = made.q_pe = BF16;
     if (path->mma) {
+        made.tile_rows = path->tile_rows;
         made.kv_lora_rank = 64;
         made.rope_dim = batch->rope_dim > 0 ? 16 : 0;
     }
@@ -80,11 +107,14 @@ static inline double *doubles(size_t count)
     }
 #define BOTH_CLASSES(test) ON_PATH(test, cpu), ON_PATH(test, gpu)
 #define ALL_PATHS(test)                                                                            \
-    BOTH_CLASSES(test), ON_PATH(test, cpu_dot), ON_PATH(test, cpu_narrow), ON_PATH(test, mma)
+    BOTH_CLASSES(test), ON_PATH(test, cpu_dot), ON_PATH(test, cpu_narrow), ON_PATH(test, mma),     \
+        ON_PATH(test, mma_large)
 #define PATHS                                                                                      \
     static attention_path cpu = {CLMLA_KERNELS_CPU, false}, gpu = {CLMLA_KERNELS_GPU, false},      \
                           cpu_dot = {CLMLA_KERNELS_CPU, true},                                     \
                           cpu_narrow = {CLMLA_KERNELS_CPU, .narrow = true},                        \
-                          mma = {CLMLA_KERNELS_NVIDIA, .mma = true}
+                          mma = {CLMLA_KERNELS_NVIDIA, .mma = true},                               \
+                          mma_large = {CLMLA_KERNELS_NVIDIA, .mma = true,                          \
+                                       .tile_rows = MLA__ATTENTION_LARGE_ROWS}
 
 #endif

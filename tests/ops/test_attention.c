@@ -5,6 +5,8 @@ enum { NO_MASK = CLMLA_MASK_NONE };
 
 /* {id, new tokens, keys} */
 static const attention_sequence decode[] = {{1, 1, 37}};
+static const attention_sequence single[] = {{1, 1, 18}, {2, 0, 5}, {3, 1, 0}, {4, 1, 33}};
+static const attention_sequence two_tokens[] = {{1, 2, 50}};
 static const attention_sequence one_key[] = {{1, 1, 1}};
 static const attention_sequence nothing[] = {{1, 1, 0}, {2, 0, 0}};
 static const attention_sequence more_tokens_than_keys[] = {{1, 5, 3}, {2, 4, 4}};
@@ -51,6 +53,12 @@ static const attention_case cases[] = {
      {STANDARD, .num_heads = 1, SEQUENCES(around_tile), .page_block_size = 8}},
     {"keys around a block", false,
      {STANDARD, .num_heads = 17, SEQUENCES(around_block), .page_block_size = 16}},
+    {"63 heads", false,
+     {STANDARD, .num_heads = 63, SEQUENCES(decode), .page_block_size = 16}},
+    {"64 heads, sequences of one token and none", false,
+     {STANDARD, .num_heads = 64, SEQUENCES(single)}},
+    {"128 heads, two tokens, three splits", false,
+     {STANDARD, .num_heads = 128, SEQUENCES(two_tokens), .num_splits = 3}},
     {"sharp softmax", false,
      {STANDARD, .num_heads = 4, .softmax_scale = 300, SEQUENCES(mixed)}},
     {"no rope part", true,
@@ -96,7 +104,7 @@ static void check_case(clmla_context *context, const attention_case *c, double b
     for (size_t r = 0; r < rows; r++)
         (void)attention_reference(&p, r, t + r * latent, t_lse + r);
     const cl_command_queue queue = test_device_get()->queue;
-    const clmla_status status = clmla_enqueue_attention(context, &p.params, queue, 0, NULL, NULL);
+    const clmla_status status = attention_problem_enqueue(context, &p, queue, 0, NULL, NULL);
     if (status != CLMLA_SUCCESS)
         fail_msg("%s: %s: %s", c->name, clmla_status_name(status), test_last_notify());
     assert_int_equal(clFinish(queue), CL_SUCCESS);
