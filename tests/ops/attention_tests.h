@@ -37,25 +37,6 @@ static inline const attention_path *path_of(void **state)
     return *(const attention_path **)state;
 }
 
-/* Whether the large tile runs, found out as clmla_layer_prepare does; *why_not where it does not. */
-static inline bool try_large_tile(clmla_context *context, const char **why_not)
-{
-    const mla__attention_shape shape = {.q_lat = BF16,
-                                        .q_pe = BF16,
-                                        .cache = BF16,
-                                        .out = BF16,
-                                        .num_heads = 16,
-                                        .kv_lora_rank = 64,
-                                        .rope_dim = 16};
-    mla__stream stream;
-    mla__attention_choice choice;
-    assert_int_equal(mla__stream_begin(&stream, test_device_get()->queue, 0, NULL), CLMLA_SUCCESS);
-    assert_int_equal(mla__attention_try_large(context, &shape, &stream), CLMLA_SUCCESS);
-    assert_true(mla__attention_choose(context, &shape, &choice));
-    *why_not = choice.why_not_large;
-    return choice.large_tile.tile_rows > 0;
-}
-
 static inline clmla_context *open_path(void **state)
 {
     const attention_path *path = path_of(state);
@@ -68,7 +49,8 @@ static inline clmla_context *open_path(void **state)
         skip();
     }
     const char *why_not;
-    if (path->tile_rows == MLA__ATTENTION_LARGE_ROWS && !try_large_tile(context, &why_not)) {
+    if (path->tile_rows == MLA__ATTENTION_LARGE_ROWS &&
+        !attention_try_large_tile(context, 64, 16, &why_not)) {
         clmla_context_release(context);
         print_message("skipped: the large tile: %s\n", why_not);
         skip();

@@ -203,7 +203,7 @@ static void shapes_not_for_tensor_cores_go_to_the_portable_kernel(void **state)
 }
 
 /* The smallest that reaches every part of the kernel, for simulators: rows that see different keys of
- * a block, a block that all see, a page's end, splits; sixteen rows and thirty-two. */
+ * a block, a block that all see, a page's end, splits; sixteen rows, thirty-two and sixty-four. */
 static void tensor_cores_on_simulators(void **state)
 {
     (void)state;
@@ -223,8 +223,17 @@ static void tensor_cores_on_simulators(void **state)
          {.num_heads = 3, .kv_lora_rank = 64, .rope_dim = 16, SEQUENCES(chunk), .in_place = true}},
         {"thirty-two rows",
          false,
-         {.num_heads = 11, .kv_lora_rank = 64, SEQUENCES(wide), .page_block_size = 7, .gap = 1}}};
-    for (size_t i = 0; i < COUNT(small); i++) {
+         {.num_heads = 11, .kv_lora_rank = 64, SEQUENCES(wide), .page_block_size = 7, .gap = 1}},
+        {"sixty-four rows",
+         false,
+         {.num_heads = 22,
+          .kv_lora_rank = 64,
+          SEQUENCES(wide),
+          .tile_rows = MLA__ATTENTION_LARGE_ROWS}}};
+    const char *why_not;
+    const size_t count =
+        COUNT(small) - (attention_try_large_tile(context, 64, 16, &why_not) ? 0 : 1);
+    for (size_t i = 0; i < count; i++) {
         assert_int_equal(kind_of(context, &small[i].batch), MLA__ATTENTION_MMA);
         check_case(context, &small[i], 0x1p-9);
     }

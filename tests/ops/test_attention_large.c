@@ -55,7 +55,7 @@ static void steps_of_many_rows_a_sequence_take_it_once_it_is_tried(void **state)
     clmla_context *context = test_context_with_kernels(CLMLA_KERNELS_NVIDIA, KERNELS("chosen"));
     for (size_t i = 0; i < COUNT(cases); i++)
         assert_int_equal(tile_of(context, &cases[i].batch), cases[i].before);
-    if (!try_large_tile(context, &why_not)) {
+    if (!attention_try_large_tile(context, 64, 16, &why_not)) {
         clmla_context_release(context);
         print_message("skipped: the large tile: %s\n", why_not);
         skip();
@@ -90,11 +90,11 @@ static void refused(const char *directory, const char *kernel)
     test_write_kernel(directory, "local_memory.cl", kernel);
     clmla_context *context = test_context_with_kernels(CLMLA_KERNELS_NVIDIA, directory);
     test_clear_notify();
-    assert_false(try_large_tile(context, &why_not));
+    assert_false(attention_try_large_tile(context, 64, 16, &why_not));
     assert_non_null(strstr(why_not, "does not build or run"));
     assert_non_null(strstr(test_last_notify(), "local memory: no "));
     test_clear_notify();
-    assert_false(try_large_tile(context, &why_not));
+    assert_false(attention_try_large_tile(context, 64, 16, &why_not));
     keeps_to_other_tiles(context);
     assert_string_equal(test_last_notify(), "");
     clmla_context_release(context);
@@ -125,14 +125,14 @@ static void a_tile_that_does_not_build_leaves_the_others(void **state)
                    names_its_tile);
     test_write_kernel(KERNELS("no_kernel"), "nvidia/attention.cl", kernel);
     clmla_context *context = test_context_with_kernels(CLMLA_KERNELS_NVIDIA, KERNELS("no_kernel"));
-    if (try_large_tile(context, &why_not)) {
+    if (attention_try_large_tile(context, 64, 16, &why_not)) {
         test_clear_notify();
         assert_int_equal(tile_of(context, &many_rows), 32);
         assert_non_null(strstr(test_last_notify(), "those of fewer remain"));
         test_clear_notify();
         keeps_to_other_tiles(context); /* remembered */
         assert_string_equal(test_last_notify(), "");
-        assert_false(try_large_tile(context, &why_not));
+        assert_false(attention_try_large_tile(context, 64, 16, &why_not));
     }
     clmla_context_release(context);
 }

@@ -310,6 +310,25 @@ void attention_problem_release(attention_problem *p)
 
 /* ---- call ----------------------------------------------------------------------------------- */
 
+bool attention_try_large_tile(clmla_context *context, int32_t kv_lora_rank, int32_t rope_dim,
+                              const char **why_not)
+{
+    const mla__attention_shape shape = {.q_lat = CLMLA_DTYPE_BF16,
+                                        .q_pe = CLMLA_DTYPE_BF16,
+                                        .cache = CLMLA_DTYPE_BF16,
+                                        .out = CLMLA_DTYPE_BF16,
+                                        .num_heads = 16,
+                                        .kv_lora_rank = kv_lora_rank,
+                                        .rope_dim = rope_dim};
+    mla__stream stream;
+    mla__attention_choice choice;
+    assert_int_equal(mla__stream_begin(&stream, test_device_get()->queue, 0, NULL), CLMLA_SUCCESS);
+    assert_int_equal(mla__attention_try_large(context, &shape, &stream), CLMLA_SUCCESS);
+    assert_true(mla__attention_choose(context, &shape, &choice));
+    *why_not = choice.why_not_large;
+    return choice.large_tile.tile_rows > 0;
+}
+
 void attention_keep_tile(mla__attention *op, int32_t tile_rows)
 {
     mla__attention_variant *const others[] = {&op->many, &op->large};

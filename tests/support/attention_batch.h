@@ -56,6 +56,11 @@ typedef struct attention_problem {
 attention_problem attention_problem_make(clmla_context *context, const attention_batch *batch);
 void attention_problem_release(attention_problem *problem);
 
+/* Whether the large tile of tensor cores runs, found out as clmla_layer_prepare does; *why_not where it
+ * does not. */
+bool attention_try_large_tile(clmla_context *context, int32_t kv_lora_rank, int32_t rope_dim,
+                              const char **why_not);
+
 /* clmla_enqueue_attention on the batch's tile. */
 clmla_status attention_problem_enqueue(clmla_context *context, const attention_problem *problem,
                                        cl_command_queue queue, cl_uint num_events,
