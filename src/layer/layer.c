@@ -64,6 +64,22 @@ struct clmla_matrix mla__layer_matrix(const clmla_layer *layer, enum mla__role r
     return m;
 }
 
+mla__attention_shape mla__layer_attention_shape(const clmla_layer *layer)
+{
+    return (mla__attention_shape){.q_lat = layer->latent_dtype,
+                                  .q_pe = layer->stage_dtype,
+                                  .cache = layer->cache_dtype,
+                                  .out = layer->latent_dtype,
+                                  .num_heads = layer->config.num_attention_heads,
+                                  .kv_lora_rank = layer->config.kv_lora_rank,
+                                  .rope_dim = layer->config.qk_rope_head_dim};
+}
+
+bool mla__layer_fills_tile(const clmla_layer *layer, int32_t tile_rows)
+{
+    return (int64_t)layer->tokens_per_block * layer->config.num_attention_heads >= tile_rows;
+}
+
 int32_t mla__layer_merge_up_tokens(const clmla_layer *layer, const char **why_not)
 {
     const struct clmla_matrix w_uv = mla__layer_matrix(layer, MLA__W_UV);

@@ -78,6 +78,17 @@ static clmla_status make_binding(rehearsal *r)
     return clmla_binding_create(r->layer, &params, &r->binding);
 }
 
+/* Before the binding, which takes the tile where it runs. */
+static clmla_status try_large_tile(const clmla_layer *layer, cl_command_queue queue)
+{
+    const mla__attention_shape shape = mla__layer_attention_shape(layer);
+    mla__stream s;
+    if (!mla__layer_fills_tile(layer, MLA__ATTENTION_LARGE_ROWS))
+        return CLMLA_SUCCESS;
+    const clmla_status status = mla__stream_begin(&s, queue, 0, NULL);
+    return status == CLMLA_SUCCESS ? mla__attention_try_large(layer->context, &shape, &s) : status;
+}
+
 /* The projections of x, and q_b_proj. */
 static clmla_status warm_inputs(clmla_binding *b, mla__stream *s)
 {
@@ -150,6 +161,8 @@ clmla_status clmla_layer_prepare(clmla_layer *layer, cl_command_queue queue)
         status = clmla_plan_create(r.layer, &r.plan);
     if (status == CLMLA_SUCCESS)
         status = make_buffers(&r);
+    if (status == CLMLA_SUCCESS)
+        status = try_large_tile(r.layer, queue);
     if (status == CLMLA_SUCCESS)
         status = make_binding(&r);
     if (status == CLMLA_SUCCESS)

@@ -24,10 +24,13 @@ struct clmla_context {
     void *notify_user;
     char *kernel_directory; /* may be NULL */
     char *cache_directory;  /* of program binaries, checked; NULL: none */
-    mla__os_mutex *mutex;   /* guards programs and their counts */
+    mla__os_mutex *mutex;   /* guards what follows */
     struct mla__program_entry *programs;
     int32_t programs_read, programs_compiled; /* from the cache directory; from source */
-    int references; /* guarded by mutex: layers and matrices retain their context */
+    int references;                           /* layers and matrices retain their context */
+    /* local_memory.c: the most bytes that a work-group had, and the fewest that it had not; 0: not
+     * tried. */
+    uint64_t local_proven_bytes, local_refused_bytes;
 };
 
 void mla__context_retain(clmla_context *context);

@@ -202,8 +202,8 @@ static clmla_status find_or_build(clmla_context *context, const char *const *fil
     return CLMLA_SUCCESS;
 }
 
-clmla_status mla__program_get(clmla_context *context, const char *const *files,
-                              const mla__defines *defines, cl_program *out)
+static clmla_status get(clmla_context *context, const char *const *files,
+                        const mla__defines *defines, bool reports, cl_program *out)
 {
     const char *definitions = defines == NULL ? "" : defines->text;
     builder key = {0}, source = {0}, report = {0};
@@ -233,7 +233,7 @@ clmla_status mla__program_get(clmla_context *context, const char *const *files,
         status = find_or_build(context, files, &key, source.text, &binary, &program, &report);
         mla__os_mutex_unlock(context->mutex);
         mla__binary_finish(context, &binary, program);
-        if (report.text != NULL && context->notify != NULL)
+        if (report.text != NULL && reports && context->notify != NULL)
             context->notify(status, report.text, context->notify_user);
     }
     if (status == CLMLA_SUCCESS)
@@ -244,6 +244,18 @@ cleanup:
     free(source.text);
     free(report.text);
     return status;
+}
+
+clmla_status mla__program_get(clmla_context *context, const char *const *files,
+                              const mla__defines *defines, cl_program *out)
+{
+    return get(context, files, defines, true, out);
+}
+
+clmla_status mla__program_try(clmla_context *context, const char *const *files,
+                              const mla__defines *defines, cl_program *out)
+{
+    return get(context, files, defines, false, out);
 }
 
 void mla__program_release_all(clmla_context *context)

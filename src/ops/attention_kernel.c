@@ -1,5 +1,7 @@
 #include "ops/attention_kernel.h"
 
+#include "ocl/local_memory.h"
+
 static clmla_dtype widest(clmla_dtype a, clmla_dtype b)
 {
     return mla__dtype_bytes(a) >= mla__dtype_bytes(b) ? a : b;
@@ -43,6 +45,29 @@ static const char *why_not_mma(const clmla_context *context, const mla__attentio
     return NULL;
 }
 
+/* The large tile beside the others, or why not. */
+static void choose_large(const clmla_context *context, const mla__attention_shape *s,
+                         mla__attention_choice *choice)
+{
+    mla__attention_tile tile;
+    if (!mla__attention_tile_large(&context->device, s->kv_lora_rank, s->rope_dim, &tile,
+                                   &choice->large_local_bytes)) {
+        choice->why_not_large = "no tile fits the device's local memory or work-groups";
+        return;
+    }
+    switch (mla__local_memory_state(context, choice->large_local_bytes)) {
+    case MLA__LOCAL_PROVEN:
+        choice->large_tile = tile;
+        break;
+    case MLA__LOCAL_REFUSED:
+        choice->why_not_large = "it does not build or run here";
+        break;
+    case MLA__LOCAL_UNTRIED:
+        choice->why_not_large = "its local memory is not tried before clmla_layer_prepare";
+        break;
+    }
+}
+
 bool mla__attention_choose(const clmla_context *context, const mla__attention_shape *s,
                            mla__attention_choice *choice)
 {
@@ -55,6 +80,8 @@ bool mla__attention_choose(const clmla_context *context, const mla__attention_sh
     } else if (context->kernel_class == CLMLA_KERNELS_NVIDIA) {
         made.why_portable = why_not_mma(context, s, &made);
         fits = made.why_portable == NULL;
+        if (fits)
+            choose_large(context, s, &made);
         made.kind = fits ? MLA__ATTENTION_MMA : MLA__ATTENTION_GPU;
     }
     if (!fits)
@@ -64,6 +91,16 @@ bool mla__attention_choose(const clmla_context *context, const mla__attention_sh
     if (fits)
         *choice = made;
     return fits;
+}
+
+clmla_status mla__attention_try_large(clmla_context *context, const mla__attention_shape *shape,
+                                      mla__stream *stream)
+{
+    mla__attention_choice choice;
+    if (!mla__attention_choose(context, shape, &choice) || choice.large_local_bytes == 0)
+        return CLMLA_SUCCESS;
+    return mla__local_memory_try(context, choice.large_local_bytes, MLA__ATTENTION_LARGE_GROUP,
+                                 stream);
 }
 
 /* ---- kernel --------------------------------------------------------------------------------- */

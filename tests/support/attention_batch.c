@@ -308,6 +308,68 @@ void attention_problem_release(attention_problem *p)
     free(p->cu);
 }
 
+/* ---- call ----------------------------------------------------------------------------------- */
+
+bool attention_try_large_tile(clmla_context *context, int32_t kv_lora_rank, int32_t rope_dim,
+                              const char **why_not)
+{
+    const mla__attention_shape shape = {.q_lat = CLMLA_DTYPE_BF16,
+                                        .q_pe = CLMLA_DTYPE_BF16,
+                                        .cache = CLMLA_DTYPE_BF16,
+                                        .out = CLMLA_DTYPE_BF16,
+                                        .num_heads = 16,
+                                        .kv_lora_rank = kv_lora_rank,
+                                        .rope_dim = rope_dim};
+    mla__stream stream;
+    mla__attention_choice choice;
+    assert_int_equal(mla__stream_begin(&stream, test_device_get()->queue, 0, NULL), CLMLA_SUCCESS);
+    assert_int_equal(mla__attention_try_large(context, &shape, &stream), CLMLA_SUCCESS);
+    assert_true(mla__attention_choose(context, &shape, &choice));
+    *why_not = choice.why_not_large;
+    return choice.large_tile.tile_rows > 0;
+}
+
+void attention_keep_tile(mla__attention *op, int32_t tile_rows)
+{
+    mla__attention_variant *const others[] = {&op->many, &op->large};
+    for (size_t i = 0; i < 2 && tile_rows > 0; i++) {
+        if (others[i]->tile.tile_rows == tile_rows) {
+            const mla__attention_variant few = op->few;
+            op->few = *others[i];
+            *others[i] = few;
+        }
+        others[i]->tile.tile_rows = 0; /* no step asks for it */
+    }
+    if (tile_rows > 0 && op->few.tile.tile_rows != tile_rows)
+        fail_msg("attention has no tile of %d rows", (int)tile_rows);
+}
+
+clmla_status attention_problem_enqueue(clmla_context *context, const attention_problem *p,
+                                       cl_command_queue queue, cl_uint num_events,
+                                       const cl_event *wait_list, cl_event *event)
+{
+    if (p->batch.tile_rows == 0)
+        return clmla_enqueue_attention(context, &p->params, queue, num_events, wait_list, event);
+    clmla_attention_params params = p->params;
+    mla__attention op = {.num_heads = 0};
+    mla__attention_step step;
+    mla__stream stream;
+    clmla_status status = mla__attention_choose_step(context, &params, &step);
+    params.num_splits = step.num_splits;
+    if (status == CLMLA_SUCCESS)
+        status = mla__attention_bind(context, &params, &op);
+    if (status != CLMLA_SUCCESS)
+        return status;
+    attention_keep_tile(&op, p->batch.tile_rows);
+    status = mla__stream_begin(&stream, queue, num_events, wait_list);
+    if (status == CLMLA_SUCCESS)
+        status = mla__attention_enqueue(&op, &stream, &step);
+    if (status == CLMLA_SUCCESS)
+        status = mla__stream_end(&stream, event);
+    mla__attention_release(&op);
+    return status;
+}
+
 /* ---- results -------------------------------------------------------------------------------- */
 
 static void inputs_unchanged(const attention_problem *p, bool with_q_lat)
@@ -368,7 +430,7 @@ attention_result attention_run(clmla_context *context, const attention_batch *ba
     attention_result r = {.out = allocate(rows * (size_t)batch->kv_lora_rank * sizeof(double)),
                           .lse = batch->no_lse ? NULL : allocate(rows * sizeof(double))};
     const cl_command_queue queue = test_device_get()->queue;
-    const clmla_status status = clmla_enqueue_attention(context, &p.params, queue, 0, NULL, NULL);
+    const clmla_status status = attention_problem_enqueue(context, &p, queue, 0, NULL, NULL);
     if (status != CLMLA_SUCCESS)
         fail_msg("clmla_enqueue_attention: %s: %s", clmla_status_name(status), test_last_notify());
     assert_int_equal(clFinish(queue), CL_SUCCESS);
