@@ -130,7 +130,11 @@ enum {
     CLMLA_DTYPE_BF16 = 1,
     CLMLA_DTYPE_F16 = 2,
     CLMLA_DTYPE_F32 = 3,
-    CLMLA_DTYPE_I32 = 4 /* tables only */
+    CLMLA_DTYPE_I32 = 4,       /* tables only */
+    CLMLA_DTYPE_FP8_DS_MLA = 5 /* caches only: a record a key, which FlashMLA and vLLM read, too:
+                                  kv_lora_rank (a multiple of 128) FP8 e4m3 codes, a float32 scale
+                                  for each 128 of them, rope_dim bf16; 656 bytes for 512 + 64. An
+                                  element is a byte, the last dimension a record */
 };
 
 /** Which family of projection and attention kernels runs. */

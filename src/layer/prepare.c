@@ -65,13 +65,14 @@ static clmla_status make_binding(rehearsal *r)
 {
     const clmla_layer *layer = r->layer;
     const uint64_t hidden = (uint64_t)layer->max_num_tokens * (uint64_t)layer->config.hidden_size;
+    const clmla_tensor pe_cache = {.buffer = r->cache,
+                                   .offset_bytes = (uint64_t)layer->config.kv_lora_rank *
+                                                   mla__dtype_bytes(layer->cache_dtype)};
     const clmla_binding_params params = {
         .struct_size = sizeof(params),
         .weights = r->weights,
         .kv_cache = {.buffer = r->cache},
-        .pe_cache = {.buffer = r->cache,
-                     .offset_bytes = (uint64_t)layer->config.kv_lora_rank *
-                                     mla__dtype_bytes(layer->cache_dtype)},
+        .pe_cache = layer->cache_dtype == CLMLA_DTYPE_FP8_DS_MLA ? (clmla_tensor){0} : pe_cache,
         .hidden_states = {.buffer = r->rows},
         .output = {.buffer = r->rows, .offset_bytes = 4 * hidden},
         .workspace = {.buffer = r->workspace}};

@@ -49,8 +49,6 @@ static clmla_status make_views(const clmla_context *context, const clmla_attenti
                                mla__attention_args *args)
 {
     const uint64_t tokens = (uint64_t)args->sequences.num_tokens, heads = (uint64_t)p->num_heads;
-    const uint64_t pages = (uint64_t)args->sequences.num_pages;
-    const uint64_t page_rows = (uint64_t)args->sequences.page_block_size;
     const uint64_t latent = (uint64_t)p->kv_lora_rank, rope = (uint64_t)p->rope_dim;
     const struct {
         mla__tensor_spec spec;
@@ -63,12 +61,6 @@ static clmla_status make_views(const clmla_context *context, const clmla_attenti
         {{"attention: q_pe", {tokens, heads, rope}, 3, MLA__FLOATS, CLMLA_DTYPE_BF16},
          &p->q_pe,
          &args->q_pe},
-        {{"attention: kv_cache", {pages, page_rows, latent}, 3, MLA__FLOATS, CLMLA_DTYPE_BF16},
-         &p->kv_cache,
-         &args->kv_cache},
-        {{"attention: pe_cache", {pages, page_rows, rope}, 3, MLA__FLOATS, CLMLA_DTYPE_BF16},
-         &p->pe_cache,
-         &args->pe_cache},
         {{"attention: out", {tokens, heads, latent}, 3, MLA__FLOATS, CLMLA_DTYPE_BF16},
          &p->out,
          &args->out},
@@ -85,11 +77,19 @@ static clmla_status make_views(const clmla_context *context, const clmla_attenti
         if (status != CLMLA_SUCCESS)
             return status;
     }
-    if (rope > 0 && args->pe_cache.dtype != args->kv_cache.dtype)
+    const clmla_status status =
+        mla__cache_tensors_make(context, "attention", &args->sequences, &p->kv_cache, &p->pe_cache,
+                                p->kv_lora_rank, p->rope_dim, &args->cache);
+    const mla__cache_tensors *cache = &args->cache;
+    if (status != CLMLA_SUCCESS || cache->fp8)
+        return status;
+    if (rope == 0) /* there is none, of whatever dtype */
+        args->cache.pe_cache.dtype = cache->kv_cache.dtype;
+    if (cache->pe_cache.dtype != cache->kv_cache.dtype)
         return mla__fail(context, CLMLA_INVALID_TENSOR_DTYPE,
                          "attention: kv_cache is %s, pe_cache %s; they must be the same",
-                         mla__dtype_name(args->kv_cache.dtype),
-                         mla__dtype_name(args->pe_cache.dtype));
+                         mla__dtype_name(cache->kv_cache.dtype),
+                         mla__dtype_name(cache->pe_cache.dtype));
     return CLMLA_SUCCESS;
 }
 
@@ -116,10 +116,10 @@ static clmla_status check_overlap(const clmla_context *context, const clmla_atte
     if (!same && mla__views_overlap(out, out_span, q, span(q, tokens, heads, latent)))
         return mla__fail(context, CLMLA_INVALID_ARGUMENT,
                          "attention: out overlaps q_lat; it may be q_lat exactly or lie apart");
-    if (mla__views_overlap(out, out_span, &args->kv_cache,
-                           span(&args->kv_cache, pages, page_rows, latent)) ||
-        mla__views_overlap(out, out_span, &args->pe_cache,
-                           span(&args->pe_cache, pages, page_rows, rope)))
+    const mla__view *kv = &args->cache.kv_cache, *pe = &args->cache.pe_cache;
+    if (mla__views_overlap(out, out_span, kv,
+                           span(kv, pages, page_rows, args->cache.kv_elements)) ||
+        mla__views_overlap(out, out_span, pe, span(pe, pages, page_rows, rope)))
         return mla__fail(context, CLMLA_INVALID_ARGUMENT, "attention: out overlaps the cache");
     return CLMLA_SUCCESS;
 }
@@ -253,7 +253,7 @@ static mla__attention_shape shape_of(const mla__attention *op, const mla__attent
 {
     return (mla__attention_shape){.q_lat = args->q_lat.dtype,
                                   .q_pe = args->q_pe.dtype,
-                                  .cache = args->kv_cache.dtype,
+                                  .cache = args->cache.kv_cache.dtype,
                                   .out = args->out.dtype,
                                   .num_heads = op->num_heads,
                                   .kv_lora_rank = op->kv_lora_rank,

@@ -7,6 +7,7 @@
 #include "support/support.h"
 
 enum { BF16 = CLMLA_DTYPE_BF16, F16 = CLMLA_DTYPE_F16, F32 = CLMLA_DTYPE_F32 };
+enum { FP8 = CLMLA_DTYPE_FP8_DS_MLA };
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 #define SEQUENCES(array) .num_sequences = (int32_t)COUNT(array), .sequences = (array)
@@ -70,7 +71,7 @@ static inline attention_batch on_path(void **state, const attention_batch *batch
         made.q_lat = made.q_pe = BF16;
     if (path->mma) {
         made.tile_rows = path->tile_rows;
-        made.kv_lora_rank = 64;
+        made.kv_lora_rank = batch->cache == FP8 ? 128 : 64;
         made.rope_dim = batch->rope_dim > 0 ? 16 : 0;
     }
     return made;

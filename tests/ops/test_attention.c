@@ -81,6 +81,15 @@ static const attention_case cases[] = {
     {"every dtype another", true,
      {.num_heads = 4, .kv_lora_rank = 64, .rope_dim = 16, SEQUENCES(mixed), .q_lat = F16,
       .q_pe = F32, .cache = BF16, .out = F16}},
+    {"FP8 cache, paged", false,
+     {.num_heads = 4, .kv_lora_rank = 256, .rope_dim = 16, .cache = FP8, .out = F32,
+      SEQUENCES(mixed), .page_block_size = 16}},
+    {"FP8 cache, records apart, in place, splits", false,
+     {.num_heads = 4, .kv_lora_rank = 256, .rope_dim = 16, .cache = FP8, SEQUENCES(mixed),
+      .page_block_size = 5, .gap = 3, .in_place = true, .num_splits = 3}},
+    {"FP8 cache, no rope part, float32 query", true,
+     {.num_heads = 3, .kv_lora_rank = 128, .cache = FP8, .q_lat = F32, .q_pe = F32, .out = F32,
+      SEQUENCES(prefill)}},
     {"four splits", false,
      {STANDARD, .num_heads = 4, SEQUENCES(mixed), .page_block_size = 16, .num_splits = 4}},
     {"splits of fixed length, in place, tokens past the last sequence", false,
@@ -159,7 +168,8 @@ static void matches_the_formula(void **state)
         c.batch = on_path(state, &c.batch);
         if (c.cpu_only && context->kernel_class != CLMLA_KERNELS_CPU)
             continue;
-        if (bf16_only && c.batch.cache != CLMLA_DTYPE_DEFAULT && c.batch.cache != BF16)
+        if (bf16_only && c.batch.cache != CLMLA_DTYPE_DEFAULT && c.batch.cache != BF16 &&
+            c.batch.cache != FP8)
             continue; /* same kernel as without */
         assert_int_equal(kind_of(context, &c.batch), kind_of_path(path));
         check_case(context, &c, bf16_only ? 0x1p-9 : 0);

@@ -1,6 +1,7 @@
 #include "support/attention_batch.h"
 
 #include "core/dtype.h"
+#include "core/fp8_cache.h"
 #include "ref/mla_ref.h"
 #include "support/support.h"
 
@@ -52,6 +53,34 @@ static void draw_row(const attention_batch *b, int kind, int32_t id, int32_t pos
     }
 }
 
+static bool is_fp8(const attention_batch *b) { return b->cache == CLMLA_DTYPE_FP8_DS_MLA; }
+
+/* What an FP8 record makes of a latent, whose groups get scales of their own. */
+static void round_as_record(const attention_batch *b, double *latent)
+{
+    const size_t count = (size_t)b->kv_lora_rank;
+    float *values = allocate(count * sizeof(float));
+    unsigned char *record = allocate(mla__fp8_latent_bytes(b->kv_lora_rank));
+    for (size_t i = 0; i < count; i++)
+        values[i] = (float)ldexp(latent[i], -3 * (int)(i / MLA__FP8_GROUP));
+    mla__fp8_encode_latent(values, b->kv_lora_rank, record);
+    mla__fp8_decode_latent(record, b->kv_lora_rank, values);
+    for (size_t i = 0; i < count; i++)
+        latent[i] = (double)values[i];
+    free(values);
+    free(record);
+}
+
+static void draw_key(const attention_batch *b, const attention_sequence *of, int32_t position,
+                     double *latent, double *rope)
+{
+    const clmla_dtype latent_dtype = is_fp8(b) ? CLMLA_DTYPE_F32 : b->cache;
+    const clmla_dtype rope_dtype = is_fp8(b) ? CLMLA_DTYPE_BF16 : b->cache;
+    draw_row(b, KEY, of->id, position, 0, latent_dtype, rope_dtype, latent, rope);
+    if (is_fp8(b))
+        round_as_record(b, latent);
+}
+
 static void draw(attention_problem *p)
 {
     const attention_batch *b = &p->batch;
@@ -65,8 +94,7 @@ static void draw(attention_problem *p)
         p->c_kv[s] = allocate((size_t)of->keys * latent * sizeof(double));
         p->k_pe[s] = allocate((size_t)of->keys * rope * sizeof(double));
         for (int32_t j = 0; j < of->keys; j++)
-            draw_row(b, KEY, of->id, j, 0, b->cache, b->cache, p->c_kv[s] + (size_t)j * latent,
-                     p->k_pe[s] + (size_t)j * rope);
+            draw_key(b, of, j, p->c_kv[s] + (size_t)j * latent, p->k_pe[s] + (size_t)j * rope);
         for (int32_t i = 0; i < of->new_tokens; i++)
             for (int32_t h = 0; h < b->num_heads; h++) {
                 double *row = p->q + ((size_t)(p->cu[s] + i) * heads + (size_t)h) * dim;
@@ -143,6 +171,37 @@ static size_t cache_row(const int32_t *table, int32_t stride, int32_t page_rows,
     return (size_t)page * (size_t)page_rows + (size_t)(key % page_rows);
 }
 
+/* FP8 records, their gaps and the rows of no key poisoned. The encoder gives the codes again that
+ * the values came from. */
+static void make_records(attention_problem *p, const int32_t *table, int32_t table_stride,
+                         int32_t page_rows)
+{
+    const attention_batch *b = &p->batch;
+    const size_t latent = (size_t)b->kv_lora_rank, rope = (size_t)b->rope_dim;
+    const size_t stride = mla__fp8_record_bytes(b->kv_lora_rank, b->rope_dim) + 4 * (size_t)b->gap;
+    const size_t bytes = (size_t)p->num_pages * (size_t)page_rows * stride;
+    unsigned char *records = allocate(bytes);
+    float *values = allocate(latent * sizeof(float));
+    memset(records, 0xff, bytes);
+    for (int32_t s = 0; s < b->num_sequences; s++)
+        for (int32_t j = 0; j < b->sequences[s].keys; j++) {
+            unsigned char *record =
+                records + cache_row(table, table_stride, page_rows, s, j) * stride;
+            for (size_t i = 0; i < latent; i++)
+                values[i] = (float)p->c_kv[s][(size_t)j * latent + i];
+            mla__fp8_encode_latent(values, b->kv_lora_rank, record);
+            for (size_t i = 0; i < rope; i++)
+                mla__store(record + mla__fp8_latent_bytes(b->kv_lora_rank), CLMLA_DTYPE_BF16, i,
+                           p->k_pe[s][(size_t)j * rope + i]);
+        }
+    p->kv_cache = test_buffer_of(records, bytes, b->cache);
+    p->kv_cache.tensor.strides[0] = (size_t)page_rows * stride;
+    p->kv_cache.tensor.strides[1] = stride;
+    p->params.kv_cache = p->kv_cache.tensor;
+    free(records);
+    free(values);
+}
+
 static void make_caches(attention_problem *p, const int32_t *table, int32_t table_stride,
                         int32_t page_rows)
 {
@@ -217,7 +276,10 @@ static void make_sequences(attention_problem *p)
                                             .cu_seqlens_q = p->cu_table.tensor,
                                             .cache_seqlens = p->seqlens_table.tensor,
                                             .block_table = p->block_table.tensor};
-    make_caches(p, table, stride, page_rows);
+    if (is_fp8(b))
+        make_records(p, table, stride, page_rows);
+    else
+        make_caches(p, table, stride, page_rows);
     free(table);
     free(seqlens);
 }
