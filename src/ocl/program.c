@@ -6,6 +6,9 @@
 #include <string.h>
 
 #include "core/dtype.h"
+#include "ocl/binary.h"
+
+static const char build_options[] = "-cl-std=CL1.2";
 
 /* A context holds a few dozen programs, looked up when objects are made: a list will do. */
 struct mla__program_entry {
@@ -147,7 +150,7 @@ static clmla_status build(const clmla_context *context, const char *const *files
     if (status != CLMLA_SUCCESS)
         return status;
     const cl_device_id device = context->device.id;
-    status = clBuildProgram(program, 1, &device, "-cl-std=CL1.2", NULL, NULL);
+    status = clBuildProgram(program, 1, &device, build_options, NULL, NULL);
     if (status == CLMLA_SUCCESS) {
         *out = program;
         return CLMLA_SUCCESS;
@@ -170,7 +173,8 @@ static struct mla__program_entry *find(const clmla_context *context, const char 
 /* Under the context's mutex: two threads that want one program build it once. Takes over the key's
  * text when it makes an entry. */
 static clmla_status find_or_build(clmla_context *context, const char *const *files, builder *key,
-                                  const char *source, cl_program *out, builder *report)
+                                  const char *source, mla__binary *binary, cl_program *out,
+                                  builder *report)
 {
     struct mla__program_entry *entry = find(context, key->text);
     if (entry != NULL) {
@@ -180,10 +184,15 @@ static clmla_status find_or_build(clmla_context *context, const char *const *fil
     entry = calloc(1, sizeof *entry);
     if (entry == NULL)
         return CL_OUT_OF_HOST_MEMORY;
-    const clmla_status status = build(context, files, source, &entry->program, report);
-    if (status != CLMLA_SUCCESS) {
-        free(entry);
-        return status;
+    if (mla__binary_build(context, build_options, binary, &entry->program)) {
+        context->programs_read++;
+    } else {
+        const clmla_status status = build(context, files, source, &entry->program, report);
+        if (status != CLMLA_SUCCESS) {
+            free(entry);
+            return status;
+        }
+        context->programs_compiled++;
     }
     entry->key = key->text;
     key->text = NULL;
@@ -193,8 +202,8 @@ static clmla_status find_or_build(clmla_context *context, const char *const *fil
     return CLMLA_SUCCESS;
 }
 
-clmla_status mla__program_get(clmla_context *context, const char *const *files,
-                              const mla__defines *defines, cl_program *out)
+static clmla_status get(clmla_context *context, const char *const *files,
+                        const mla__defines *defines, bool reports, cl_program *out)
 {
     const char *definitions = defines == NULL ? "" : defines->text;
     builder key = {0}, source = {0}, report = {0};
@@ -218,10 +227,13 @@ clmla_status mla__program_get(clmla_context *context, const char *const *files,
         status = assemble(context, files, definitions, &source);
         if (status != CLMLA_SUCCESS)
             goto cleanup;
+        mla__binary binary;
+        mla__binary_find(context, build_options, source.text, &binary);
         mla__os_mutex_lock(context->mutex);
-        status = find_or_build(context, files, &key, source.text, &program, &report);
+        status = find_or_build(context, files, &key, source.text, &binary, &program, &report);
         mla__os_mutex_unlock(context->mutex);
-        if (report.text != NULL && context->notify != NULL)
+        mla__binary_finish(context, &binary, program);
+        if (report.text != NULL && reports && context->notify != NULL)
             context->notify(status, report.text, context->notify_user);
     }
     if (status == CLMLA_SUCCESS)
@@ -232,6 +244,18 @@ cleanup:
     free(source.text);
     free(report.text);
     return status;
+}
+
+clmla_status mla__program_get(clmla_context *context, const char *const *files,
+                              const mla__defines *defines, cl_program *out)
+{
+    return get(context, files, defines, true, out);
+}
+
+clmla_status mla__program_try(clmla_context *context, const char *const *files,
+                              const mla__defines *defines, cl_program *out)
+{
+    return get(context, files, defines, false, out);
 }
 
 void mla__program_release_all(clmla_context *context)

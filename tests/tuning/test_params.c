@@ -384,6 +384,51 @@ static void nvidia_records_fit_a_multiprocessor(void **state)
     }
 }
 
+/* The same bytes for the tile of 64 rows: within what work-groups of each GPU can have, whatever it
+ * reports; on other devices, with the emulation's scratch, within what they report. */
+static void large_attention_fits_what_the_device_can_have(void **state)
+{
+    (void)state;
+    const struct {
+        int32_t compute_capability, kib; /* 0: no PTX */
+        int32_t latent, rope, stages;    /* 0: no tile */
+    } cases[] = {{80, 48, 512, 64, 4},  {90, 48, 512, 64, 4},   {86, 48, 512, 64, 4},
+                 {89, 48, 512, 64, 4},  {120, 48, 512, 64, 4},  {999, 48, 512, 64, 4},
+                 {90, 48, 1024, 64, 4}, {80, 48, 1024, 64, 4},  {89, 48, 1024, 64, 2},
+                 {90, 48, 2048, 64, 3}, {120, 48, 2048, 64, 0}, {999, 228, 2048, 64, 3},
+                 {0, 48, 512, 64, 0},   {0, 64, 512, 64, 2},    {0, 512, 512, 64, 4},
+                 {0, 48, 64, 16, 4},    {90, 48, 64, 0, 4}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        mla__device device = device_of(256, (cl_ulong)cases[i].kib * 1024);
+        mla__attention_tile t = {.tile_rows = 0};
+        uint64_t bytes = 0;
+        device.compute_capability = cases[i].compute_capability;
+        device.has_ptx = cases[i].compute_capability >= 80;
+        const bool fits =
+            mla__attention_tile_large(&device, cases[i].latent, cases[i].rope, &t, &bytes);
+        if (fits != (cases[i].stages > 0) || t.stages != cases[i].stages)
+            fail_msg("case %zu: %d stages", i, (int)t.stages);
+        device.max_work_group_size = 128;
+        mla__attention_tile none;
+        assert_false(
+            mla__attention_tile_large(&device, cases[i].latent, cases[i].rope, &none, &bytes));
+        if (!fits)
+            continue;
+        const int32_t pitch = 2 * (cases[i].latent + cases[i].rope) + 16;
+        const int32_t scratch = device.has_ptx ? 0 : 32 * t.work_group;
+        assert_int_equal(t.tile_rows, 64);
+        assert_int_equal(t.work_group, 256);
+        assert_int_equal(bytes, t.stages * t.block_tokens * pitch +
+                                    16 * t.tile_rows * t.block_tokens + scratch);
+        /* the bits of the other tiles */
+        mla__attention_tile few, many;
+        device = device_of(1024, 64 * 1024);
+        device.has_ptx = true;
+        if (mla__attention_tile_mma(&device, 16, cases[i].latent, cases[i].rope, &few, &many))
+            assert_int_equal(t.block_tokens, few.block_tokens);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -400,6 +445,7 @@ int main(void)
         cmocka_unit_test(text_is_cut_like_snprintf),
         cmocka_unit_test(attention_on_tensor_cores_fits_48_kib),
         cmocka_unit_test(nvidia_records_fit_a_multiprocessor),
+        cmocka_unit_test(large_attention_fits_what_the_device_can_have),
     };
     return cmocka_run_group_tests_name("params", tests, NULL, NULL);
 }
