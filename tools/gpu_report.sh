@@ -187,7 +187,8 @@ build_all() {
     fi
     for name in device_probe nvidia_probe; do
         cmake --build "$build" --target "clmla_$name" >"$log" 2>&1 ||
-            compile_probe "$name" "$root/tools/gpu_report/$name"*.c >>"$log" 2>&1 ||
+            compile_probe "$name" "$root/tools/gpu_report/$name"*.c \
+                "$root/tools/gpu_report/report_common.c" >>"$log" 2>&1 ||
             note_error "build of $name: $(grep -m 1 -i 'error' "$log")"
     done
     $ok
