@@ -298,6 +298,7 @@ static bool measure_run(harness *h, attention_run *run, const attention_shape *s
     const double bytes = 2.0 * ((LATENT + ROPE) * keys + tokens * heads * (2 * LATENT + ROPE));
     const double flop = 2.0 * (2 * LATENT + ROPE) * heads * keys;
     harness_timing(&timing, record);
+    json_number(record, "cache_bytes", 2.0 * (LATENT + ROPE) * keys); /* perhaps within L2 */
     json_number(record, "gb_per_s", 1e-9 * bytes / timing.median_s);
     json_number(record, "tflop_per_s", 1e-12 * flop / timing.median_s);
     return true;

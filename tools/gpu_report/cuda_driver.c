@@ -72,19 +72,19 @@ static bool describe_device(cuda *c)
     const struct {
         int attribute;
         int *value;
-    } wanted[] = {{DEVICE_MULTIPROCESSORS, &c->multiprocessors},
-                  {DEVICE_L2_BYTES, &c->l2_bytes},
-                  {DEVICE_CLOCK, &c->clock_khz},
-                  {DEVICE_MEMORY_CLOCK, &c->memory_clock_khz},
-                  {DEVICE_BUS_BITS, &c->bus_bits}};
+    } facts[] = {{DEVICE_L2_BYTES, &c->l2_bytes},
+                 {DEVICE_CLOCK, &c->clock_khz},
+                 {DEVICE_MEMORY_CLOCK, &c->memory_clock_khz},
+                 {DEVICE_BUS_BITS, &c->bus_bits}};
+    const char *const what = "cuDeviceGetAttribute";
     int major = 0, minor = 0;
     size_t free_bytes = 0, total_bytes = 0;
-    for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++)
-        if (!check(c, "cuDeviceGetAttribute",
-                   c->device_attribute(wanted[i].value, wanted[i].attribute, c->device)))
-            return false;
-    if (!check(c, "cuDeviceGetAttribute", c->device_attribute(&major, DEVICE_MAJOR, c->device)) ||
-        !check(c, "cuDeviceGetAttribute", c->device_attribute(&minor, DEVICE_MINOR, c->device)) ||
+    for (size_t i = 0; i < sizeof(facts) / sizeof(facts[0]); i++) /* 0 where it has none */
+        (void)c->device_attribute(facts[i].value, facts[i].attribute, c->device);
+    if (!check(c, what,
+               c->device_attribute(&c->multiprocessors, DEVICE_MULTIPROCESSORS, c->device)) ||
+        !check(c, what, c->device_attribute(&major, DEVICE_MAJOR, c->device)) ||
+        !check(c, what, c->device_attribute(&minor, DEVICE_MINOR, c->device)) ||
         !check(c, "cuDeviceGetName", c->device_name(c->name, (int)sizeof(c->name), c->device)) ||
         !check(c, "cuMemGetInfo", c->memory_info(&free_bytes, &total_bytes)))
         return false;

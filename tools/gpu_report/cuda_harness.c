@@ -3,6 +3,7 @@
  * driver and without its OpenCL library. Checks every kernel, then times those that are right.
  *
  *   cuda_harness [--seconds S] [--small] FOLDER
+ *   cuda_harness --device       the device's name, nothing else
  *
  *   FOLDER      what build_ptx.sh wrote; the driver compiles it for the device
  *   --seconds   of all measurements, default 120; what does not begin in time is skipped
@@ -169,12 +170,36 @@ static void print_head(const harness *h)
 
 static int usage(void)
 {
-    (void)fprintf(stderr, "usage: cuda_harness [--seconds S] [--small] FOLDER\n");
+    (void)fprintf(stderr, "usage: cuda_harness [--seconds S] [--small] FOLDER | --device\n");
     return EXIT_USAGE;
+}
+
+static int open_device(harness *h)
+{
+    if (cuda_open(&h->driver))
+        return EXIT_SUCCESS;
+    (void)fprintf(stderr, "cuda_harness: no CUDA driver: %s\n", h->driver.error);
+    return EXIT_NO_DRIVER;
+}
+
+static int name_device(harness *h)
+{
+    const int code = open_device(h);
+    if (code == EXIT_SUCCESS)
+        (void)puts(h->driver.name);
+    return code;
 }
 
 static int run(harness *h, double seconds)
 {
+    char error[512];
+    if (!manifest_read(h->folder, &h->manifest, error, sizeof(error))) {
+        (void)fprintf(stderr, "cuda_harness: %s\n", error);
+        return EXIT_USAGE;
+    }
+    const int code = open_device(h);
+    if (code != EXIT_SUCCESS)
+        return code;
     print_head(h);
     for (int i = 0; i < h->manifest.num_programs; i++)
         check_program(h, &h->manifest.programs[i]);
@@ -194,29 +219,20 @@ int main(int argc, char **argv)
 {
     static harness h;
     double seconds = 120.0;
-    char error[512];
     h.round_s = 0.02;
+    if (argc == 2 && strcmp(argv[1], "--device") == 0)
+        return name_device(&h);
     for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--seconds") == 0 && i + 1 < argc)
+        if (strcmp(argv[i], "--seconds") == 0 && i + 1 < argc) {
             seconds = atof(argv[++i]);
-        else if (strcmp(argv[i], "--small") == 0)
+        } else if (strcmp(argv[i], "--small") == 0) {
             h.small = true;
-        else if (argv[i][0] != '-' && h.folder == NULL)
+            h.round_s = 0.0;
+        } else if (argv[i][0] != '-' && h.folder == NULL) {
             h.folder = argv[i];
-        else
+        } else {
             return usage();
+        }
     }
-    if (h.folder == NULL)
-        return usage();
-    if (!manifest_read(h.folder, &h.manifest, error, sizeof(error))) {
-        (void)fprintf(stderr, "cuda_harness: %s\n", error);
-        return EXIT_USAGE;
-    }
-    if (!cuda_open(&h.driver)) {
-        (void)fprintf(stderr, "cuda_harness: no CUDA driver: %s\n", h.driver.error);
-        return EXIT_NO_DRIVER;
-    }
-    if (h.small)
-        h.round_s = 0.0;
-    return run(&h, seconds);
+    return h.folder != NULL ? run(&h, seconds) : usage();
 }
