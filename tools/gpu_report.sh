@@ -371,7 +371,7 @@ report_cuda() {
     limit=$(limit_of "$1" "$2")
     record cuda "$1" "$2" 'cuda_harness: CUDA driver API, not OpenCL' "kind kernel program heads \
 batch context splits matrix rows verified error_of_bound registers local_bytes stack_bytes bytes \
-median_us dependent_us enqueue_us round_trip_us gb_per_s tflop_per_s skipped error" \
+median_us without_merge_us dependent_us enqueue_us round_trip_us gb_per_s tflop_per_s skipped error" \
         "${run[@]}" --seconds $((limit > 40 ? limit - 30 : 10)) "$ptx" # checks come on top
 }
 

@@ -156,6 +156,7 @@ check_with_results() {
         grep "\"kind\": \"$kind\"" "$work/out" | grep -q '"median_us"' ||
             fail "no measurement of kind $kind"
     done
+    grep -q '"without_merge_us"' "$work/out" || fail 'no measurement of splits and their merge'
 }
 
 ptx=$work/ptx

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "cuda_harness.h"
+#include "cuda_merge.h"
 
 enum { CANARY_BYTES = 256 };
 
@@ -283,29 +284,75 @@ static bool check_sample(harness *h, const attention_run *run, comparison *c)
     return true;
 }
 
-/* Runs, checks, times. */
+/* The merge of run's states. merged: a run whose results are those of the merge. */
+static bool make_merge(harness *h, const attention_run *run, attention_run *merged,
+                       cuda_launch *launch)
+{
+    const cuda_kernel *kernel = harness_verified(h, "merge");
+    *merged = (attention_run){
+        .problem = run->problem, .splits = 1, .split_tokens = INT_MAX, .out_bytes = 2};
+    if (kernel == NULL)
+        return cuda_fail(&h->driver, "the kernel that merges states is not verified");
+    if (!make_results(h, merged))
+        return false;
+    const merge_operands operands = {.states = run->buffers.out,
+                                     .state_lse = run->buffers.lse,
+                                     .out = merged->buffers.out,
+                                     .lse = merged->buffers.lse,
+                                     .splits = run->splits,
+                                     .tokens = run->problem->tokens,
+                                     .heads = run->problem->heads,
+                                     .dim = LATENT};
+    *launch = merge_launch(kernel, &operands);
+    return true;
+}
+
+/* Checks and times the kernel, where it writes states, with their merge: *seconds of both. */
+static bool time_run(harness *h, attention_run *run, json *record, double *seconds)
+{
+    cuda *const driver = &h->driver;
+    comparison c = {.elements = 0};
+    cuda_timing timing, states;
+    cuda_launch launches[2];
+    attention_run merged = {.problem = NULL};
+    const int num_launches = run->partial ? 2 : 1;
+    bool ok = make_results(h, run) && (!run->partial || make_merge(h, run, &merged, &launches[1]));
+    if (ok) {
+        launches[0] = launch_of(run);
+        ok = cuda_run(driver, &launches[0]) && check_sample(h, run, &c);
+    }
+    if (run->partial)
+        ok = ok && cuda_run(driver, &launches[1]) && check_sample(h, &merged, &c);
+    ok = ok && harness_judge(h, &c, record);
+    if (ok && run->partial) {
+        ok = cuda_time(driver, launches, 1, h->round_s, &states);
+        json_number(record, "without_merge_us", ok ? 1e6 * states.median_s : HUGE_VAL);
+    }
+    ok = ok && cuda_time(driver, launches, num_launches, h->round_s, &timing);
+    free_buffers(h, &merged.buffers);
+    if (!ok)
+        return false;
+    harness_timing(&timing, record);
+    *seconds = timing.median_s;
+    return true;
+}
+
 static bool measure_run(harness *h, attention_run *run, const attention_shape *shape, json *record)
 {
-    comparison c = {.elements = 0};
-    cuda_timing timing;
-    if (!make_results(h, run))
-        return false;
-    cuda_launch launch = launch_of(run);
-    if (!cuda_run(&h->driver, &launch) || !check_sample(h, run, &c) ||
-        !harness_judge(h, &c, record) || !cuda_time(&h->driver, &launch, h->round_s, &timing))
+    double seconds;
+    if (!time_run(h, run, record, &seconds))
         return false;
     const double tokens = shape->sequences, heads = shape->heads, keys = tokens * shape->context;
     const double bytes = 2.0 * ((LATENT + ROPE) * keys + tokens * heads * (2 * LATENT + ROPE));
     const double flop = 2.0 * (2 * LATENT + ROPE) * heads * keys;
-    harness_timing(&timing, record);
     json_number(record, "cache_bytes", 2.0 * (LATENT + ROPE) * keys); /* perhaps within L2 */
-    json_number(record, "gb_per_s", 1e-9 * bytes / timing.median_s);
-    json_number(record, "tflop_per_s", 1e-12 * flop / timing.median_s);
+    json_number(record, "gb_per_s", 1e-9 * bytes / seconds);
+    json_number(record, "tflop_per_s", 1e-12 * flop / seconds);
     return true;
 }
 
 /* One record for a verified kernel on a problem in device memory. chosen: the library would take
- * the kernel, with its splits; the time of merging them comes on top. */
+ * the kernel, with its splits. */
 static void measure_kernel(harness *h, const cuda_kernel *kernel, const attention_shape *shape,
                            const attention_run *of_library, attention_run *run)
 {
@@ -319,7 +366,6 @@ static void measure_kernel(harness *h, const cuda_kernel *kernel, const attentio
     json_integer(&record, "context", shape->context);
     json_integer(&record, "splits", run->splits);
     json_bool(&record, "chosen", run->partial == (of_library->splits > 1));
-    json_bool(&record, "merged", run->splits == 1);
     harness_print(h, &record, measure_run(h, run, shape, &record));
 }
 

@@ -282,15 +282,17 @@ bool cuda_run(cuda *c, cuda_launch *launch)
     return cuda_enqueue(c, launch, 0) && check(c, "cuCtxSynchronize", c->synchronize());
 }
 
-/* Seconds of a chain of launches by events. */
-static bool time_chain(cuda *c, cuda_launch *launch, int first, int chain, double *seconds)
+/* Seconds of a chain by events. */
+static bool time_chain(cuda *c, cuda_launch *launches, int num_launches, int first, int chain,
+                       double *seconds)
 {
     float ms = 0.0f;
     if (!check(c, "cuEventRecord", c->record_event(c->start, NULL)))
         return false;
     for (int i = 0; i < chain; i++)
-        if (!cuda_enqueue(c, launch, first + i))
-            return false;
+        for (int l = 0; l < num_launches; l++)
+            if (!cuda_enqueue(c, &launches[l], first + i))
+                return false;
     if (!check(c, "cuEventRecord", c->record_event(c->end, NULL)) ||
         !check(c, "cuEventSynchronize", c->wait_event(c->end)) ||
         !check(c, "cuEventElapsedTime", c->elapsed(&ms, c->start, c->end)))
@@ -299,16 +301,18 @@ static bool time_chain(cuda *c, cuda_launch *launch, int first, int chain, doubl
     return true;
 }
 
-bool cuda_time(cuda *c, cuda_launch *launch, double round_s, cuda_timing *timing)
+bool cuda_time(cuda *c, cuda_launch *launches, int num_launches, double round_s,
+               cuda_timing *timing)
 {
     enum { WARM_UP = 3, MAX_CHAIN = 4000 };
     double seconds[CUDA_ROUNDS], one;
-    if (!time_chain(c, launch, 0, 1, &one) || !time_chain(c, launch, 0, WARM_UP, &one))
+    if (!time_chain(c, launches, num_launches, 0, 1, &one) ||
+        !time_chain(c, launches, num_launches, 0, WARM_UP, &one))
         return false;
     const double wanted = round_s / (one / WARM_UP + 1e-9);
     const int chain = wanted > MAX_CHAIN ? MAX_CHAIN : wanted < 1.0 ? 1 : (int)wanted;
     for (int r = 0; r < CUDA_ROUNDS; r++) {
-        if (!time_chain(c, launch, r * chain, chain, &seconds[r]))
+        if (!time_chain(c, launches, num_launches, r * chain, chain, &seconds[r]))
             return false;
         seconds[r] /= chain;
     }

@@ -140,7 +140,9 @@ typedef struct cuda_timing {
     int rounds, chain;             /* launches between two events */
 } cuda_timing;
 
-/* A round is a chain of about `round_s` seconds, one at least. */
-bool cuda_time(cuda *c, cuda_launch *launch, double round_s, cuda_timing *timing);
+/* Launches that follow each other, as one. A round is a chain of about `round_s` seconds, one at
+ * least. */
+bool cuda_time(cuda *c, cuda_launch *launches, int num_launches, double round_s,
+               cuda_timing *timing);
 
 #endif

@@ -98,6 +98,7 @@ static bool verify(harness *h, const cuda_kernel *kernel, json *record)
     } checks[] = {{"attention__mma", attention_verify},
                   {"projection_few", projection_verify},
                   {"projection_tiled", projection_verify},
+                  {"merge", merge_verify},
                   {"fill", fill_verify},
                   {"stream", stream_verify},
                   {"add_one", add_one_verify}};

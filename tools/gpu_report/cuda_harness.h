@@ -43,6 +43,7 @@ bool projection_verify(harness *h, const cuda_kernel *kernel, json *record);
 void projection_measure(harness *h);
 bool fill_verify(harness *h, const cuda_kernel *kernel, json *record);
 bool stream_verify(harness *h, const cuda_kernel *kernel, json *record);
+bool merge_verify(harness *h, const cuda_kernel *kernel, json *record);
 bool add_one_verify(harness *h, const cuda_kernel *kernel, json *record);
 void memory_measure(harness *h);
 void launch_measure(harness *h);

@@ -112,7 +112,7 @@ static bool measure_groups(harness *h, const stream *s, unsigned groups, json *r
     comparison c = {.elements = 0};
     cuda_launch launch = read_launch(s, groups);
     if (!cuda_run(&h->driver, &launch) || !compare_total(h, s, groups, &c) ||
-        !harness_judge(h, &c, record) || !cuda_time(&h->driver, &launch, h->round_s, &timing))
+        !harness_judge(h, &c, record) || !cuda_time(&h->driver, &launch, 1, h->round_s, &timing))
         return false;
     harness_timing(&timing, record);
     json_number(record, "gb_per_s", 4e-9 * (double)s->words / timing.median_s);
@@ -222,7 +222,7 @@ void launch_measure(harness *h)
     harness_record(h, "launch", kernel, &record);
     bool ok = cuda_buffer_of(&h->driver, &start, sizeof(start), &counter);
     cuda_launch launch = counting_launch(kernel, &counter);
-    ok = ok && cuda_time(&h->driver, &launch, h->round_s, &timing);
+    ok = ok && cuda_time(&h->driver, &launch, 1, h->round_s, &timing);
     if (ok) {
         harness_timing(&timing, &record);
         json_number(&record, "dependent_us", 1e6 * timing.median_s);

@@ -252,7 +252,7 @@ static bool measure_run(harness *h, projection *p, const weight_pool *pool, json
         ok = ok && (cuda_turn(&launch, "w_offset", (int)(pool->buffer.bytes / 4 / p->w_count),
                               p->w_count) ||
                     cuda_fail(&h->driver, "the kernel has no w_offset"));
-        ok = ok && cuda_time(&h->driver, &launch, h->round_s, &timing);
+        ok = ok && cuda_time(&h->driver, &launch, 1, h->round_s, &timing);
     }
     free(x);
     if (!ok)
