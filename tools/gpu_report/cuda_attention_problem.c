@@ -1,4 +1,3 @@
-#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -174,10 +173,10 @@ static double score_keys(const attention_problem *p, int sequence, int first, in
 bool attention_reference(const attention_problem *p, int token, int head, int first, int end,
                          attention_row *row)
 {
-    double query[LATENT + ROPE], largest = -INFINITY, total = 0.0;
+    double query[LATENT + ROPE], largest = -HUGE_VAL, total = 0.0;
     int sequence;
     const int visible = visible_keys(p, token, &sequence);
-    *row = (attention_row){.lse = -INFINITY};
+    *row = (attention_row){.lse = -HUGE_VAL};
     row->num_keys = (visible < end ? visible : end) - first;
     if (row->num_keys <= 0) {
         row->num_keys = 0;

@@ -304,13 +304,13 @@ static bool time_chain(cuda *c, cuda_launch *launches, int num_launches, int fir
 bool cuda_time(cuda *c, cuda_launch *launches, int num_launches, double round_s,
                cuda_timing *timing)
 {
-    enum { WARM_UP = 3, MAX_CHAIN = 4000 };
+    enum { WARM_UP = 3, MAX_CHAIN = 4000 }; /* launches */
     double seconds[CUDA_ROUNDS], one;
     if (!time_chain(c, launches, num_launches, 0, 1, &one) ||
         !time_chain(c, launches, num_launches, 0, WARM_UP, &one))
         return false;
-    const double wanted = round_s / (one / WARM_UP + 1e-9);
-    const int chain = wanted > MAX_CHAIN ? MAX_CHAIN : wanted < 1.0 ? 1 : (int)wanted;
+    const double wanted = round_s / (one / (double)WARM_UP + 1e-9);
+    const int chain = wanted > (double)MAX_CHAIN ? MAX_CHAIN : wanted < 1.0 ? 1 : (int)wanted;
     for (int r = 0; r < CUDA_ROUNDS; r++) {
         if (!time_chain(c, launches, num_launches, r * chain, chain, &seconds[r]))
             return false;

@@ -1,12 +1,10 @@
 /* What bounds the kernels: the read bandwidth of far more than the caches hold (stream.cl), and the
  * cost of a launch (launch.cl). */
-#include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "cuda_harness.h"
 
-enum { WORK_ITEMS = 256, FACTOR_GROUPS = 4 };
+enum { WORK_ITEMS = 256, FILL_GROUPS = 4 };
 #define FACTOR UINT32_C(2654435761)
 
 /* A buffer for stream.cl's kernels. */
@@ -18,8 +16,7 @@ typedef struct stream {
 
 static bool fill(harness *h, const stream *s)
 {
-    cuda_launch l =
-        cuda_launch_of(s->fill, (unsigned)(FACTOR_GROUPS * h->driver.multiprocessors), 1);
+    cuda_launch l = cuda_launch_of(s->fill, (unsigned)(FILL_GROUPS * h->driver.multiprocessors), 1);
     cuda_set_buffer(&l, "data", &s->data);
     cuda_set_integer(&l, "first", 0);
     cuda_set_integer(&l, "count", (int64_t)(s->words / 4));
@@ -195,7 +192,7 @@ static bool measure_host(harness *h, cuda_launch *launch, json *record)
         for (int i = 0; i < CHAIN; i++)
             if (!cuda_enqueue(&h->driver, launch, i))
                 return false;
-        enqueue_s[r] = (report_now_s() - start) / CHAIN;
+        enqueue_s[r] = (report_now_s() - start) / (double)CHAIN;
         if (!cuda_run(&h->driver, launch))
             return false;
     }

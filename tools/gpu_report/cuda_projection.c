@@ -3,7 +3,6 @@
  * element; timed on the matrices of DeepSeek-R1, where some elements are checked first.
  */
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
