@@ -524,6 +524,7 @@ main() {
     echo null >"$work/nvidia_probe"
     export POCL_AFFINITY=${POCL_AFFINITY:-1}
     export CUDA_CACHE_PATH=${CUDA_CACHE_PATH:-$build/cuda-cache} # the home may not be writable
+    export CLMLA_CACHE_DIR=${CLMLA_CACHE_DIR-$build/program-cache}
 
     say "clmla device report, $date, commit $commit"
     # what bounds its clocks; empty without the program
