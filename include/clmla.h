@@ -130,11 +130,12 @@ enum {
     CLMLA_DTYPE_BF16 = 1,
     CLMLA_DTYPE_F16 = 2,
     CLMLA_DTYPE_F32 = 3,
-    CLMLA_DTYPE_I32 = 4,       /* tables only */
-    CLMLA_DTYPE_FP8_DS_MLA = 5 /* caches only: a record a key, which FlashMLA and vLLM read, too:
+    CLMLA_DTYPE_I32 = 4,        /* tables only */
+    CLMLA_DTYPE_FP8_DS_MLA = 5, /* caches only: a record a key, which FlashMLA and vLLM read, too:
                                   kv_lora_rank (a multiple of 128) FP8 e4m3 codes, a float32 scale
                                   for each 128 of them, rope_dim bf16; 656 bytes for 512 + 64. An
                                   element is a byte, the last dimension a record */
+    CLMLA_DTYPE_F8_E4M3 = 6     /* weights only: FP8 e4m3 codes with scales */
 };
 
 /** Which family of projection and attention kernels runs. */
@@ -297,6 +298,9 @@ CLMLA_API clmla_status clmla_context_get_info(const clmla_context *context,
 typedef struct clmla_weight_source {
     const void *host;
     clmla_tensor tensor;
+    const float *scale_inv; /* F8_E4M3 only, in host memory, as both: float32 scales of blocks of
+                               128 x 128, [ceil(rows / 128), ceil(row stride / 128)], of the matrix
+                               of that row stride that begins at host. weight = code · scale */
 } clmla_weight_source;
 
 /** One weight matrix [num_batches, out_features, in_features] in the layout that the context's

@@ -14,6 +14,7 @@ size_t mla__dtype_bytes(clmla_dtype dtype)
     case CLMLA_DTYPE_I32:
         return 4;
     case CLMLA_DTYPE_FP8_DS_MLA:
+    case CLMLA_DTYPE_F8_E4M3:
         return 1;
     default:
         return 0;
@@ -35,6 +36,8 @@ const char *mla__dtype_name(clmla_dtype dtype)
         return "i32";
     case CLMLA_DTYPE_FP8_DS_MLA:
         return "fp8_ds_mla";
+    case CLMLA_DTYPE_F8_E4M3:
+        return "f8_e4m3";
     default:
         return "unknown";
     }

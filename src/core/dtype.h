@@ -10,10 +10,10 @@
 
 #include "clmla.h"
 
-/* Bytes per element: bf16, f16 2; f32, i32 4; fp8_ds_mla 1; 0 for an unknown dtype. */
+/* Bytes per element: bf16, f16 2; f32, i32 4; fp8_ds_mla, f8_e4m3 1; 0 for an unknown dtype. */
 size_t mla__dtype_bytes(clmla_dtype dtype);
 
-/* "bf16", "f16", "f32", "i32", "fp8_ds_mla", "default", or "unknown": also the names kernels are built with. */
+/* "bf16", "f16", "f32", "i32", "fp8_ds_mla", "f8_e4m3", "default", or "unknown": also the names kernels are built with. */
 const char *mla__dtype_name(clmla_dtype dtype);
 
 float mla__bf16_to_float(uint16_t bits);

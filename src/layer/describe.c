@@ -115,6 +115,8 @@ static const char *projection_reason(const clmla_layer *layer)
 {
     if (layer->batch_invariant)
         return "native, since batch_invariant excludes CLBlast";
+    if (layer->weights_dtype == CLMLA_DTYPE_F8_E4M3)
+        return "native, since CLBlast takes no FP8 weights";
     switch (layer->context->projection) {
     case CLMLA_PROJECTION_NATIVE:
         return "native, as the context asks";

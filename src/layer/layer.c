@@ -144,10 +144,11 @@ static clmla_status set_dtypes(clmla_layer *layer, const clmla_layer_params *p)
                   {"hidden_dtype", layer->hidden_dtype},
                   {"output_dtype", layer->output_dtype}};
     for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
-        if (!is_float(fields[i].dtype))
+        const bool fp8_weights = i == 0 && fields[i].dtype == CLMLA_DTYPE_F8_E4M3;
+        if (!is_float(fields[i].dtype) && !fp8_weights)
             return mla__fail(layer->context, CLMLA_INVALID_TENSOR_DTYPE,
-                             "layer: %s is %d, must be bf16, f16 or f32", fields[i].name,
-                             (int)fields[i].dtype);
+                             "layer: %s is %d, must be bf16, f16 or f32%s", fields[i].name,
+                             (int)fields[i].dtype, i == 0 ? ", or f8_e4m3" : "");
     }
     const clmla_status status = check_cache_dtype(layer);
     if (status != CLMLA_SUCCESS)
@@ -214,8 +215,13 @@ static clmla_status set_projection(clmla_layer *layer)
         return mla__fail(layer->context, CLMLA_UNSUPPORTED_CONFIG,
                          "layer: batch_invariant needs native projections, the context asks for "
                          "CLBlast");
+    const bool fp8 = layer->weights_dtype == CLMLA_DTYPE_F8_E4M3;
+    if (fp8 && layer->context->projection == CLMLA_PROJECTION_CLBLAST)
+        return mla__fail(layer->context, CLMLA_UNSUPPORTED_CONFIG,
+                         "layer: weights_dtype f8_e4m3 needs native projections, the context asks "
+                         "for CLBlast");
     const clmla_projection_backend asked =
-        layer->batch_invariant ? CLMLA_PROJECTION_NATIVE : layer->context->projection;
+        layer->batch_invariant || fp8 ? CLMLA_PROJECTION_NATIVE : layer->context->projection;
     layer->projection = mla__projection_resolve(layer->context, asked, layer->max_num_tokens,
                                                 &layer->native_max_rows);
     return CLMLA_SUCCESS;

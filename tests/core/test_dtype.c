@@ -207,7 +207,8 @@ static void knows_sizes_and_names(void **state)
         {CLMLA_DTYPE_F32, 4, "f32"},
         {CLMLA_DTYPE_I32, 4, "i32"},
         {CLMLA_DTYPE_FP8_DS_MLA, 1, "fp8_ds_mla"},
-        {6, 0, "unknown"},
+        {CLMLA_DTYPE_F8_E4M3, 1, "f8_e4m3"},
+        {7, 0, "unknown"},
         {-1, 0, "unknown"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {

@@ -15,6 +15,8 @@ set -euo pipefail
 here=$(dirname "${BASH_SOURCE[0]}")
 # shellcheck source=/dev/null
 . "$here/programs.sh"
+# shellcheck source=/dev/null
+. "$here/ptx.sh"
 
 kernels=$1 list=$2
 shift 2
@@ -26,34 +28,13 @@ results=0 failures=0
 
 clang=$(find_clang) || skip 'clang 15 or later is not installed'
 libclc=$(find_libclc nvptx64--nvidiacl.bc) || skip 'libclc (nvptx64--nvidiacl.bc) is not installed'
-cuda=${CUDA_HOME:-/usr/local/cuda}
-ptxas=$(command -v "${PTXAS:-ptxas}" || first_file "${PTXAS:-$cuda/bin/ptxas}") ||
-    skip 'ptxas is not installed'
-find_libdevice() {
-    if [ -n "${LIBDEVICE:-}" ]; then
-        first_file "$LIBDEVICE"
-    else
-        first_file "$(dirname "$(readlink -f "$ptxas")")/../nvvm/libdevice/libdevice.10.bc" \
-            "$cuda/nvvm/libdevice/libdevice.10.bc" \
-            /usr/lib/nvidia-cuda-toolkit/libdevice/libdevice.10.bc
-    fi
-}
+ptxas=$(find_ptxas) || skip 'ptxas is not installed'
 libdevice=$(find_libdevice) || skip 'libdevice is not installed'
 for target in "${targets[@]}"; do
     grep -qw "$target" <<<"$("$ptxas" --help)" || skip "this ptxas does not know $target"
 done
 
-# PTX of the oldest GPU that class nvidia serves, for every target: it shows, too, that no assembly
-# asks for more. For this target clang has vload_half and its like with cl_khr_fp16 only.
-to_ptx=("$clang" --target=nvptx64-nvidia-nvcl -Xclang -target-cpu -Xclang sm_80
-    -Xclang -target-feature -Xclang +ptx70 -O3)
-from_opencl=("${to_ptx[@]}" -x cl -cl-std=CL1.2 -Xclang -finclude-default-header
-    -Xclang -cl-ext=+cl_khr_fp16 -emit-llvm)
-libraries=()
-for library in "$folder/builtins.bc" "$libclc" "$libdevice"; do
-    libraries+=(-Xclang -mlink-builtin-bitcode -Xclang "$library")
-done
-"${from_opencl[@]}" -c "$here/nvptx_builtins.cl" -o "$folder/builtins.bc"
+prepare_ptx "$folder" "$clang" "$libclc" "$libdevice"
 
 # A multiprocessor's work-items, work-groups and bytes of local memory. Source: NVIDIA, CUDA C++
 # Programming Guide, technical specifications per compute capability. Registers are 65536 on each.
@@ -96,45 +77,6 @@ budget() {
 fail() {
     echo "FAIL $1"
     failures=$((failures + 1))
-}
-
-# Clang forgets reqd_work_group_size on the way to PTX. NVIDIA's compiler does not, and the size
-# bounds the registers. Prints the annotations that say it again, and the sizes to a file.
-annotate_sizes() {
-    awk -v sizes="$2" '
-        FNR == NR && /^![0-9]+ = !\{i32 [0-9]+, i32 [0-9]+, i32 [0-9]+\}$/ {
-            metadata = $1
-            gsub(/[^0-9 ]|i32/, "")
-            split(substr($0, length(metadata)), size, " ")
-            text[metadata] = size[1] " " size[2] " " size[3]
-        }
-        FNR != NR && /^define .*!reqd_work_group_size / {
-            match($0, /@[A-Za-z0-9_]+\(/)
-            name = substr($0, RSTART + 1, RLENGTH - 2)
-            match($0, /!reqd_work_group_size ![0-9]+/)
-            split(text[substr($0, RSTART + 22, RLENGTH - 22)], size, " ")
-            printf "!nvvm.annotations = !{!%d}\n", 900000 + ++count
-            printf "!%d = !{ptr @%s, !\"reqntidx\", i32 %d, !\"reqntidy\", i32 %d, !\"reqntidz\", i32 %d}\n",
-                900000 + count, name, size[1], size[2], size[3]
-            print name, size[1] * size[2] * size[3] > sizes
-        }' "$1" "$1"
-}
-
-# compile <files> <definitions>: $folder/program.ptx and the kernels' sizes
-compile() {
-    local names
-    read -ra names <<<"$1"
-    : >"$folder/sizes"
-    assemble "$kernels" 0 "$2" "${names[@]}" >"$folder/program.cl"
-    "${from_opencl[@]}" -Wno-linker-warnings "${libraries[@]}" -S "$folder/program.cl" \
-        -o "$folder/program.ll" || return 1
-    if undefined_functions "$folder/program.ll"; then
-        return 1
-    fi
-    annotate_sizes "$folder/program.ll" "$folder/sizes" >"$folder/annotations"
-    cat "$folder/annotations" >>"$folder/program.ll"
-    "${to_ptx[@]}" -x ir -Xclang -disable-llvm-passes -S "$folder/program.ll" \
-        -o "$folder/program.ptx"
 }
 
 # Lines "kernel registers spills stack local" of what ptxas -v says; spills: bytes stored and loaded.
@@ -196,7 +138,7 @@ check() {
     if [[ $budgets == *.local=* ]]; then # a hidden option; without it 48 KiB are an error
         options=(-enable-extended-smem true)
     fi
-    if ! compile "$files" "$definitions"; then
+    if ! compile_ptx "$kernels" "$files" "$definitions"; then
         fail "$files with $definitions"
         return 0
     fi

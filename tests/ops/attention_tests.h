@@ -51,7 +51,7 @@ static inline clmla_context *open_path(void **state)
     }
     const char *why_not;
     if (path->tile_rows == MLA__ATTENTION_LARGE_ROWS &&
-        !attention_try_large_tile(context, 64, 16, &why_not)) {
+        !attention_try_large_tile(context, 128, 16, &why_not)) { /* the largest below */
         clmla_context_release(context);
         print_message("skipped: the large tile: %s\n", why_not);
         skip();
