@@ -190,11 +190,13 @@ CLMLA_API clmla_status clmla_checkpoint_decode(const clmla_checkpoint_weight *we
                                                clmla_dtype dtype, void *out);
 
 /** Fills the sources of params for clmla_weights_create; its other fields stay. BF16, F16 and F32
- *  weights are used where they lie, F8_E4M3 ones are decoded to dtype (DEFAULT: bf16) into one
- *  block of host memory.
+ *  weights are used where they lie, F8_E4M3 ones are decoded to dtype (the layer's weights_dtype;
+ *  DEFAULT: bf16) into one block of host memory. With dtype F8_E4M3 they, too, are used where they
+ *  lie, and only their scales are copied.
  *  memory: out; to be given to clmla_checkpoint_sources_free once the weights are created; NULL
- *  when nothing was decoded.
- *  Errors: INVALID_ARGUMENT, CL_OUT_OF_HOST_MEMORY. */
+ *  when nothing is in it.
+ *  Any thread.
+ *  Errors: INVALID_ARGUMENT (NULL, a dtype that weights cannot have), CL_OUT_OF_HOST_MEMORY. */
 CLMLA_API clmla_status clmla_checkpoint_sources(const clmla_checkpoint_weights *weights,
                                                 clmla_dtype dtype, clmla_weights_params *params,
                                                 void **memory, clmla_model_error *error);

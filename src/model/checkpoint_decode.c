@@ -108,31 +108,48 @@ clmla_status clmla_checkpoint_decode(const clmla_checkpoint_weight *weight, uint
 
 /* ---- sources -------------------------------------------------------------------------------- */
 
-/* Bytes of a weight in the block of decoded ones; 0: it is used where it lies. */
-static bool decoded_bytes(const clmla_checkpoint_weight *weight, clmla_dtype dtype, uint64_t *bytes)
+/* float32 scales of an FP8 weight, in bytes. */
+static uint64_t scale_bytes(const clmla_checkpoint_weight *weight)
+{
+    return mla__ceil_div(weight->rows, MLA__FP8_BLOCK) *
+           mla__ceil_div(weight->columns, MLA__FP8_BLOCK) * sizeof(float);
+}
+
+/* Bytes of a weight in the block of memory; 0: it is used where it lies. Where FP8 stays FP8 only
+ * its scales are there: in the file they may lie at any address. */
+static bool block_bytes(const clmla_checkpoint_weight *weight, clmla_dtype dtype, uint64_t *bytes)
 {
     *bytes = 0;
     if (weight->data == NULL || weight->dtype != CLMLA_ST_F8_E4M3)
         return true;
-    return mla__checked_mul(weight->rows, weight->columns, bytes) &&
-           mla__checked_mul(*bytes, mla__dtype_bytes(dtype), bytes) &&
-           mla__checked_round_up(*bytes, ALIGNMENT, bytes);
+    if (dtype == CLMLA_DTYPE_F8_E4M3)
+        *bytes = scale_bytes(weight);
+    else if (!mla__checked_mul(weight->rows, weight->columns, bytes) ||
+             !mla__checked_mul(*bytes, mla__dtype_bytes(dtype), bytes))
+        return false;
+    return mla__checked_round_up(*bytes, ALIGNMENT, bytes);
 }
 
 /* at: the weight's place in the block. */
 static clmla_status source_of(const clmla_checkpoint_weight *weight, clmla_dtype dtype,
                               unsigned char *at, clmla_weight_source *out)
 {
-    *out = (clmla_weight_source){.host = NULL};
+    *out = (clmla_weight_source){.host = weight->data};
     if (weight->data == NULL)
         return CLMLA_SUCCESS;
     if (weight->dtype != CLMLA_ST_F8_E4M3) {
-        out->host = weight->data;
         out->tensor.dtype = dtype_of(weight->dtype);
         return out->tensor.dtype != CLMLA_DTYPE_DEFAULT ? CLMLA_SUCCESS : CLMLA_INVALID_ARGUMENT;
     }
-    out->host = at;
+    if (weight->scale_inv == NULL)
+        return CLMLA_INVALID_ARGUMENT;
     out->tensor.dtype = dtype;
+    if (dtype == CLMLA_DTYPE_F8_E4M3) {
+        memcpy(at, weight->scale_inv, (size_t)scale_bytes(weight));
+        out->scale_inv = (const float *)(const void *)at;
+        return CLMLA_SUCCESS;
+    }
+    out->host = at;
     return clmla_checkpoint_decode(weight, 0, weight->rows, dtype, at);
 }
 
@@ -146,12 +163,12 @@ static clmla_status make_sources(const clmla_checkpoint_weight *const from[NUM_W
     unsigned char *at;
     clmla_status status = CLMLA_SUCCESS;
     for (int i = 0; i < NUM_WEIGHTS; i++)
-        if (!decoded_bytes(from[i], dtype, &bytes[i]) || !mla__checked_add(total, bytes[i], &total))
+        if (!block_bytes(from[i], dtype, &bytes[i]) || !mla__checked_add(total, bytes[i], &total))
             total = UINT64_MAX; /* stays there */
     *block = total > 0 && total <= SIZE_MAX / 2 ? malloc((size_t)total) : NULL;
     if (total > 0 && *block == NULL)
         return mla__model_fail(error, CL_OUT_OF_HOST_MEMORY,
-                               "checkpoint: no memory for %llu bytes of decoded weights",
+                               "checkpoint: no memory for %llu bytes of weights",
                                (unsigned long long)total);
     at = *block;
     for (int i = 0; i < NUM_WEIGHTS && status == CLMLA_SUCCESS; i++) {
@@ -163,7 +180,8 @@ static clmla_status make_sources(const clmla_checkpoint_weight *const from[NUM_W
         return status;
     free(*block);
     return mla__model_fail(error, status,
-                           "checkpoint: a weight's dtype is not BF16, F16, F32 or F8_E4M3");
+                           "checkpoint: a weight's dtype is not BF16, F16, F32, or F8_E4M3 with "
+                           "scales");
 }
 
 clmla_status clmla_checkpoint_sources(const clmla_checkpoint_weights *weights, clmla_dtype dtype,
@@ -174,9 +192,10 @@ clmla_status clmla_checkpoint_sources(const clmla_checkpoint_weights *weights, c
     unsigned char *block;
     clmla_status status;
     if (weights == NULL || params == NULL || memory == NULL || dtype < CLMLA_DTYPE_DEFAULT ||
-        dtype > CLMLA_DTYPE_F32)
+        (dtype > CLMLA_DTYPE_F32 && dtype != CLMLA_DTYPE_F8_E4M3))
         return mla__model_fail(error, CLMLA_INVALID_ARGUMENT,
-                               "checkpoint: an argument is NULL, or dtype is not bf16, f16 or f32");
+                               "checkpoint: an argument is NULL, or dtype is not bf16, f16, f32 or "
+                               "f8_e4m3");
     const clmla_checkpoint_weight *const from[NUM_WEIGHTS] = {&weights->q_proj,
                                                               &weights->q_a_proj,
                                                               &weights->q_a_layernorm,

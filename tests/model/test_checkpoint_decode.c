@@ -186,6 +186,34 @@ static void makes_sources_without_memory_where_nothing_is_fp8(void **state)
                      CLMLA_INVALID_ARGUMENT);
 }
 
+static void keeps_fp8_where_it_lies(void **state)
+{
+    static const uint16_t norm[COLUMNS];
+    clmla_checkpoint_weights weights = {
+        .kv_a_layernorm = {norm, CLMLA_ST_BF16, 1, COLUMNS, NULL},
+        .o_proj = fp8_weight(),
+    };
+    clmla_weights_params params = {0};
+    void *memory = NULL;
+    (void)state;
+    assert_int_equal(
+        clmla_checkpoint_sources(&weights, CLMLA_DTYPE_F8_E4M3, &params, &memory, NULL),
+        CLMLA_SUCCESS);
+    assert_ptr_equal(params.o_proj.host, code_bytes + 1);
+    assert_int_equal(params.o_proj.tensor.dtype, CLMLA_DTYPE_F8_E4M3);
+    assert_memory_equal(params.o_proj.scale_inv, scales, sizeof scales);
+    assert_int_equal((uintptr_t)params.o_proj.scale_inv % sizeof(float), 0);
+    assert_ptr_equal(params.kv_a_layernorm.host, norm);
+    assert_int_equal(params.kv_a_layernorm.tensor.dtype, CLMLA_DTYPE_BF16);
+    assert_null(params.kv_a_layernorm.scale_inv);
+    clmla_checkpoint_sources_free(memory);
+
+    weights.o_proj.scale_inv = NULL;
+    assert_int_equal(
+        clmla_checkpoint_sources(&weights, CLMLA_DTYPE_F8_E4M3, &params, &memory, NULL),
+        CLMLA_INVALID_ARGUMENT);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -194,6 +222,7 @@ int main(void)
         cmocka_unit_test(converts_the_other_dtypes),
         cmocka_unit_test(refuses_what_it_cannot_decode),
         cmocka_unit_test(makes_sources),
+        cmocka_unit_test(keeps_fp8_where_it_lies),
         cmocka_unit_test(makes_sources_without_memory_where_nothing_is_fp8),
     };
     test_random random = {2};
