@@ -447,9 +447,12 @@ static bool take_numerics(const mla_options *options, mla_common *common)
     static const char *const matrix_units[] = {"auto", "off"};
     static const char *const switches[] = {"off", "on"};
     static const char *const kernels[] = {"auto", "cpu", "gpu", "nvidia"};
-    int32_t dtype = 0;
+    static const char *const storages[] = {"same", "fp8"};
+    int32_t dtype = 0, weights = 0, cache = 0;
     int64_t seed = 1, page_block_size = DEFAULT_PAGE_BLOCK_SIZE;
     if (!mla_option_choice(options, MLA_OPT_DTYPE, dtypes, 3, &dtype) ||
+        !mla_option_choice(options, MLA_OPT_WEIGHTS_DTYPE, storages, 2, &weights) ||
+        !mla_option_choice(options, MLA_OPT_CACHE_DTYPE, storages, 2, &cache) ||
         !take_projections(options, common) ||
         !mla_option_choice(options, MLA_OPT_MATRIX_UNITS, matrix_units, 2, &common->matrix_units) ||
         !mla_option_choice(options, MLA_OPT_CLBLAST_OVERRIDES, switches, 2,
@@ -460,6 +463,8 @@ static bool take_numerics(const mla_options *options, mla_common *common)
         !mla_option_integer(options, MLA_OPT_SEED, 0, INT64_MAX, &seed))
         return false;
     common->dtype = dtype_values[dtype];
+    common->weights_dtype = weights == 1 ? CLMLA_DTYPE_F8_E4M3 : common->dtype;
+    common->cache_dtype = cache == 1 ? CLMLA_DTYPE_FP8_DS_MLA : common->dtype;
     common->page_block_size = (int32_t)page_block_size;
     common->seed = (uint64_t)seed;
     common->kernel_directory = options->text[MLA_OPT_KERNEL_DIR];

@@ -27,6 +27,8 @@
     X(ILUVATAR, "iluvatar")                                                                        \
     X(CPU, "cpu")                                                                                  \
     X(DTYPE, "dtype")                                                                              \
+    X(WEIGHTS_DTYPE, "weights-dtype")                                                              \
+    X(CACHE_DTYPE, "cache-dtype")                                                                  \
     X(PROJECTION, "projection")                                                                    \
     X(MATRIX_UNITS, "matrix-units")                                                                \
     X(CLBLAST_OVERRIDES, "clblast-overrides")                                                      \
@@ -132,6 +134,7 @@ const char *mla_projection_name(clmla_projection_backend projection);
 typedef struct mla_common {
     mla_device_request device;
     clmla_dtype dtype;
+    clmla_dtype weights_dtype, cache_dtype; /* dtype, or FP8 where the command takes these */
     clmla_projection_backend projections[MLA_MAX_PROJECTIONS]; /* in the order given */
     size_t num_projections; /* one, but where the command takes many */
     clmla_matrix_units matrix_units;

@@ -9,6 +9,7 @@
 #include "cli/pages.h"
 #include "core/checked.h"
 #include "core/dtype.h"
+#include "core/fp8_cache.h"
 
 /* One sequence of the batch: a member of a request group. */
 typedef struct sequence {
@@ -96,8 +97,8 @@ static clmla_status create_weights(runner *r)
 {
     clmla_weights_params params = {.struct_size = sizeof(params)};
     void *decoded = NULL;
-    clmla_status status =
-        clmla_checkpoint_sources(&r->job->weights, r->dtype, &params, &decoded, NULL);
+    clmla_status status = clmla_checkpoint_sources(
+        &r->job->weights, r->session->common->weights_dtype, &params, &decoded, NULL);
     if (status == CLMLA_SUCCESS)
         status = clmla_weights_create(r->layer, &params, r->session->queue, &r->weights);
     clmla_checkpoint_sources_free(decoded);
@@ -139,6 +140,60 @@ static clmla_status create_cache(runner *r, bool rope_part, cl_mem *out)
     return status;
 }
 
+static bool is_fp8_cache(const runner *r)
+{
+    return r->session->common->cache_dtype == CLMLA_DTYPE_FP8_DS_MLA;
+}
+
+static size_t record_bytes(const runner *r)
+{
+    return (size_t)mla__fp8_record_bytes((int32_t)r->kv_lora, (int32_t)r->rope);
+}
+
+/* The same as FP8 records; scratch holds a latent. */
+static void store_records(const runner *r, unsigned char *records, float *scratch)
+{
+    const size_t latent_bytes = (size_t)mla__fp8_latent_bytes((int32_t)r->kv_lora);
+    for (int32_t b = 0; b < r->num_sequences; b++) {
+        const mla_request *request = &r->job->requests[r->sequences[b].request];
+        const size_t first = (size_t)r->sequences[b].member * (size_t)request->past;
+        for (int32_t key = 0; key < request->past; key++) {
+            const size_t row = first + (size_t)key;
+            unsigned char *record = records + mla_pages_row(&r->pages, b, key) * record_bytes(r);
+            mla_load_floats(request->kv_cache.data, request->kv_cache.dtype, row * r->kv_lora,
+                            r->kv_lora, scratch);
+            mla__fp8_encode_latent(scratch, (int32_t)r->kv_lora, record);
+            if (r->rope > 0)
+                store_part(&request->pe_cache, row * r->rope, r->rope, CLMLA_DTYPE_BF16,
+                           record + latent_bytes, 0);
+        }
+    }
+}
+
+static clmla_status create_records(runner *r)
+{
+    const size_t bytes = mla_pages_rows(&r->pages) * record_bytes(r);
+    unsigned char *records = malloc(bytes);
+    float *scratch = malloc(r->kv_lora * sizeof(*scratch));
+    clmla_status status = CL_OUT_OF_HOST_MEMORY;
+    if (records != NULL && scratch != NULL) {
+        memset(records, 0xff, bytes);
+        store_records(r, records, scratch);
+        status = mla_session_buffer(r->session, records, bytes, &r->kv_cache);
+    }
+    free(records);
+    free(scratch);
+    return status;
+}
+
+static clmla_status create_caches(runner *r)
+{
+    if (is_fp8_cache(r))
+        return create_records(r);
+    const clmla_status status = create_cache(r, false, &r->kv_cache);
+    return status == CLMLA_SUCCESS ? create_cache(r, true, &r->pe_cache) : status;
+}
+
 static clmla_status create_buffers(runner *r)
 {
     clmla_layer_info info = {.struct_size = sizeof(info)};
@@ -153,11 +208,7 @@ static clmla_status create_buffers(runner *r)
         status = mla_session_buffer(r->session, NULL, rows_bytes, &r->output);
     if (status == CLMLA_SUCCESS)
         status = mla_session_buffer(r->session, NULL, info.workspace_bytes, &r->workspace);
-    if (status == CLMLA_SUCCESS)
-        status = create_cache(r, false, &r->kv_cache);
-    if (status == CLMLA_SUCCESS)
-        status = create_cache(r, true, &r->pe_cache);
-    return status;
+    return status == CLMLA_SUCCESS ? create_caches(r) : status;
 }
 
 /* ---- objects --------------------------------------------------------------------------------- */
@@ -173,8 +224,8 @@ static clmla_status create_layer(runner *r, mla_run_choices *choices)
         .max_cache_seqlen = r->max_keys,
         .page_block_size = r->paged ? r->pages.page_block_size : 0,
         .num_pages = r->pages.num_pages,
-        .weights_dtype = r->dtype,
-        .cache_dtype = r->dtype,
+        .weights_dtype = r->session->common->weights_dtype,
+        .cache_dtype = r->session->common->cache_dtype,
         .hidden_dtype = r->dtype,
     };
     clmla_status status = clmla_layer_create(r->session->clmla, &params, &r->layer);
@@ -333,6 +384,44 @@ static clmla_status read_cache(const runner *r, cl_mem buffer, size_t width, flo
     return status;
 }
 
+/* The same of FP8 records. */
+static clmla_status read_records(const runner *r, mla_results *results)
+{
+    const size_t bytes = mla_pages_rows(&r->pages) * record_bytes(r);
+    const size_t latent_bytes = (size_t)mla__fp8_latent_bytes((int32_t)r->kv_lora);
+    unsigned char *records = malloc(bytes);
+    if (records == NULL)
+        return CL_OUT_OF_HOST_MEMORY;
+    const clmla_status status = clEnqueueReadBuffer(r->session->queue, r->kv_cache, CL_TRUE, 0,
+                                                    bytes, records, 0, NULL, NULL);
+    for (int32_t b = 0; b < r->num_sequences && status == CLMLA_SUCCESS; b++) {
+        const sequence *s = &r->sequences[b];
+        const int32_t past = r->job->requests[s->request].past;
+        const size_t new_rows = (size_t)(s->keys - past);
+        for (size_t i = 0; i < new_rows; i++) {
+            const size_t row = (size_t)s->member * new_rows + i;
+            const unsigned char *record =
+                records + mla_pages_row(&r->pages, b, past + (int32_t)i) * record_bytes(r);
+            mla__fp8_decode_latent(record, (int32_t)r->kv_lora,
+                                   results->kv_cache[s->request] + row * r->kv_lora);
+            if (r->rope > 0)
+                mla_load_floats(record + latent_bytes, CLMLA_DTYPE_BF16, 0, r->rope,
+                                results->pe_cache[s->request] + row * r->rope);
+        }
+    }
+    free(records);
+    return status;
+}
+
+static clmla_status read_caches(const runner *r, mla_results *results)
+{
+    if (is_fp8_cache(r))
+        return read_records(r, results);
+    const clmla_status status = read_cache(r, r->kv_cache, r->kv_lora, results->kv_cache);
+    return status == CLMLA_SUCCESS ? read_cache(r, r->pe_cache, r->rope, results->pe_cache)
+                                   : status;
+}
+
 clmla_status mla_run_job(mla_session *session, const mla_job *job, mla_results *results,
                          mla_run_choices *choices)
 {
@@ -343,9 +432,7 @@ clmla_status mla_run_job(mla_session *session, const mla_job *job, mla_results *
         status = run_step(&r, step, results);
     }
     if (status == CLMLA_SUCCESS)
-        status = read_cache(&r, r.kv_cache, r.kv_lora, results->kv_cache);
-    if (status == CLMLA_SUCCESS)
-        status = read_cache(&r, r.pe_cache, r.rope, results->pe_cache);
+        status = read_caches(&r, results);
     tear_down(&r);
     mla_progress_clear();
     return status;

@@ -184,3 +184,31 @@ alter() {
     [ "$status" -eq 1 ]
     [[ "${lines[1]}" == *FAIL ]]
 }
+
+@test "FP8 weights kept as codes; other weights are skipped" {
+    for options in "" "--dtype f32" "--dtype f16 --kernels gpu"; do
+        # shellcheck disable=SC2086 # options are several words
+        try verify --weights-dtype fp8 $options "$(golden 27_fp8_prefill)" "$(golden 28_fp8_decode)" \
+            "$(golden 01_tiny_prefill)"
+        passes
+        [[ "${lines[1]}" == 27_fp8_prefill*PASS ]]
+        [[ "${lines[2]}" == 28_fp8_decode*PASS ]]
+        [[ "${lines[3]}" == 01_tiny_prefill*SKIP ]]
+        [[ "$stderr" == *"01_tiny_prefill: skipped, its weights are not FP8"* ]]
+    done
+    try verify --weights-dtype fp8 --projection clblast "$(golden 27_fp8_prefill)"
+    fails_with 1 "f8_e4m3 needs native projections"
+    try verify --weights-dtype int8 "$(golden 27_fp8_prefill)"
+    fails_with 2 "--weights-dtype 'int8'" "same or fp8"
+}
+
+@test "an FP8 cache; ranks that make no records are skipped" {
+    for kernels in cpu gpu nvidia; do
+        try verify --cache-dtype fp8 --kernels "$kernels" "$(golden 07_r1_yarn_decode)" \
+            "$(golden 01_tiny_prefill)"
+        passes
+        [[ "${lines[1]}" == 07_r1_yarn_decode*PASS ]]
+        [[ "${lines[2]}" == 01_tiny_prefill*SKIP ]]
+        [[ "$stderr" == *"01_tiny_prefill: skipped, kv_lora_rank 32 makes no FP8 records"* ]]
+    done
+}
