@@ -98,10 +98,7 @@ static clmla_status create_layer(mla_cell *cell)
     cell->rows_bytes = (uint64_t)cell->workload->num_tokens * (uint64_t)bench->config.hidden_size *
                        mla__dtype_bytes(dtype);
     cell->info.struct_size = sizeof(cell->info);
-    status = clmla_layer_get_info(cell->layer, &cell->info);
-    if (status == CLMLA_SUCCESS)
-        mla_session_describe(&cell->backend->session, cell->layer);
-    return status;
+    return clmla_layer_get_info(cell->layer, &cell->info);
 }
 
 /* ---- device memory --------------------------------------------------------------------------- */
@@ -240,6 +237,8 @@ clmla_status mla_cell_create(const mla_bench *bench, mla_backend *backend,
         status = create_layer(out);
     if (status == CLMLA_SUCCESS)
         status = create_memory(out);
+    if (out->layer != NULL) /* now it is known what --sm-90a comes to */
+        mla_session_describe(&backend->session, out->layer);
     mla_progress("compiling kernels");
     if (status == CLMLA_SUCCESS)
         status = clmla_layer_prepare(out->layer, backend->session.queue);

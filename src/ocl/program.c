@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/dtype.h"
+#include "ocl/retarget.h"
 
 /* A context holds a few dozen programs, looked up when objects are made: a list will do. */
 struct mla__program_entry {
@@ -101,8 +102,10 @@ static clmla_status assemble(const clmla_context *context, const char *const *fi
 }
 
 /* Names cannot hold a newline in this project, so the key is unambiguous. */
-static clmla_status make_key(const char *const *files, const char *definitions, builder *key)
+static clmla_status make_key(const char *const *files, const char *definitions, bool sm_90a,
+                             builder *key)
 {
+    append(key, sm_90a ? "sm_90a\n" : "");
     for (const char *const *file = files; *file != NULL; file++) {
         append(key, *file);
         append(key, "\n");
@@ -113,14 +116,19 @@ static clmla_status make_key(const char *const *files, const char *definitions, 
 
 /* ---- building ----------------------------------------------------------------------------- */
 
-/* "rmsnorm.cl: clBuildProgram: CL_BUILD_PROGRAM_FAILURE (-11)", then the driver's log. */
-static void describe_failure(const clmla_context *context, const char *const *files,
-                             cl_program program, clmla_status status, builder *text)
+static void append_names(const char *const *files, builder *text)
 {
     for (const char *const *file = files; *file != NULL; file++) {
         append(text, file == files ? "" : ", ");
         append(text, *file);
     }
+}
+
+/* "rmsnorm.cl: clBuildProgram: CL_BUILD_PROGRAM_FAILURE (-11)", then the driver's log. */
+static void describe_failure(const clmla_context *context, const char *const *files,
+                             cl_program program, clmla_status status, builder *text)
+{
+    append_names(files, text);
     char line[128];
     (void)snprintf(line, sizeof line, ": clBuildProgram: %s (%d)\n", clmla_status_name(status),
                    (int)status);
@@ -138,25 +146,118 @@ static void describe_failure(const clmla_context *context, const char *const *fi
     free(log);
 }
 
-/* On a failed build *report holds text for notify. */
-static clmla_status build(const clmla_context *context, const char *const *files,
-                          const char *source, cl_program *out, builder *report)
+/* Builds a program that was made, and releases it where that fails; *report then holds text for
+ * notify. */
+static clmla_status build_made(const clmla_context *context, const char *const *files,
+                               cl_program program, const char *options, builder *report)
 {
-    clmla_status status = CLMLA_SUCCESS;
-    cl_program program = clCreateProgramWithSource(context->context, 1, &source, NULL, &status);
-    if (status != CLMLA_SUCCESS)
-        return status;
     const cl_device_id device = context->device.id;
-    status = clBuildProgram(program, 1, &device, "-cl-std=CL1.2", NULL, NULL);
-    if (status == CLMLA_SUCCESS) {
-        *out = program;
+    const clmla_status status = clBuildProgram(program, 1, &device, options, NULL, NULL);
+    if (status == CLMLA_SUCCESS)
         return CLMLA_SUCCESS;
-    }
     describe_failure(context, files, program, status, report);
     (void)clReleaseProgram(program);
     /* Drivers also say CL_INVALID_BINARY, -9999 or CL_OUT_OF_RESOURCES for source that they
      * cannot compile, such as one with too much local memory. */
     return status == CL_OUT_OF_HOST_MEMORY ? status : CL_BUILD_PROGRAM_FAILURE;
+}
+
+static clmla_status build_source(const clmla_context *context, const char *const *files,
+                                 const char *source, cl_program *out, builder *report)
+{
+    clmla_status status = CLMLA_SUCCESS;
+    const cl_program program =
+        clCreateProgramWithSource(context->context, 1, &source, NULL, &status);
+    if (status == CLMLA_SUCCESS)
+        status = build_made(context, files, program, "-cl-std=CL1.2", report);
+    if (status == CLMLA_SUCCESS)
+        *out = program;
+    return status;
+}
+
+/* The program's binary for the context's device, free() it. The program may be of other devices,
+ * too, which have none. */
+static clmla_status read_binary(const clmla_context *context, cl_program program, char **out,
+                                size_t *bytes)
+{
+    enum { MOST = 64 };
+    cl_device_id devices[MOST];
+    size_t sizes[MOST], read = 0;
+    unsigned char *binaries[MOST] = {NULL};
+    clmla_status status =
+        clGetProgramInfo(program, CL_PROGRAM_DEVICES, sizeof devices, devices, &read);
+    if (status == CLMLA_SUCCESS)
+        status = clGetProgramInfo(program, CL_PROGRAM_BINARY_SIZES, sizeof sizes, sizes, NULL);
+    if (status != CLMLA_SUCCESS)
+        return status;
+    const size_t count = read / sizeof *devices;
+    size_t at = 0;
+    while (at < count && devices[at] != context->device.id)
+        at++;
+    if (at == count || sizes[at] == 0)
+        return CL_INVALID_PROGRAM_EXECUTABLE;
+    binaries[at] = malloc(sizes[at]);
+    if (binaries[at] == NULL)
+        return CL_OUT_OF_HOST_MEMORY;
+    status =
+        clGetProgramInfo(program, CL_PROGRAM_BINARIES, count * sizeof *binaries, binaries, NULL);
+    if (status != CLMLA_SUCCESS) {
+        free(binaries[at]);
+        return status;
+    }
+    *out = (char *)binaries[at];
+    *bytes = sizes[at];
+    return CLMLA_SUCCESS;
+}
+
+/* Builds PTX that this library rewrote. */
+static clmla_status build_ptx(const clmla_context *context, const char *const *files,
+                              const char *ptx, cl_program *out, builder *report)
+{
+    clmla_status status = CLMLA_SUCCESS;
+    const cl_device_id device = context->device.id;
+    const size_t bytes = strlen(ptx) + 1;
+    const unsigned char *binary = (const unsigned char *)ptx;
+    const cl_program program =
+        clCreateProgramWithBinary(context->context, 1, &device, &bytes, &binary, NULL, &status);
+    if (status != CLMLA_SUCCESS) {
+        append_names(files, report);
+        append(report, ": the driver does not take PTX for sm_90a");
+        return CL_BUILD_PROGRAM_FAILURE;
+    }
+    status = build_made(context, files, program, "", report);
+    if (status == CLMLA_SUCCESS)
+        *out = program;
+    return status;
+}
+
+/* See retarget.h. The source's own program is of no use. */
+static clmla_status build_sm_90a(const clmla_context *context, const char *const *files,
+                                 const char *source, cl_program *out, builder *report)
+{
+    cl_program plain = NULL;
+    char *binary = NULL;
+    size_t bytes = 0;
+    clmla_status status = build_source(context, files, source, &plain, report);
+    if (status != CLMLA_SUCCESS)
+        return status;
+    status = read_binary(context, plain, &binary, &bytes);
+    (void)clReleaseProgram(plain);
+    if (status != CLMLA_SUCCESS)
+        return status;
+    const char *why = NULL;
+    char *const ptx = mla__retarget_sm_90a(binary, bytes, &why);
+    if (ptx == NULL) {
+        append_names(files, report);
+        append(report, ": ");
+        append(report, why);
+        status = CL_BUILD_PROGRAM_FAILURE;
+    } else {
+        status = build_ptx(context, files, ptx, out, report);
+    }
+    free(ptx);
+    free(binary);
+    return status;
 }
 
 static struct mla__program_entry *find(const clmla_context *context, const char *key)
@@ -169,8 +270,9 @@ static struct mla__program_entry *find(const clmla_context *context, const char 
 
 /* Under the context's mutex: two threads that want one program build it once. Takes over the key's
  * text when it makes an entry. */
-static clmla_status find_or_build(clmla_context *context, const char *const *files, builder *key,
-                                  const char *source, cl_program *out, builder *report)
+static clmla_status find_or_build(clmla_context *context, const char *const *files, bool sm_90a,
+                                  builder *key, const char *source, cl_program *out,
+                                  builder *report)
 {
     struct mla__program_entry *entry = find(context, key->text);
     if (entry != NULL) {
@@ -180,7 +282,8 @@ static clmla_status find_or_build(clmla_context *context, const char *const *fil
     entry = calloc(1, sizeof *entry);
     if (entry == NULL)
         return CL_OUT_OF_HOST_MEMORY;
-    const clmla_status status = build(context, files, source, &entry->program, report);
+    const clmla_status status =
+        (sm_90a ? build_sm_90a : build_source)(context, files, source, &entry->program, report);
     if (status != CLMLA_SUCCESS) {
         free(entry);
         return status;
@@ -193,8 +296,8 @@ static clmla_status find_or_build(clmla_context *context, const char *const *fil
     return CLMLA_SUCCESS;
 }
 
-clmla_status mla__program_get(clmla_context *context, const char *const *files,
-                              const mla__defines *defines, cl_program *out)
+static clmla_status get(clmla_context *context, const char *const *files,
+                        const mla__defines *defines, bool sm_90a, cl_program *out)
 {
     const char *definitions = defines == NULL ? "" : defines->text;
     builder key = {0}, source = {0}, report = {0};
@@ -204,7 +307,7 @@ clmla_status mla__program_get(clmla_context *context, const char *const *files,
     if (defines != NULL && defines->overflow)
         return mla__fail(context, CLMLA_INTERNAL, "%s: definitions longer than %zu bytes",
                          files[0] == NULL ? "program" : files[0], sizeof defines->text);
-    status = make_key(files, definitions, &key);
+    status = make_key(files, definitions, sm_90a, &key);
     if (status != CLMLA_SUCCESS)
         goto cleanup;
 
@@ -219,7 +322,7 @@ clmla_status mla__program_get(clmla_context *context, const char *const *files,
         if (status != CLMLA_SUCCESS)
             goto cleanup;
         mla__os_mutex_lock(context->mutex);
-        status = find_or_build(context, files, &key, source.text, &program, &report);
+        status = find_or_build(context, files, sm_90a, &key, source.text, &program, &report);
         mla__os_mutex_unlock(context->mutex);
         if (report.text != NULL && context->notify != NULL)
             context->notify(status, report.text, context->notify_user);
@@ -232,6 +335,18 @@ cleanup:
     free(source.text);
     free(report.text);
     return status;
+}
+
+clmla_status mla__program_get(clmla_context *context, const char *const *files,
+                              const mla__defines *defines, cl_program *out)
+{
+    return get(context, files, defines, false, out);
+}
+
+clmla_status mla__program_get_sm_90a(clmla_context *context, const char *const *files,
+                                     const mla__defines *defines, cl_program *out)
+{
+    return get(context, files, defines, true, out);
 }
 
 void mla__program_release_all(clmla_context *context)

@@ -1,0 +1,236 @@
+/*
+ * y[m, b, n] = Σ_k x[m, b, k] · W[b, n, k]     class nvidia, many rows, products of whole warpgroups
+ *
+ *   x, W, y and the other parameters are those of projection_tiled.cl
+ *
+ * yᵀ = W · xᵀ: columns of W are the rows of a, which a warpgroup may have in registers, and there a
+ * pair along k of a panel is one of a fragment. x, which all share, is b: its rows lie in local
+ * memory as they lie in memory, their chunks swizzled (wgmma.clh).
+ *
+ * One work-group: TILE_ROWS rows x TILE_COLUMNS columns of one batch. One warpgroup: those rows x 128
+ * columns, two products of 64. One warp: 32 columns, of which a lane reads four at once, 4g .. 4g + 3
+ * with g = lane / 4, two for each product; they are neighbours again among its results.
+ *
+ * The group walks k in stages of 64. Rows of x pass through a ring of STAGES in local memory, copied
+ * DISTANCE stages ahead; weights, which only their warp reads, go from memory to registers, one
+ * stage ahead. Between two barriers one stage is multiplied while the one before may still be.
+ *
+ * Grid: (row tiles · WORK_GROUP, column tiles, batches), work-group {WORK_GROUP, 1, 1}, as
+ * projection_tiled.cl. Local memory: STAGES · SLOT_BYTES; src/tuning/params.c counts the same.
+ *
+ * k rises in one chain of products of 16 whose inner order is the hardware's: other bits than
+ * projection_tiled.cl's. A row's do not depend on the tile or on the other rows.
+ *
+ * Y_DTYPE        bf16, f32
+ * ACCUMULATE     1: y += result (added in float32, rounded once), 0: y = result
+ * TILE_ROWS      128
+ * TILE_COLUMNS   128, 256
+ * STAGES         >= 3
+ * ALIGNED_Y      as projection_tiled.cl
+ * and projection.clh's
+ */
+#define GROUP_COLUMNS 128 /* of a warpgroup */
+#define WORK_GROUP TILE_COLUMNS
+#define STAGE_K 64
+#define STEPS (STAGE_K / 16)
+#define SLOT_BYTES (TILE_ROWS * 2 * STAGE_K)
+#define DISTANCE (STAGES - 2)                           /* one slot is read, another may still be */
+#define X_CHUNKS (TILE_ROWS * STAGE_K / 8 / WORK_GROUP) /* of 16 bytes, for one work-item */
+#if TILE_ROWS != 128 || TILE_COLUMNS % GROUP_COLUMNS != 0 || STAGES < 3
+#error "TILE_ROWS, TILE_COLUMNS and STAGES do not fit the products"
+#endif
+#if TILE_ROWS * STAGE_K / 8 % WORK_GROUP != 0
+#error "work-items must divide the chunks of a stage"
+#endif
+
+/* The group's rows of x and this lane's part of W. */
+typedef struct operands {
+    global const ushort *x; /* first row */
+    size_t x_row_stride;
+    int rows;             /* from there to the last */
+    int depth;            /* of k; 0 where there are no rows */
+    global const uint *W; /* pair lane % 4 of k, first of four columns */
+    int pairs;            /* of k from there on; 0 past the last panel */
+} operands;
+
+/* Begins to copy this work-item's part of the stage that begins at k0; past the depth zeros. */
+CLMLA_INLINE void copy_stage(const operands *from, const int k0, const shared_address slot)
+{
+    const int item = (int)get_local_id(0), k = k0 + item % 8 * 8;
+    UNROLL
+    for (int i = 0; i < X_CHUNKS; i++) {
+        const int row = item / 8 + i * (WORK_GROUP / 8);
+        const bool exists = row < from->rows && k < from->depth;
+        copy_chunk(slot + (shared_address)SWIZZLED(row, item % 8),
+                   exists ? from->x + (size_t)row * from->x_row_stride + (size_t)k : from->x,
+                   exists);
+    }
+    copy_commit();
+}
+
+/* Pairs lane % 4 and lane % 4 + 4 of each step's eight, of the stage that begins at k0. */
+CLMLA_INLINE void load_weights(const operands *from, const int k0, uint4 *weights)
+{
+    UNROLL
+    for (int i = 0; i < 2 * STEPS; i++) {
+        const int pair = k0 / 2 + 4 * i;
+        const bool exists = pair < from->pairs;
+        weights[i] = load_or_zero(exists ? from->W + (size_t)pair * PANEL : from->W, exists);
+    }
+}
+
+/* warpgroup: sums[2][WARPGROUP_SUMS] += W · xᵀ of a stage, later on. */
+CLMLA_INLINE void multiply_stage(const warpgroup *wg, const shared_address slot,
+                                 const uint4 *weights, float *sums)
+{
+    const ulong x = matrix_descriptor(wg, slot);
+    warpgroup_arrive();
+    UNROLL_WARP
+    for (int k = 0; k < STEPS; k++) {
+        const uint4 low = weights[2 * k], high = weights[2 * k + 1];
+        const ulong step = x + (ulong)(DESCRIPTOR_K16 * k);
+        warpgroup_mma(wg, sums, (uint4)(low.x, low.y, high.x, high.y), step);
+        warpgroup_mma(wg, sums + WARPGROUP_SUMS, (uint4)(low.z, low.w, high.z, high.w), step);
+    }
+    warpgroup_commit();
+}
+
+/* warpgroup: multiplies a stage by its weights, and fetches the next one's. */
+CLMLA_INLINE void pass_stage(const warpgroup *wg, const operands *from, const int stage,
+                             const shared_address ring, const uint4 *weights, uint4 *next,
+                             float *sums)
+{
+    const int ahead = stage + DISTANCE;
+    COPY_WAIT(DISTANCE - 1);
+    publish_to_warpgroups();
+    barrier(CLK_LOCAL_MEM_FENCE);
+    copy_stage(from, ahead * STAGE_K, ring + (shared_address)(ahead % STAGES * SLOT_BYTES));
+    multiply_stage(wg, ring + (shared_address)(stage % STAGES * SLOT_BYTES), weights, sums);
+    WARPGROUP_WAIT(1); /* the stage before: its slot and its weights' registers are free */
+    load_weights(from, (stage + 1) * STAGE_K, next);
+}
+
+CLMLA_INLINE void store4_bf16(const float4 v, global ushort *to)
+{
+    *(global uint2 *)to = (uint2)(pack_bf16(v.x, v.y), pack_bf16(v.z, v.w));
+}
+CLMLA_INLINE void store4_f32(const float4 v, global float *to) { *(global float4 *)to = v; }
+
+/* Four neighbours of a row of y, of which `columns` exist. */
+CLMLA_INLINE void store_results(float4 row, global STORAGE(Y_DTYPE) * y, const int columns)
+{
+    float v[4];
+    vstore4(row, 0, v);
+#if ACCUMULATE
+    UNROLL
+    for (int i = 0; i < 4; i++)
+        v[i] += i < columns ? LOAD(Y_DTYPE, y, i) : 0.0f;
+#endif
+#if ALIGNED_Y
+    if (columns > 0)
+        CLMLA_CAT(store4_, Y_DTYPE)(vload4(0, v), y);
+#else
+    UNROLL
+    for (int i = 0; i < 4; i++) {
+        if (i < columns)
+            STORE(Y_DTYPE, v[i], y, i);
+    }
+#endif
+}
+
+#if SECOND
+CLMLA_INLINE void store_second(float4 row, global STORAGE(Y2_DTYPE) * y2, const int columns)
+{
+#if ALIGNED_Y
+    if (columns > 0)
+        CLMLA_CAT(store4_, Y2_DTYPE)(row, y2);
+#else
+    float v[4];
+    vstore4(row, 0, v);
+    UNROLL
+    for (int i = 0; i < 4; i++) {
+        if (i < columns)
+            STORE(Y2_DTYPE, v[i], y2, i);
+    }
+#endif
+}
+#endif
+
+/* Result i of 2 · TILE_ROWS / 8 of a lane: its four columns of row lane_row(i). */
+CLMLA_INLINE int lane_row(const warp *w, const int i)
+{
+    return i / 2 * 8 + (int)w->lane % 4 * 2 + i % 2;
+}
+CLMLA_INLINE float4 lane_columns(const float *sums, const int i)
+{
+    const float *const first = sums + i / 2 * 4 + i % 2, *const second = first + WARPGROUP_SUMS;
+    return (float4)(first[0], first[2], second[0], second[2]);
+}
+
+kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void
+projection_wgmma(global const ushort *x, const ulong x_offset, const ulong x_row_stride,
+                 const ulong x_batch_stride, global const uint *W, const ulong w_offset,
+                 global STORAGE(Y_DTYPE) * y, const ulong y_offset, const ulong y_row_stride,
+                 const ulong y_batch_stride, const int N, const int K, const int x_row,
+                 const int y_row, const int num_rows SECOND_PARAMS)
+{
+    LOCAL_MEMORY(ring, STAGES * SLOT_BYTES);
+    WARP_BEGIN(w, WORK_GROUP);
+    WARPGROUP_BEGIN(wg, w, ring);
+    const int m0 = (int)get_group_id(0) * TILE_ROWS;
+    const size_t b = get_group_id(2);
+    const int n = (int)get_group_id(1) * TILE_COLUMNS + (int)wg.index * GROUP_COLUMNS +
+                  (int)wg.warp * LANE_COLUMNS + (int)w.lane / 4 * 4; /* first of four */
+    const int depth = num_rows > m0 ? K : 0;
+    const bool in_panel = n < padded_columns(N) + padded_columns(SECOND_COLUMNS);
+    const operands from = {x + x_offset + b * x_batch_stride + (size_t)(x_row + m0) * x_row_stride,
+                           x_row_stride,
+                           num_rows - m0,
+                           depth,
+                           weight_panel(W + w_offset, b, in_panel ? n : 0, N, K) +
+                               w.lane % 4 * PANEL + n % PANEL,
+                           in_panel ? depth / 2 - (int)w.lane % 4 : 0};
+    const shared_address ring_address = SHARED_ADDRESS(ring);
+    uint4 even[2 * STEPS], odd[2 * STEPS];
+    float sums[2 * WARPGROUP_SUMS];
+    UNROLL
+    for (int i = 0; i < 2 * WARPGROUP_SUMS; i++)
+        sums[i] = 0.0f;
+    UNROLL
+    for (int stage = 0; stage < DISTANCE; stage++)
+        copy_stage(&from, stage * STAGE_K, ring_address + (shared_address)(stage * SLOT_BYTES));
+    load_weights(&from, 0, even);
+    warpgroup_hold(sums);
+    warpgroup_hold(sums + WARPGROUP_SUMS);
+    /* By two stages, so that the registers of a stage's weights do not move; past K are zeros. */
+    for (int stage = 0; stage * STAGE_K < depth; stage += 2) {
+        pass_stage(&wg, &from, stage, ring_address, even, odd, sums);
+        pass_stage(&wg, &from, stage + 1, ring_address, odd, even, sums);
+    }
+    WARPGROUP_WAIT(0);
+    warpgroup_hold(sums);
+    warpgroup_hold(sums + WARPGROUP_SUMS);
+
+    global STORAGE(Y_DTYPE) *const y_columns =
+        y + y_offset + b * y_batch_stride + (size_t)(y_row + m0) * y_row_stride + (size_t)n;
+#if SECOND
+    const int second = n - padded_columns(N); /* the same sign in a whole warp */
+    if (second >= 0) {
+        global STORAGE(Y2_DTYPE) *const y2_columns =
+            y2 + y2_offset + (size_t)(y_row + m0) * y2_row_stride + (size_t)second;
+        UNROLL
+        for (int i = 0; i < TILE_ROWS / 4; i++) {
+            if (lane_row(&w, i) < from.rows)
+                store_second(lane_columns(sums, i),
+                             y2_columns + (size_t)lane_row(&w, i) * y2_row_stride, N2 - second);
+        }
+        return;
+    }
+#endif
+    UNROLL
+    for (int i = 0; i < TILE_ROWS / 4; i++) {
+        if (lane_row(&w, i) < from.rows)
+            store_results(lane_columns(sums, i), y_columns + (size_t)lane_row(&w, i) * y_row_stride,
+                          N - n);
+    }
+}
