@@ -5,6 +5,11 @@
 # a stack frame that it does not allow, more local memory than an OpenCL work-group gets.
 #
 #   check_ptx.sh <folder of kernel files> <list of programs> <target, such as sm_90>...
+#   check_ptx.sh <folder of kernel files> <list of programs> sm_90a <program of tests/kernels/retarget.c>
+#
+# The second form is for kernels on cl/nvidia/wgmma.clh: they must assemble for sm_90, as the driver
+# builds them first, and, rewritten by the library's own code, for sm_90a, without a word of ptxas
+# about products of warpgroups that it made wait for each other.
 #
 # The list: see ptx_programs.txt. NVIDIA's OpenCL has a front end of its own: its registers differ
 # from these by a few. Looks for clang, libclc, ptxas and libdevice; $CLANG, $LIBCLC, $PTXAS and
@@ -19,6 +24,12 @@ kernels=$1 list=$2
 shift 2
 targets=("$@")
 local_bytes=$((48 * 1024))
+retarget='' # the program, for sm_90a
+if [ "$1" = sm_90a ]; then
+    targets=(sm_90a)
+    retarget=$2
+    local_bytes=$((227 * 1024))
+fi
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 results=0 failures=0
@@ -44,8 +55,12 @@ done
 
 # PTX of the oldest GPU that class nvidia serves, for every target: it shows, too, that no assembly
 # asks for more. For this target clang has vload_half and its like with cl_khr_fp16 only.
-to_ptx=("$clang" --target=nvptx64-nvidia-nvcl -Xclang -target-cpu -Xclang sm_80
-    -Xclang -target-feature -Xclang +ptx70 -O3)
+ptx_target=sm_80 ptx_version=+ptx70
+if [ -n "$retarget" ]; then
+    ptx_target=sm_90 ptx_version=+ptx80
+fi
+to_ptx=("$clang" --target=nvptx64-nvidia-nvcl -Xclang -target-cpu -Xclang "$ptx_target"
+    -Xclang -target-feature -Xclang "$ptx_version" -O3)
 from_opencl=("${to_ptx[@]}" -x cl -cl-std=CL1.2 -Xclang -finclude-default-header
     -Xclang -cl-ext=+cl_khr_fp16 -emit-llvm)
 libraries=()
@@ -60,7 +75,7 @@ multiprocessor() {
     case "$1" in
     sm_80) echo 2048 32 $((164 * 1024)) ;;
     sm_89) echo 1536 24 $((100 * 1024)) ;;
-    sm_90) echo 2048 32 $((228 * 1024)) ;;
+    sm_90 | sm_90a) echo 2048 32 $((228 * 1024)) ;;
     sm_120) echo 1536 24 $((100 * 1024)) ;;
     *) echo "check_ptx.sh: unknown target '$1'" >&2 && return 1 ;;
     esac
@@ -136,6 +151,13 @@ compile() {
         -o "$folder/program.ptx"
 }
 
+# Rewrites $folder/program.ptx for sm_90a.
+rewrite() {
+    "$ptxas" -arch=sm_90 "$folder/program.ptx" -o "$folder/program.cubin" &&
+        mv "$folder/program.ptx" "$folder/plain.ptx" &&
+        "$retarget" <"$folder/plain.ptx" >"$folder/program.ptx"
+}
+
 # Lines "kernel registers spills stack local" of what ptxas -v says; spills: bytes stored and loaded.
 resources() {
     awk '
@@ -187,7 +209,7 @@ check_kernel() {
 # check <target> <files> <definitions> <name of the program> <budgets> <reason>
 check() {
     local files=$2 definitions=$3 name=$4 budgets=$5 reason=$6 target usage kernel
-    if ! compile "$files" "$definitions"; then
+    if ! compile "$files" "$definitions" || { [ -n "$retarget" ] && ! rewrite; }; then
         fail "$files with $definitions"
         return 0
     fi
@@ -199,6 +221,9 @@ check() {
             continue
         fi
         grep -v '^ptxas info\|bytes stack frame' "$folder/log" || true
+        if grep 'wgmma\.\|(C7' "$folder/log"; then
+            fail "$target $files with $definitions: ptxas has something to say about wgmma"
+        fi
         while read -r kernel usage; do
             # shellcheck disable=SC2086 # four numbers
             check_kernel "$target" "$name" "$budgets" "$reason" "$kernel" $usage
