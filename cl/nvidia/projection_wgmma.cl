@@ -8,12 +8,17 @@
  * memory as they lie in memory, their chunks swizzled (wgmma.clh).
  *
  * One work-group: TILE_ROWS rows x TILE_COLUMNS columns of one batch. One warpgroup: those rows x 128
- * columns, two products of 64. One warp: 32 columns, of which a lane reads four at once, 4g .. 4g + 3
- * with g = lane / 4, two for each product; they are neighbours again among its results.
+ * columns, two products of 64. One warp: 16 columns of each product, 32 neighbours. A lane reads two
+ * at once, 2g and 2g + 1 with g = lane / 4: rows g and g + 8 of the fragment, whose registers lie
+ * as they are read, so that none has to be moved when it comes.
  *
  * The group walks k in stages of 64. Rows of x pass through a ring of STAGES in local memory, copied
  * DISTANCE stages ahead; weights, which only their warp reads, go from memory to registers, one
  * stage ahead. Between two barriers one stage is multiplied while the one before may still be.
+ *
+ * Copies are published before the next weights are asked for, since publishing waits for all that
+ * was asked for before. The wait for products between the two keeps ptxas from exchanging them: the
+ * weights' registers are in use until then.
  *
  * Grid: (row tiles · WORK_GROUP, column tiles, batches), work-group {WORK_GROUP, 1, 1}, as
  * projection_tiled.cl. Local memory: STAGES · SLOT_BYTES; src/tuning/params.c counts the same.
@@ -49,7 +54,7 @@ typedef struct operands {
     size_t x_row_stride;
     int rows;             /* from there to the last */
     int depth;            /* of k; 0 where there are no rows */
-    global const uint *W; /* pair lane % 4 of k, first of four columns */
+    global const uint *W; /* pair lane % 4 of k, first of the columns */
     int pairs;            /* of k from there on; 0 past the last panel */
 } operands;
 
@@ -68,14 +73,20 @@ CLMLA_INLINE void copy_stage(const operands *from, const int k0, const shared_ad
     copy_commit();
 }
 
-/* Pairs lane % 4 and lane % 4 + 4 of each step's eight, of the stage that begins at k0. */
+/* Fragments of the stage that begins at k0: both products' of each step, of pairs lane % 4 and
+ * lane % 4 + 4 of its eight. */
 CLMLA_INLINE void load_weights(const operands *from, const int k0, uint4 *weights)
 {
     UNROLL
-    for (int i = 0; i < 2 * STEPS; i++) {
-        const int pair = k0 / 2 + 4 * i;
-        const bool exists = pair < from->pairs;
-        weights[i] = load_or_zero(exists ? from->W + (size_t)pair * PANEL : from->W, exists);
+    for (int i = 0; i < STEPS; i++) {
+        const int pair = k0 / 2 + 8 * i;
+        const bool low = pair < from->pairs, high = pair + 4 < from->pairs;
+        global const uint *const w = low ? from->W + (size_t)pair * PANEL : from->W;
+        UNROLL
+        for (int j = 0; j < 2; j++) {
+            weights[2 * i + j].lo = load_or_zero(w + 16 * j, low);
+            weights[2 * i + j].hi = load_or_zero(w + 16 * j + 4 * PANEL, high);
+        }
     }
 }
 
@@ -87,84 +98,76 @@ CLMLA_INLINE void multiply_stage(const warpgroup *wg, const shared_address slot,
     warpgroup_arrive();
     UNROLL_WARP
     for (int k = 0; k < STEPS; k++) {
-        const uint4 low = weights[2 * k], high = weights[2 * k + 1];
         const ulong step = x + (ulong)(DESCRIPTOR_K16 * k);
-        warpgroup_mma(wg, sums, (uint4)(low.x, low.y, high.x, high.y), step);
-        warpgroup_mma(wg, sums + WARPGROUP_SUMS, (uint4)(low.z, low.w, high.z, high.w), step);
+        warpgroup_mma(wg, sums, weights[2 * k], step);
+        warpgroup_mma(wg, sums + WARPGROUP_SUMS, weights[2 * k + 1], step);
     }
     warpgroup_commit();
 }
 
-/* warpgroup: multiplies a stage by its weights, and fetches the next one's. */
+/* warpgroup: multiplies a stage whose copies are published by its weights, and fetches the next
+ * one's. */
 CLMLA_INLINE void pass_stage(const warpgroup *wg, const operands *from, const int stage,
                              const shared_address ring, const uint4 *weights, uint4 *next,
                              float *sums)
 {
     const int ahead = stage + DISTANCE;
-    COPY_WAIT(DISTANCE - 1);
-    publish_to_warpgroups();
     barrier(CLK_LOCAL_MEM_FENCE);
     copy_stage(from, ahead * STAGE_K, ring + (shared_address)(ahead % STAGES * SLOT_BYTES));
     multiply_stage(wg, ring + (shared_address)(stage % STAGES * SLOT_BYTES), weights, sums);
+    COPY_WAIT(DISTANCE - 1); /* the next stage's */
+    publish_to_warpgroups();
     WARPGROUP_WAIT(1); /* the stage before: its slot and its weights' registers are free */
     load_weights(from, (stage + 1) * STAGE_K, next);
 }
 
-CLMLA_INLINE void store4_bf16(const float4 v, global ushort *to)
+CLMLA_INLINE void store2_bf16(const float2 v, global ushort *to)
 {
-    *(global uint2 *)to = (uint2)(pack_bf16(v.x, v.y), pack_bf16(v.z, v.w));
+    *(global uint *)to = pack_bf16(v.x, v.y);
 }
-CLMLA_INLINE void store4_f32(const float4 v, global float *to) { *(global float4 *)to = v; }
+CLMLA_INLINE void store2_f32(const float2 v, global float *to) { *(global float2 *)to = v; }
 
-/* Four neighbours of a row of y, of which `columns` exist. */
-CLMLA_INLINE void store_results(float4 row, global STORAGE(Y_DTYPE) * y, const int columns)
+/* Two neighbours of a row of y, of which `columns` exist. */
+CLMLA_INLINE void store_results(float2 v, global STORAGE(Y_DTYPE) * y, const int columns)
 {
-    float v[4];
-    vstore4(row, 0, v);
 #if ACCUMULATE
-    UNROLL
-    for (int i = 0; i < 4; i++)
-        v[i] += i < columns ? LOAD(Y_DTYPE, y, i) : 0.0f;
+    v.x += columns > 0 ? LOAD(Y_DTYPE, y, 0) : 0.0f;
+    v.y += columns > 1 ? LOAD(Y_DTYPE, y, 1) : 0.0f;
 #endif
 #if ALIGNED_Y
     if (columns > 0)
-        CLMLA_CAT(store4_, Y_DTYPE)(vload4(0, v), y);
+        CLMLA_CAT(store2_, Y_DTYPE)(v, y);
 #else
-    UNROLL
-    for (int i = 0; i < 4; i++) {
-        if (i < columns)
-            STORE(Y_DTYPE, v[i], y, i);
-    }
+    if (columns > 0)
+        STORE(Y_DTYPE, v.x, y, 0);
+    if (columns > 1)
+        STORE(Y_DTYPE, v.y, y, 1);
 #endif
 }
 
 #if SECOND
-CLMLA_INLINE void store_second(float4 row, global STORAGE(Y2_DTYPE) * y2, const int columns)
+CLMLA_INLINE void store_second(const float2 v, global STORAGE(Y2_DTYPE) * y2, const int columns)
 {
 #if ALIGNED_Y
     if (columns > 0)
-        CLMLA_CAT(store4_, Y2_DTYPE)(row, y2);
+        CLMLA_CAT(store2_, Y2_DTYPE)(v, y2);
 #else
-    float v[4];
-    vstore4(row, 0, v);
-    UNROLL
-    for (int i = 0; i < 4; i++) {
-        if (i < columns)
-            STORE(Y2_DTYPE, v[i], y2, i);
-    }
+    if (columns > 0)
+        STORE(Y2_DTYPE, v.x, y2, 0);
+    if (columns > 1)
+        STORE(Y2_DTYPE, v.y, y2, 1);
 #endif
 }
 #endif
 
-/* Result i of 2 · TILE_ROWS / 8 of a lane: its four columns of row lane_row(i). */
+/* Result i of TILE_ROWS / 4 of a lane: its row, and the two columns of a product's sums. */
 CLMLA_INLINE int lane_row(const warp *w, const int i)
 {
     return i / 2 * 8 + (int)w->lane % 4 * 2 + i % 2;
 }
-CLMLA_INLINE float4 lane_columns(const float *sums, const int i)
+CLMLA_INLINE float2 lane_columns(const float *sums, const int i)
 {
-    const float *const first = sums + i / 2 * 4 + i % 2, *const second = first + WARPGROUP_SUMS;
-    return (float4)(first[0], first[2], second[0], second[2]);
+    return (float2)(sums[i / 2 * 4 + i % 2], sums[i / 2 * 4 + i % 2 + 2]);
 }
 
 kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void
@@ -180,7 +183,7 @@ projection_wgmma(global const ushort *x, const ulong x_offset, const ulong x_row
     const int m0 = (int)get_group_id(0) * TILE_ROWS;
     const size_t b = get_group_id(2);
     const int n = (int)get_group_id(1) * TILE_COLUMNS + (int)wg.index * GROUP_COLUMNS +
-                  (int)wg.warp * LANE_COLUMNS + (int)w.lane / 4 * 4; /* first of four */
+                  (int)wg.warp * LANE_COLUMNS + (int)w.lane / 4 * 2; /* and + 1, + 16, + 17 */
     const int depth = num_rows > m0 ? K : 0;
     const bool in_panel = n < padded_columns(N) + padded_columns(SECOND_COLUMNS);
     const operands from = {x + x_offset + b * x_batch_stride + (size_t)(x_row + m0) * x_row_stride,
@@ -199,6 +202,8 @@ projection_wgmma(global const ushort *x, const ulong x_offset, const ulong x_row
     UNROLL
     for (int stage = 0; stage < DISTANCE; stage++)
         copy_stage(&from, stage * STAGE_K, ring_address + (shared_address)(stage * SLOT_BYTES));
+    COPY_WAIT(DISTANCE - 1);
+    publish_to_warpgroups();
     load_weights(&from, 0, even);
     warpgroup_hold(sums);
     warpgroup_hold(sums + WARPGROUP_SUMS);
@@ -220,17 +225,22 @@ projection_wgmma(global const ushort *x, const ulong x_offset, const ulong x_row
             y2 + y2_offset + (size_t)(y_row + m0) * y2_row_stride + (size_t)second;
         UNROLL
         for (int i = 0; i < TILE_ROWS / 4; i++) {
-            if (lane_row(&w, i) < from.rows)
-                store_second(lane_columns(sums, i),
-                             y2_columns + (size_t)lane_row(&w, i) * y2_row_stride, N2 - second);
+            global STORAGE(Y2_DTYPE) *const to =
+                y2_columns + (size_t)lane_row(&w, i) * y2_row_stride;
+            if (lane_row(&w, i) < from.rows) {
+                store_second(lane_columns(sums, i), to, N2 - second);
+                store_second(lane_columns(sums + WARPGROUP_SUMS, i), to + 16, N2 - second - 16);
+            }
         }
         return;
     }
 #endif
     UNROLL
     for (int i = 0; i < TILE_ROWS / 4; i++) {
-        if (lane_row(&w, i) < from.rows)
-            store_results(lane_columns(sums, i), y_columns + (size_t)lane_row(&w, i) * y_row_stride,
-                          N - n);
+        global STORAGE(Y_DTYPE) *const to = y_columns + (size_t)lane_row(&w, i) * y_row_stride;
+        if (lane_row(&w, i) < from.rows) {
+            store_results(lane_columns(sums, i), to, N - n);
+            store_results(lane_columns(sums + WARPGROUP_SUMS, i), to + 16, N - n - 16);
+        }
     }
 }

@@ -19,6 +19,7 @@ typedef struct layer_case {
     int32_t page_block_size;
     int32_t fused;
     int32_t num_splits;
+    int32_t sm_90a;
     uint64_t workspace_limit_bytes;
     int32_t num_sequences;
     int32_t past[FIXTURE_MAX_SEQUENCES];
@@ -71,6 +72,9 @@ static const layer_case cases[] = {
      CLMLA_PROJECTION_NATIVE, 16, MIXED},
     {"nvidia native bf16 without q LoRA, three splits, fused cache, decode", 0, CLMLA_DTYPE_BF16,
      CLMLA_KERNELS_NVIDIA, CLMLA_PROJECTION_NATIVE, 7, .fused = 1, .num_splits = 3, DECODE},
+    {"nvidia native bf16, products of warpgroups", 36, CLMLA_DTYPE_BF16, CLMLA_KERNELS_NVIDIA,
+     CLMLA_PROJECTION_NATIVE, 16, .sm_90a = 1, .num_sequences = 2, .past = {4, 0},
+     .new_tokens = {70, 80}},
     {"nvidia native f32, by the portable kernels, mixed", 36, CLMLA_DTYPE_F32, CLMLA_KERNELS_NVIDIA,
      CLMLA_PROJECTION_NATIVE, 16, MIXED},
     {"cpu native bf16 in blocks of few tokens, mixed", 36, CLMLA_DTYPE_BF16, CLMLA_KERNELS_CPU,
@@ -78,6 +82,8 @@ static const layer_case cases[] = {
     {"cpu native bf16, no tokens at all", 36, CLMLA_DTYPE_BF16, CLMLA_KERNELS_CPU,
      CLMLA_PROJECTION_NATIVE, 16, .num_sequences = 2, .past = {4, 0}, .new_tokens = {0, 0}},
 };
+
+enum { MAX_TOKENS = 160 };
 
 static fixture create(const layer_case *c)
 {
@@ -88,6 +94,8 @@ static fixture create(const layer_case *c)
                                      .page_block_size = c->page_block_size,
                                      .fused = c->fused,
                                      .num_splits = c->num_splits,
+                                     .sm_90a = c->sm_90a,
+                                     .max_num_tokens = c->sm_90a ? MAX_TOKENS : 0,
                                      .workspace_limit_bytes = c->workspace_limit_bytes};
     return fixture_create(&options);
 }
@@ -122,6 +130,15 @@ static void check_step(fixture *f, const layer_case *c, const double *hidden)
     }
 }
 
+/* They are asked for, and taken for steps of so many tokens. */
+static void check_description(const fixture *f)
+{
+    static char text[1 << 14];
+    assert_int_equal(clmla_layer_describe(f->layer, text, sizeof text, NULL), CLMLA_SUCCESS);
+    assert_non_null(strstr(text, "sm_90a: tried, its results are right\n"));
+    assert_non_null(strstr(text, ", above: projection_wgmma tile_rows=128 "));
+}
+
 static void check_rest_untouched(const fixture *f, size_t first)
 {
     const size_t rest = (size_t)f->options.max_num_tokens - first;
@@ -138,6 +155,8 @@ static void matches_reference(void **state)
     const layer_case *c = *state;
     fixture f = create(c);
     size_t total = 0;
+    if (c->sm_90a)
+        check_description(&f);
     for (int32_t b = 0; b < c->num_sequences; b++) {
         fixture_set_past(&f, b, c->past[b], 100 + (uint64_t)b);
         total += (size_t)c->new_tokens[b];
