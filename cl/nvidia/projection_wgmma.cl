@@ -5,7 +5,7 @@
  *
  * yᵀ = W · xᵀ: columns of W are the rows of a, which a warpgroup may have in registers, and there a
  * pair along k of a panel is one of a fragment. x, which all share, is b: its rows lie in local
- * memory as they lie in memory, their chunks swizzled (wgmma.clh).
+ * memory as they lie in memory, their chunks swizzled (wgmma_matrix.clh).
  *
  * One work-group: TILE_ROWS rows x TILE_COLUMNS columns of one batch. One warpgroup: those rows x 128
  * columns, two products of 64. One warp: 16 columns of each product, 32 neighbours. A lane reads two
@@ -38,10 +38,11 @@
 #define WORK_GROUP TILE_COLUMNS
 #define STAGE_K 64
 #define STEPS (STAGE_K / 16)
-#define SLOT_BYTES (TILE_ROWS * 2 * STAGE_K)
+#define SLOT_BYTES (TILE_ROWS * MATRIX_ROW_BYTES)
 #define DISTANCE (STAGES - 2)                           /* one slot is read, another may still be */
 #define X_CHUNKS (TILE_ROWS * STAGE_K / 8 / WORK_GROUP) /* of 16 bytes, for one work-item */
-#if TILE_ROWS != 128 || TILE_COLUMNS % GROUP_COLUMNS != 0 || STAGES < 3
+#if MATRIX_ROW_BYTES != 2 * STAGE_K || TILE_ROWS != 128 || TILE_COLUMNS % GROUP_COLUMNS != 0 ||    \
+    STAGES < 3
 #error "TILE_ROWS, TILE_COLUMNS and STAGES do not fit the products"
 #endif
 #if TILE_ROWS * STAGE_K / 8 % WORK_GROUP != 0

@@ -163,7 +163,7 @@ mla__projection_source mla__projection_source_of(const clmla_context *context,
         return (mla__projection_source){
             {mla__ptx_file(context),
              context->device.has_ptx ? "nvidia/wgmma.clh" : "nvidia/wgmma_emulated.clh",
-             "nvidia/projection.clh", "nvidia/projection_wgmma.cl"},
+             "nvidia/wgmma_matrix.clh", "nvidia/projection.clh", "nvidia/projection_wgmma.cl"},
             "projection_wgmma"};
     case MLA__PROJECTION_GPU:
         break;

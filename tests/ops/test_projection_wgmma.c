@@ -257,7 +257,7 @@ static void refused_where_the_binary_is_not_ptx(void **state)
     (void)state;
     const char *const directory = TEST_OUTPUT_DIR "/kernels-test-wgmma-ptx";
     static const char *const empty[] = {"nvidia/ptx.clh", "nvidia/wgmma.clh",
-                                        "nvidia/projection.clh"};
+                                        "nvidia/wgmma_matrix.clh", "nvidia/projection.clh"};
     test_write_kernel(directory, "nvidia/projection_wgmma.cl",
                       "kernel void projection_wgmma() {}\n");
     for (size_t i = 0; i < sizeof empty / sizeof empty[0]; i++)
