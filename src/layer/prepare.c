@@ -143,7 +143,7 @@ clmla_status clmla_layer_prepare(clmla_layer *layer, cl_command_queue queue)
         return CLMLA_INVALID_ARGUMENT;
     if (queue == NULL)
         return CL_INVALID_COMMAND_QUEUE;
-    mla__sm_90a_probe(layer->context, queue); /* before kernels are chosen */
+    mla__sm_90a_probe(layer->context); /* before kernels are chosen */
     rehearsal r = {.layer = make_twin(layer)};
     if (r.layer == NULL)
         return CL_OUT_OF_HOST_MEMORY;

@@ -442,7 +442,7 @@ clmla_status clmla_matrix_create(clmla_context *context, const clmla_matrix_para
         free(matrix);
         return status;
     }
-    mla__sm_90a_probe(context, queue);
+    mla__sm_90a_probe(context);
     status = mla__matrix_pack(context, &p, queue, matrix);
     if (status != CLMLA_SUCCESS) {
         clReleaseMemObject(p.buffer);

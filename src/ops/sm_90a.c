@@ -24,8 +24,9 @@ static uint16_t bf16_of(int value)
 }
 
 typedef struct probe {
-    clmla_context *context;
+    cl_context opencl;
     cl_command_queue queue;
+    clmla_context *context;
     int32_t rows;
     cl_mem x, y, packed;
     struct clmla_matrix matrix;
@@ -37,7 +38,7 @@ static cl_mem make_buffer(const probe *p, size_t bytes, void *data)
     const cl_mem_flags flags =
         data == NULL ? CL_MEM_READ_WRITE : CL_MEM_READ_WRITE | CL_MEM_COPY_HOST_PTR;
     cl_int error;
-    const cl_mem buffer = clCreateBuffer(p->context->context, flags, bytes, data, &error);
+    const cl_mem buffer = clCreateBuffer(p->opencl, flags, bytes, data, &error);
     return error == CL_SUCCESS ? buffer : NULL;
 }
 
@@ -129,8 +130,6 @@ static clmla_status run(probe *p, const mla__projection_tile *tile)
         status =
             clEnqueueFillBuffer(p->queue, p->y, &poison, sizeof(poison), 0, bytes, 0, NULL, NULL);
     if (status == CLMLA_SUCCESS)
-        status = clFinish(p->queue); /* which may be out of order */
-    if (status == CLMLA_SUCCESS)
         status = mla__stream_begin(&stream, p->queue, 0, NULL);
     if (status == CLMLA_SUCCESS)
         status = mla__projection_native_enqueue(&op, &stream, 0, 0, p->rows);
@@ -142,14 +141,53 @@ static clmla_status run(probe *p, const mla__projection_tile *tile)
     return status;
 }
 
+/* All of OpenCL that the probe has, apart from the host's; the device as its context sees it. */
+static clmla_status open_apart(probe *p, const clmla_context *host)
+{
+    const cl_device_id device = host->device.id;
+    const clmla_context_options options = {.struct_size = sizeof(options),
+                                           .notify = host->notify,
+                                           .notify_user = host->notify_user,
+                                           .kernel_directory = host->kernel_directory,
+                                           .kernel_class = host->kernel_class};
+    cl_context_properties properties[] = {CL_CONTEXT_PLATFORM, 0, 0};
+    cl_int status =
+        clGetDeviceInfo(device, CL_DEVICE_PLATFORM, sizeof(properties[1]), &properties[1], NULL);
+    if (status == CL_SUCCESS)
+        p->opencl = clCreateContext(properties, 1, &device, NULL, NULL, &status);
+    if (status == CL_SUCCESS)
+        p->queue = clCreateCommandQueue(p->opencl, device, 0, &status);
+    if (status == CL_SUCCESS)
+        status = clmla_context_create(p->opencl, device, &options, &p->context);
+    if (status == CL_SUCCESS)
+        p->context->device = host->device;
+    return status;
+}
+
+static void close_apart(probe *p)
+{
+    const cl_mem buffers[] = {p->x, p->y, p->packed};
+    for (size_t i = 0; i < sizeof(buffers) / sizeof(buffers[0]); i++) {
+        if (buffers[i] != NULL)
+            (void)clReleaseMemObject(buffers[i]);
+    }
+    free(p->results);
+    clmla_context_release(p->context);
+    if (p->queue != NULL)
+        (void)clReleaseCommandQueue(p->queue);
+    if (p->opencl != NULL)
+        (void)clReleaseContext(p->opencl);
+}
+
 /* Why the kernels do not work, or NULL. */
-static const char *try_all(probe *p)
+static const char *try_all(probe *p, const clmla_context *host)
 {
     mla__projection_tile tile;
-    if (!mla__projection_tile_wgmma(&p->context->device, 0, &tile))
+    if (!mla__projection_tile_wgmma(&host->device, 0, &tile))
         return "no tile fits the device's local memory or work-groups";
-    if (make_x_and_y(p) != CLMLA_SUCCESS || make_matrix(p) != CLMLA_SUCCESS)
-        return "no memory to try them";
+    if (open_apart(p, host) != CLMLA_SUCCESS || make_x_and_y(p) != CLMLA_SUCCESS ||
+        make_matrix(p) != CLMLA_SUCCESS)
+        return "no context or memory to try them in";
     for (int32_t size = 0; mla__projection_tile_wgmma(&p->context->device, size, &tile); size++) {
         const clmla_status status = run(p, &tile);
         if (status == CL_BUILD_PROGRAM_FAILURE)
@@ -162,18 +200,13 @@ static const char *try_all(probe *p)
     return NULL;
 }
 
-void mla__sm_90a_probe(clmla_context *context, cl_command_queue queue)
+void mla__sm_90a_probe(clmla_context *context)
 {
     if (mla__context_sm_90a(context, NULL) != MLA__SM_90A_ASKED)
         return;
-    probe p = {.context = context, .queue = queue};
-    const char *const why = try_all(&p);
-    const cl_mem buffers[] = {p.x, p.y, p.packed};
-    for (size_t i = 0; i < sizeof(buffers) / sizeof(buffers[0]); i++) {
-        if (buffers[i] != NULL)
-            (void)clReleaseMemObject(buffers[i]);
-    }
-    free(p.results);
+    probe p = {.context = NULL};
+    const char *const why = try_all(&p, context);
+    close_apart(&p);
     if (why == NULL)
         mla__context_accept_sm_90a(context);
     else

@@ -6,8 +6,9 @@
 #include "ocl/context.h"
 
 /* Where they were asked for and not tried yet: computes small products of known results with every
- * tile of cl/nvidia/projection_wgmma.cl on the queue, waits, and has the context accept the kernels
- * or refuse them. Emulated where the device has no PTX. Any thread. */
-void mla__sm_90a_probe(clmla_context *context, cl_command_queue queue);
+ * tile of cl/nvidia/projection_wgmma.cl, waits, and has the context accept the kernels or refuse
+ * them. In an OpenCL context of its own, since a kernel that faults takes the whole context with it.
+ * Emulated where the device has no PTX. Any thread. */
+void mla__sm_90a_probe(clmla_context *context);
 
 #endif

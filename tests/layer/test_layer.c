@@ -1,5 +1,6 @@
 /* The whole layer on small shapes against the double reference. */
 #include "core/dtype.h"
+#include "ocl/context.h"
 #include "support/layer_fixture.h"
 
 /* Bounds on the relative L2 error: of bf16 and f16 storage as the golden cases of this size have
@@ -348,10 +349,31 @@ static void two_shards_add_up_to_the_whole(void **state)
     fixture_release(&f);
 }
 
+/* Without weights made since they were asked for. */
+static void preparing_tries_kernels_for_sm_90a(void **state)
+{
+    (void)state;
+    static char text[1 << 14];
+    const fixture_options options = {.config = fixture_config_of(CLMLA_KERNELS_NVIDIA, 36),
+                                     .kernel_class = CLMLA_KERNELS_NVIDIA,
+                                     .projection = CLMLA_PROJECTION_NATIVE,
+                                     .batch_invariant = 1};
+    fixture f = fixture_create(&options);
+    f.context->sm_90a = MLA__SM_90A_ASKED;
+    assert_int_equal(clmla_layer_describe(f.layer, text, sizeof text, NULL), CLMLA_SUCCESS);
+    assert_non_null(strstr(text, "sm_90a: asked for, not tried before weights are made\n"));
+    assert_int_equal(clmla_layer_prepare(f.layer, test_device_get()->queue), CLMLA_SUCCESS);
+    assert_int_equal(f.context->sm_90a, MLA__SM_90A_READY);
+    assert_int_equal(clmla_layer_describe(f.layer, text, sizeof text, NULL), CLMLA_SUCCESS);
+    assert_non_null(strstr(text, "results are right; not used, the layer is batch-invariant\n"));
+    assert_null(strstr(text, "projection_wgmma"));
+    fixture_release(&f);
+}
+
 int main(void)
 {
     enum { NUM_CASES = sizeof(cases) / sizeof(cases[0]) };
-    struct CMUnitTest tests[NUM_CASES + 3];
+    struct CMUnitTest tests[NUM_CASES + 4];
     memset(tests, 0, sizeof(tests));
     for (size_t i = 0; i < NUM_CASES; i++) {
         layer_case *state = malloc(sizeof(*state));
@@ -360,9 +382,10 @@ int main(void)
         tests[i].test_func = matches_reference;
         tests[i].initial_state = state;
     }
-    const struct CMUnitTest steps[3] = {cmocka_unit_test(decode_feeds_back_without_waiting),
+    const struct CMUnitTest steps[4] = {cmocka_unit_test(decode_feeds_back_without_waiting),
                                         cmocka_unit_test(advance_takes_back_rejected_tokens),
-                                        cmocka_unit_test(two_shards_add_up_to_the_whole)};
+                                        cmocka_unit_test(two_shards_add_up_to_the_whole),
+                                        cmocka_unit_test(preparing_tries_kernels_for_sm_90a)};
     memcpy(tests + NUM_CASES, steps, sizeof(steps));
     const int failed = cmocka_run_group_tests_name("layer", tests, NULL, NULL);
     for (size_t i = 0; i < NUM_CASES; i++)
