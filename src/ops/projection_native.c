@@ -89,40 +89,39 @@ static clmla_status bind_variant(clmla_context *context, const clmla_projection_
     return mla__kernel_ready(k);
 }
 
-/* The shape's kernels. Leaves none of them after a failure. */
+/* The shape's kernels. Leaves none of them after a failure, which was at a kernel of kind *last. */
 static clmla_status bind_variants(clmla_context *context, const clmla_projection_params *params,
                                   const mla__view *x, const mla__view *y,
                                   const mla__projection_second *second,
                                   const mla__projection_choices *choices,
-                                  mla__projection_native *op)
+                                  mla__projection_native *op, enum mla__projection_kind *last)
 {
     clmla_status status = CLMLA_SUCCESS;
     for (int i = 0; i < choices->count && status == CLMLA_SUCCESS; i++) {
         status = bind_variant(context, params, x, y, second, &choices->list[i], &op->variants[i]);
         op->num_variants = i + 1;
+        *last = choices->list[i].kind;
     }
     if (status != CLMLA_SUCCESS)
         mla__projection_native_release(op);
     return status;
 }
 
-/* The kernels that are chosen for the shape; where those for sm_90a do not build, the ones that are
- * chosen without them. *kind is that of the first. */
+/* The kernels that are chosen for the shape; where one for sm_90a does not build, the ones that are
+ * chosen without such. *last as above. */
 static clmla_status bind_chosen(clmla_context *context, const mla__projection_shape *shape,
                                 const clmla_projection_params *params, const mla__view *x,
                                 const mla__view *y, const mla__projection_second *second,
-                                mla__projection_native *op, enum mla__projection_kind *kind)
+                                mla__projection_native *op, enum mla__projection_kind *last)
 {
     mla__projection_choices choices;
     mla__projection_choose(context, shape, params->num_rows, &choices);
-    *kind = choices.list[0].kind;
-    clmla_status status = bind_variants(context, params, x, y, second, &choices, op);
-    if (status != CL_BUILD_PROGRAM_FAILURE ||
-        choices.list[choices.count - 1].kind != MLA__PROJECTION_WGMMA)
+    const clmla_status status = bind_variants(context, params, x, y, second, &choices, op, last);
+    if (status != CL_BUILD_PROGRAM_FAILURE || *last != MLA__PROJECTION_WGMMA)
         return status;
     mla__context_refuse_sm_90a(context, "the driver does not build one of them");
     mla__projection_choose(context, shape, params->num_rows, &choices);
-    return bind_variants(context, params, x, y, second, &choices, op);
+    return bind_variants(context, params, x, y, second, &choices, op, last);
 }
 
 clmla_status mla__projection_native_bind(clmla_context *context,
@@ -134,14 +133,14 @@ clmla_status mla__projection_native_bind(clmla_context *context,
         mla__projection_shape_of(params->matrix, x->dtype, y->dtype, batch_invariant);
     mla__projection_native bound = {.matrix = params->matrix,
                                     .columns = params->matrix->out_features};
-    enum mla__projection_kind kind;
-    clmla_status status = bind_chosen(context, &shape, params, x, y, NULL, &bound, &kind);
-    if (status == CL_BUILD_PROGRAM_FAILURE && on_tensor_cores(kind)) {
+    enum mla__projection_kind last;
+    clmla_status status = bind_chosen(context, &shape, params, x, y, NULL, &bound, &last);
+    if (status == CL_BUILD_PROGRAM_FAILURE && on_tensor_cores(last)) {
         (void)mla__fail(context, CLMLA_SUCCESS,
                         "projection: a kernel for tensor cores does not build here; the portable "
                         "ones take its place");
         shape.portable = true;
-        status = bind_chosen(context, &shape, params, x, y, NULL, &bound, &kind);
+        status = bind_chosen(context, &shape, params, x, y, NULL, &bound, &last);
     }
     if (status == CLMLA_SUCCESS)
         *op = bound;
@@ -161,8 +160,8 @@ clmla_status mla__projection_native_bind_pair(clmla_context *context,
         mla__projection_shape_of(params->matrix, x->dtype, y->dtype, batch_invariant);
     shape.out_features = first + second->matrix->out_features;
     mla__projection_native bound = {.matrix = params->matrix, .columns = shape.out_features};
-    enum mla__projection_kind kind;
-    const clmla_status status = bind_chosen(context, &shape, params, x, y, second, &bound, &kind);
+    enum mla__projection_kind last;
+    const clmla_status status = bind_chosen(context, &shape, params, x, y, second, &bound, &last);
     if (status == CLMLA_SUCCESS)
         *op = bound;
     return status;
@@ -176,7 +175,9 @@ clmla_status mla__projection_native_bind_choice(clmla_context *context, const cl
     const clmla_projection_params params = {.struct_size = sizeof(params), .matrix = matrix};
     const mla__projection_choices choices = {.list = {*choice}, .count = 1};
     mla__projection_native bound = {.matrix = matrix, .columns = matrix->out_features};
-    const clmla_status status = bind_variants(context, &params, x, y, NULL, &choices, &bound);
+    enum mla__projection_kind last;
+    const clmla_status status =
+        bind_variants(context, &params, x, y, NULL, &choices, &bound, &last);
     if (status == CLMLA_SUCCESS)
         *op = bound;
     return status;

@@ -292,6 +292,21 @@ static void others_take_their_place_where_one_does_not_build(void **state)
     clmla_context_release(context);
 }
 
+/* What does not build is another kernel: the portable ones, and nothing is said of sm_90a. */
+static void not_refused_where_another_kernel_does_not_build(void **state)
+{
+    (void)state;
+    const char *const directory = TEST_OUTPUT_DIR "/kernels-test-wgmma-few";
+    test_write_kernel(directory, "nvidia/projection_few.cl", "#error no\n");
+    clmla_context *context = asking_context(directory);
+    context->device.compute_units = 1;
+    context->sm_90a = MLA__SM_90A_READY;
+    projection_run(context, &ordinary);
+    assert_int_equal(mla__context_sm_90a(context, NULL), MLA__SM_90A_READY);
+    assert_non_null(strstr(test_last_notify(), "the portable ones take its place"));
+    clmla_context_release(context);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -305,6 +320,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(refused_where_the_binary_is_not_ptx),
         cmocka_unit_test(refused_where_no_tile_fits),
         cmocka_unit_test(others_take_their_place_where_one_does_not_build),
+        cmocka_unit_test(not_refused_where_another_kernel_does_not_build),
     };
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
