@@ -2,6 +2,7 @@
  * Packing of weight matrices and vectors into the layouts of src/ops/matrix.h.
  *
  *   bf16, f16   packed[b][n / 64][k / 2][n % 64][k % 2]     zero for n >= N, k >= K
+ *   f8_e4m3     codes alike, behind the scales of each batch, which the host writes
  *   f32         packed[b][k][n], rows of N_pad elements     zero for n >= N
  *
  *   b batch, n output feature < N, k input feature < K; N_pad = N rounded up to 64.
@@ -11,9 +12,10 @@
  * in k; n_count and k_count include the padding that the slab's edge has to zero.
  * One work-item: one feature n, ITEM_K input features. Any work-group. No local memory, no barrier.
  *
- * SOURCE_DTYPE   bf16, f16, f32
- * W_DTYPE        bf16, f16, f32: storage
- * PAIRED         1: 16-bit layout, 0: f32 layout
+ * SOURCE_DTYPE   bf16, f16, f32; f8_e4m3
+ * W_DTYPE        bf16, f16, f32: storage; f8_e4m3 where the source is
+ * PAIRED         1: layout of pairs, 0: f32 layout
+ * CODES          1: W_DTYPE is f8_e4m3: codes are copied
  * ITEM_K         input features per work-item, even
  */
 #ifndef ITEM_K
@@ -27,6 +29,11 @@ CLMLA_INLINE size_t packed_index(size_t b, size_t n, size_t k, size_t N_pad, siz
 {
 #if PAIRED
     const size_t pairs = (K + 1) / 2;
+#if CODES
+    const size_t scales = (K + FP8_GROUP - 1) / FP8_GROUP * N_pad * sizeof(float);
+    return b * (scales + N_pad * pairs * 2) + scales +
+           ((n / PANEL * pairs + k / 2) * PANEL + n % PANEL) * 2 + k % 2;
+#endif
     return (((b * (N_pad / PANEL) + n / PANEL) * pairs + k / 2) * PANEL + n % PANEL) * 2 + k % 2;
 #else
     return (b * K + k) * N_pad + n;
@@ -49,13 +56,18 @@ kernel void matrix_pack(global const STORAGE(SOURCE_DTYPE) * source, const ulong
     const size_t row = source_offset + b * batch_stride + (size_t)n * n_stride;
     for (int k = first; k < min(first + ITEM_K, k_count); k++) {
         const bool inside = n_begin + n < N && k_begin + k < K;
-        const float value = inside ? LOAD(SOURCE_DTYPE, source, row + (size_t)k * k_stride) : 0.0f;
         const size_t at = packed_index((size_t)batch_begin + b, (size_t)(n_begin + n),
                                        (size_t)(k_begin + k), N_pad, (size_t)K);
+#if CODES
+        packed[packed_offset + at] = inside ? source[row + (size_t)k * k_stride] : 0;
+#else
+        const float value = inside ? LOAD(SOURCE_DTYPE, source, row + (size_t)k * k_stride) : 0.0f;
         STORE(W_DTYPE, value, packed, packed_offset + at);
+#endif
     }
 }
 
+#if !CODES
 /* y[i] = x[i] as float32. One work-item: one element. */
 kernel void vector_pack(global const STORAGE(SOURCE_DTYPE) * x, const ulong x_offset,
                         global float *y, const ulong y_offset, const int num)
@@ -64,3 +76,4 @@ kernel void vector_pack(global const STORAGE(SOURCE_DTYPE) * x, const ulong x_of
     if (i < (size_t)num)
         y[y_offset + i] = LOAD(SOURCE_DTYPE, x, x_offset + i);
 }
+#endif

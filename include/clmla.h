@@ -130,7 +130,12 @@ enum {
     CLMLA_DTYPE_BF16 = 1,
     CLMLA_DTYPE_F16 = 2,
     CLMLA_DTYPE_F32 = 3,
-    CLMLA_DTYPE_I32 = 4 /* tables only */
+    CLMLA_DTYPE_I32 = 4,        /* tables only */
+    CLMLA_DTYPE_FP8_DS_MLA = 5, /* caches only: a record a key, which FlashMLA and vLLM read, too:
+                                  kv_lora_rank (a multiple of 128) FP8 e4m3 codes, a float32 scale
+                                  for each 128 of them, rope_dim bf16; 656 bytes for 512 + 64. An
+                                  element is a byte, the last dimension a record */
+    CLMLA_DTYPE_F8_E4M3 = 6     /* weights only: FP8 e4m3 codes with scales */
 };
 
 /** Which family of projection and attention kernels runs. */
@@ -231,6 +236,13 @@ typedef struct clmla_context_options {
     const char *kernel_directory; /* .cl files found here replace the embedded ones, read when a
                                      kernel needs them (CLMLA_IO where one cannot be); NULL: none.
                                      They are code: name only a directory you trust. Copied. */
+    const char *cache_directory;  /* where compiled programs are kept for later processes, any
+                                     number of them at once; NULL: not kept. Made with mode 0700
+                                     where it is missing, parents too; not used where another user
+                                     owns it or may write to it: what lies there is run. It never
+                                     fails a call nor changes a result: problems go to notify as
+                                     information. PoCL compiles a kernel once more before it hands
+                                     out its binary: first builds take twice as long. Copied. */
     clmla_kernel_class kernel_class;
     clmla_projection_backend projection;
     clmla_matrix_units matrix_units;
@@ -267,6 +279,17 @@ CLMLA_API const char *clmla_kernel_class_name(clmla_kernel_class kernel_class);
 /** The class this context runs (never AUTO). */
 CLMLA_API clmla_kernel_class clmla_context_kernel_class(const clmla_context *context);
 
+typedef struct clmla_context_info {
+    size_t struct_size;
+    const char *cache_directory; /* NULL: none in use. Lives as long as the context */
+    int32_t programs_read;       /* from the cache directory, so far */
+    int32_t programs_compiled;   /* from source, so far */
+} clmla_context_info;
+
+/** What the context has done so far. info->struct_size must be set by the caller. Any thread. */
+CLMLA_API clmla_status clmla_context_get_info(const clmla_context *context,
+                                              clmla_context_info *info);
+
 /* ---------------------------------------------------------------------------------------------
  * Ops
  * Tensor shapes in brackets, memory order. Unless said otherwise a tensor's dtype may be bf16, f16
@@ -282,6 +305,9 @@ CLMLA_API clmla_kernel_class clmla_context_kernel_class(const clmla_context *con
 typedef struct clmla_weight_source {
     const void *host;
     clmla_tensor tensor;
+    const float *scale_inv; /* F8_E4M3 only, in host memory, as both: float32 scales of blocks of
+                               128 x 128, [ceil(rows / 128), ceil(row stride / 128)], of the matrix
+                               of that row stride that begins at host. weight = code · scale */
 } clmla_weight_source;
 
 /** One weight matrix [num_batches, out_features, in_features] in the layout that the context's
@@ -559,6 +585,9 @@ CLMLA_API void clmla_layer_release(clmla_layer *layer);
 /** Builds every kernel that the layer can reach and launches each once without work, on temporary
  *  buffers of the sizes of the weights and the workspace (freed again), and, with CLBlast chosen,
  *  makes one call of each of its paths. Waits. After it no enqueue of this layer compiles. Calling it is optional: without it the first steps compile.
+ *  On class nvidia it also finds out, once per context, whether a work-group gets more local memory
+ *  than the device reports; bindings created afterwards use that for steps of many rows a sequence,
+ *  with the same bits. That a driver refuses it is no error; notify gets a line.
  *  Errors: CL_* of builds and launches (the build log goes to notify), CLBLAST_FAILED. */
 CLMLA_API clmla_status clmla_layer_prepare(clmla_layer *layer, cl_command_queue queue);
 

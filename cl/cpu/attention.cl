@@ -36,14 +36,14 @@ CLMLA_INLINE void scatter16(float16 v, float *p, int stride)
 }
 
 /* One key's row as float32. */
-CLMLA_INLINE void load_key(global const STORAGE(CACHE_DTYPE) * c_kv,
+CLMLA_INLINE void load_key(global const latent_storage *c_kv,
                            global const STORAGE(CACHE_DTYPE) * k_pe, float *key)
 {
     int i = 0;
     for (; i + LANES <= KV_LORA_RANK; i += LANES)
-        vstore16(LOAD16(CACHE_DTYPE, c_kv, i), 0, key + i);
+        vstore16(latent_float16(c_kv, i), 0, key + i);
     for (; i < KV_LORA_RANK; i++)
-        key[i] = LOAD(CACHE_DTYPE, c_kv, i);
+        key[i] = latent_float(c_kv, i);
 #if ROPE_DIM > 0
     for (i = 0; i + LANES <= ROPE_DIM; i += LANES)
         vstore16(LOAD16(CACHE_DTYPE, k_pe, i), 0, key + KV_LORA_RANK + i);

@@ -61,22 +61,35 @@ CLMLA_INLINE void load_pairs(global const ushort *from, const int dim, uint *to,
         to[dim / 2 * stride] = from[dim - 1];
 }
 
+#if CACHE_FP8
+/* The pairs of a latent. */
+CLMLA_INLINE void load_latent(global const uchar *row, uint *to)
+{
+    for (int i = 0; i < KV_LORA_RANK; i += LANES)
+        vstore8(as_uint8(latent_bits16(row, i)), 0, to + i / 2);
+}
+#else
+#define load_latent(row, to) load_pairs((row), KV_LORA_RANK, (to), 1)
+#endif
+
 /* values[i] = latent element i of two keys; of the first alone where second_mask is 0. */
-CLMLA_INLINE void load_values(global const ushort *first, global const ushort *second,
-                              const uint second_mask, uint *values)
+CLMLA_INLINE void load_values(global const latent_storage *first,
+                              global const latent_storage *second, const uint second_mask,
+                              uint *values)
 {
     int i = 0;
     for (; i + LANES <= KV_LORA_RANK; i += LANES) {
-        const uint16 high = convert_uint16(load_bits16(second + i)) << 16;
-        vstore16(convert_uint16(load_bits16(first + i)) | (high & second_mask), 0, values + i);
+        const uint16 high = convert_uint16(latent_bits16(second, i)) << 16;
+        vstore16(convert_uint16(latent_bits16(first, i)) | (high & second_mask), 0, values + i);
     }
     for (; i < KV_LORA_RANK; i++)
-        values[i] = first[i] | ((uint)second[i] << 16 & second_mask);
+        values[i] = latent_bits(first, i) | ((uint)latent_bits(second, i) << 16 & second_mask);
 }
 
 /* Where the keys of a tile lie in the caches. */
 typedef struct tile_rows {
-    global const ushort *latent[SCORE_REGISTERS], *pe[SCORE_REGISTERS];
+    global const latent_storage *latent[SCORE_REGISTERS];
+    global const ushort *pe[SCORE_REGISTERS];
 } tile_rows;
 
 /* Rows of tile_tokens keys of a sequence from `key` on; past `end` the last row again. Leaves *rows
@@ -107,8 +120,8 @@ CLMLA_INLINE void load_tile(const tile_rows *rows, const int num_keys, const int
                             uint *keys, uint *values)
 {
     for (int t = 0; t < num_keys; t++) {
-        global const ushort *c_kv = rows->latent[t];
-        load_pairs(c_kv, KV_LORA_RANK, keys + t * KEY_PAIRS, 1);
+        global const latent_storage *c_kv = rows->latent[t];
+        load_latent(c_kv, keys + t * KEY_PAIRS);
 #if ROPE_DIM > 0
         load_pairs(rows->pe[t], ROPE_DIM, keys + t * KEY_PAIRS + LATENT_PAIRS, 1);
 #endif

@@ -16,9 +16,10 @@
  * Rows past the end are computed as copies of the last row and not stored. The odd last k is a step
  * of its own: the padding of W would turn an x past the row's end that is NaN into NaN.
  *
- * X_DTYPE, W_DTYPE, Y_DTYPE   bf16, f16, f32
- * PAIRED         1: W is 16-bit pairs, 0: W is f32
+ * X_DTYPE, W_DTYPE, Y_DTYPE   bf16, f16, f32; W_DTYPE f8_e4m3, too
+ * PAIRED         1: W is pairs, 0: W is f32
  * PAIR_F16       1: those pairs are f16, 0: bf16
+ * PAIR_F8        1: they are FP8 codes with scales
  * ACCUMULATE     1: y += result (added in float32, rounded once), 0: y = result
  * TILE_ROWS      >= 1; TILE_ROWS · TILE_VECTORS + TILE_VECTORS vectors live in registers
  * VECTOR_WIDTH   4, 8 or 16: floats per vector
@@ -29,8 +30,8 @@
 #ifndef CHUNK_K
 #define CHUNK_K 512
 #endif
-#if CHUNK_K % 2 != 0
-#error "CHUNK_K must be even: a chunk holds whole pairs"
+#if CHUNK_K % FP8_GROUP != 0
+#error "a chunk must hold whole pairs, and whole groups of FP8 weights"
 #endif
 
 typedef CLMLA_CAT(float, VECTOR_WIDTH) floatv;
@@ -47,7 +48,33 @@ typedef CLMLA_CAT(uint, VECTOR_WIDTH) uintv;
 #define SIXTEEN_COLUMNS(v) (float16)((v)[0], (v)[1], (v)[2], (v)[3])
 #endif
 
-#if PAIRED && PAIR_F16
+#if PAIRED && PAIR_F8
+typedef ushort packed_pair;
+typedef CLMLA_CAT(int, VECTOR_WIDTH) intv;
+#define CONVERT_UINTV CLMLA_CAT(convert_uint, VECTOR_WIDTH)
+#define CONVERT_FLOATV CLMLA_CAT(convert_float, VECTOR_WIDTH)
+
+/* As e4m3_to_float in common.clh. */
+CLMLA_INLINE floatv decode(const uintv codes)
+{
+    const uintv bits = codes & 0x7fu;
+    const floatv small = CONVERT_FLOATV(bits) * 0x1p-9f;
+    const floatv normal = AS_FLOATV((bits << 20) + (120u << 23));
+    const floatv value =
+        select(select(normal, small, bits < 8u), (floatv)(NAN), bits == (uintv)(0x7fu));
+    return AS_FLOATV(CLMLA_CAT(as_uint, VECTOR_WIDTH)(value) | (codes & 0x80u) << 24);
+}
+
+/* A vector's columns of pairs of codes, times their scales. */
+CLMLA_INLINE void unpack_pairs(global const ushort *w, const floatv scale, floatv *even,
+                               floatv *odd)
+{
+    const uintv pairs = CONVERT_UINTV(VLOADV(0, w));
+    *even = decode(pairs & 0xffu) * scale;
+    *odd = decode(pairs >> 8) * scale;
+}
+#elif PAIRED && PAIR_F16
+typedef uint packed_pair;
 /* A vector's columns of f16 pairs as the even k's and the odd k's values. */
 CLMLA_INLINE void unpack_pairs(global const uint *w, floatv *even, floatv *odd)
 {
@@ -57,6 +84,7 @@ CLMLA_INLINE void unpack_pairs(global const uint *w, floatv *even, floatv *odd)
     *odd = (floatv)(low.odd, high.odd);
 }
 #elif PAIRED
+typedef uint packed_pair;
 /* A vector's columns of bf16 pairs as the even k's and the odd k's values. */
 CLMLA_INLINE void unpack_pairs(global const uint *w, floatv *even, floatv *odd)
 {
@@ -87,10 +115,26 @@ CLMLA_INLINE void widen_row(global const STORAGE(X_DTYPE) * x, size_t at, int co
             sum[i][j] = fma(value, (weights)[j], sum[i][j]);                                       \
     }
 
+/* even[j] and odd[j] of a row of pairs, `w`; FP8: times scale[j], which holds for a group of k. */
+#if PAIRED && PAIR_F8
+#define DECLARE_SCALES floatv scale[TILE_VECTORS];
+#define LOAD_SCALES(k)                                                                             \
+    if ((k) % FP8_GROUP == 0) {                                                                    \
+        UNROLL                                                                                     \
+        for (int j = 0; j < TILE_VECTORS; j++)                                                     \
+            scale[j] = VLOADV(j, scales + (size_t)((k0 + (k)) / FP8_GROUP) * columns + n0);        \
+    }
+#define UNPACK_PAIRS(j) unpack_pairs(w + VECTOR_WIDTH * (j), scale[j], &even[j], &odd[j])
+#else
+#define DECLARE_SCALES
+#define LOAD_SCALES(k)
+#define UNPACK_PAIRS(j) unpack_pairs(w + VECTOR_WIDTH * (j), &even[j], &odd[j])
+#endif
+
 kernel void projection(global const STORAGE(X_DTYPE) * x, const ulong x_offset,
                        const ulong x_row_stride, const ulong x_batch_stride,
 #if PAIRED
-                       global const uint *W,
+                       global const packed_pair *W,
 #else
                        global const float *W,
 #endif
@@ -106,7 +150,14 @@ kernel void projection(global const STORAGE(X_DTYPE) * x, const ulong x_offset,
     if (n0 >= N)
         return;
 
-#if PAIRED
+#if PAIRED && PAIR_F8
+    const size_t num_pairs = ((size_t)K + 1) / 2, w_stride = PANEL, columns = num_panels * PANEL;
+    const size_t num_scales = ((size_t)K + FP8_GROUP - 1) / FP8_GROUP * columns;
+    global const float *scales =
+        (global const float *)W + w_offset + b * (num_scales + columns * num_pairs / 2);
+    global const ushort *w_tile = (global const ushort *)(scales + num_scales) +
+                                  (size_t)n0 / PANEL * num_pairs * PANEL + (size_t)n0 % PANEL;
+#elif PAIRED
     const size_t num_pairs = ((size_t)K + 1) / 2, w_stride = PANEL;
     const size_t panel = b * num_panels + (size_t)n0 / PANEL;
     global const uint *w_tile = W + w_offset + panel * num_pairs * PANEL + (size_t)n0 % PANEL;
@@ -135,20 +186,23 @@ kernel void projection(global const STORAGE(X_DTYPE) * x, const ulong x_offset,
                 widen_row(x_b, (size_t)m * x_row_stride + (size_t)k0, count, x_chunk[i]);
             }
 #if PAIRED
-            global const uint *w = w_tile + (size_t)(k0 / 2) * w_stride;
+            global const packed_pair *w = w_tile + (size_t)(k0 / 2) * w_stride;
+            DECLARE_SCALES
             for (int k = 0; k + 1 < count; k += 2, w += w_stride) {
                 floatv even[TILE_VECTORS], odd[TILE_VECTORS];
+                LOAD_SCALES(k)
                 UNROLL
                 for (int j = 0; j < TILE_VECTORS; j++)
-                    unpack_pairs(w + VECTOR_WIDTH * j, &even[j], &odd[j]);
+                    UNPACK_PAIRS(j);
                 ADD_PRODUCTS(k, even)
                 ADD_PRODUCTS(k + 1, odd)
             }
             if (count % 2 != 0) {
                 floatv even[TILE_VECTORS], odd[TILE_VECTORS];
+                LOAD_SCALES(count - 1)
                 UNROLL
                 for (int j = 0; j < TILE_VECTORS; j++)
-                    unpack_pairs(w + VECTOR_WIDTH * j, &even[j], &odd[j]);
+                    UNPACK_PAIRS(j);
                 ADD_PRODUCTS(count - 1, even)
             }
 #else

@@ -70,6 +70,17 @@ CLMLA_INLINE float2 fetch_f32(global const float *p, int i, bool has_second)
 {
     return (float2)(p[i], has_second ? p[i + 1] : 0.0f);
 }
+/* The same of a latent. */
+#if CACHE_FP8
+CLMLA_INLINE uint fetch_record(global const uchar *record, const int i)
+{
+    return latent_bits(record, i) | (uint)latent_bits(record, i + 1) << 16;
+}
+#define FETCH_LATENT(row, i, has_second) fetch_record((row), (i))
+#else
+#define FETCH_LATENT(row, i, has_second) FETCH(CACHE_DTYPE, row, i, has_second)
+#endif
+
 CLMLA_INLINE float2 unpack_bf16(local const uint *p)
 {
     return (float2)(as_float(*p << 16), as_float(*p & 0xffff0000u));
@@ -136,10 +147,10 @@ CLMLA_INLINE void load_block(ATTENTION_PARAMS, const int sequence, const int key
     const int page = find_page(block_table + block_table_offset, block_table_stride,
                                page_block_size, sequence, key + t);
     const size_t row = (size_t)((key + t) % page_block_size);
-    global const STORAGE(CACHE_DTYPE) *c_kv =
+    global const latent_storage *c_kv =
         kv_cache + kv_offset + (size_t)page * kv_page_stride + row * kv_row_stride;
     for (int i = item % LOADERS; i < LATENT_PAIRS; i += LOADERS)
-        to[i] = FETCH(CACHE_DTYPE, c_kv, 2 * i, 2 * i + 1 < KV_LORA_RANK);
+        to[i] = FETCH_LATENT(c_kv, 2 * i, 2 * i + 1 < KV_LORA_RANK);
 #if ROPE_DIM > 0
     global const STORAGE(CACHE_DTYPE) *k_pe =
         pe_cache + pe_offset + (size_t)page * pe_page_stride + row * pe_row_stride;

@@ -117,16 +117,15 @@ merge_up(global const float *partial_out, const ulong partial_offset,
                  partial_lse + partial_lse_offset + token * partial_lse_token_stride + head,
                  partial_lse_state_stride, real ? num_states : 0, weights, (local float *)ctx);
 
-    const size_t w_step = weight_step(N);
-    global const packed_weight *w_column = weight_column(W + w_offset, head, (size_t)n, N, LATENT);
+    const weight_column w_column = find_column(W, w_offset, head, (size_t)n, N, LATENT);
     for (int slice = lane; slice < SLICES; slice += LANES) {
         float sum = 0.0f;
         const int end = real ? (slice + 1) * SLICE_K : 0;
         for (int k0 = slice * SLICE_K; k0 < end; k0 += TILE_K) {
             UNROLL
             for (int i = 0; i < TILE_K; i += 4)
-                sum = add_products(ctx[(k0 + i) / 4], weight_pair(w_column, w_step, k0 + i, LATENT),
-                                   weight_pair(w_column, w_step, k0 + i + 2, LATENT), sum);
+                sum = add_products(ctx[(k0 + i) / 4], weight_pair(&w_column, 0, k0 + i, LATENT),
+                                   weight_pair(&w_column, 0, k0 + i + 2, LATENT), sum);
         }
         partial[slice][column] = sum;
     }

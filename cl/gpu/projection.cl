@@ -48,8 +48,7 @@ projection(global const STORAGE(X_DTYPE) * x, const ulong x_offset, const ulong 
         return;
 
     const int slice_k = slice_length(K);
-    const size_t w_step = weight_step(N);
-    global const packed_weight *w_tile = weight_column(W + w_offset, b, (size_t)n0, N, K);
+    const weight_column w_tile = find_column(W, w_offset, b, (size_t)n0, N, K);
     global const STORAGE(X_DTYPE) *x_tile =
         x + x_offset + b * x_batch_stride + (size_t)(x_row + m0) * x_row_stride;
     global STORAGE(Y_DTYPE) *y_tile =
@@ -74,7 +73,7 @@ projection(global const STORAGE(X_DTYPE) * x, const ulong x_offset, const ulong 
         /* W[n0 .., k0 ..], neighbours along n; padded columns hold zeros */
         for (int e = item; e < TILE_COLUMNS * (TILE_K / 2); e += WORK_GROUP) {
             const int n = e % TILE_COLUMNS, k = e / TILE_COLUMNS * 2;
-            const float2 w = weight_pair(w_tile + n, w_step, k0 + k, K);
+            const float2 w = weight_pair(&w_tile, n, k0 + k, K);
             w_stage[k][n] = w.x;
             w_stage[k + 1][n] = w.y;
         }

@@ -44,9 +44,7 @@ projection_stream(global const STORAGE(X_DTYPE) * x, const ulong x_offset, const
     const size_t b = get_group_id(2);
     const int slice_k = slice_length(K);
     const int num_stages = num_rows > 0 ? slice_k / TILE_K : 0;
-    const size_t w_step = weight_step(N);
-    global const packed_weight *w_column =
-        weight_column(W + w_offset, b, (size_t)(n0 + column), N, K);
+    const weight_column w_column = find_column(W, w_offset, b, (size_t)(n0 + column), N, K);
     global const STORAGE(X_DTYPE) *x_rows =
         x + x_offset + b * x_batch_stride + (size_t)x_row * x_row_stride;
     global STORAGE(Y_DTYPE) *y_rows =
@@ -61,7 +59,7 @@ projection_stream(global const STORAGE(X_DTYPE) * x, const ulong x_offset, const
         float2 w[TILE_K / 2];
         UNROLL
         for (int i = 0; i < TILE_K / 2; i++)
-            w[i] = weight_pair(w_column, w_step, slice * slice_k + stage * TILE_K + 2 * i, K);
+            w[i] = weight_pair(&w_column, 0, slice * slice_k + stage * TILE_K + 2 * i, K);
         for (int e = item; e < num_rows * SLICES * TILE_K; e += WORK_GROUP) {
             const int m = e / (SLICES * TILE_K), s = e / TILE_K % SLICES, i = e % TILE_K;
             const int k = s * slice_k + stage * TILE_K + i;

@@ -242,6 +242,8 @@ clmla_status mla_cell_create(const mla_bench *bench, mla_backend *backend,
     mla_progress("compiling kernels");
     if (status == CLMLA_SUCCESS)
         status = clmla_layer_prepare(out->layer, backend->session.queue);
+    if (status == CLMLA_SUCCESS) /* now that it is known what runs on the device */
+        mla_session_describe(&backend->session, out->layer);
     for (int32_t i = 0; i < out->num_lanes && status == CLMLA_SUCCESS; i++)
         status = create_bindings(out, &out->lanes[i]);
     if (status == CLMLA_SUCCESS)

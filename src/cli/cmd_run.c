@@ -4,6 +4,7 @@
 
 #include "cli/cli.h"
 #include "cli/golden.h"
+#include "cli/golden_range.h"
 #include "cli/message.h"
 #include "cli/options.h"
 #include "cli/runner.h"
@@ -125,6 +126,14 @@ static int run_case(mla_session *session, const char *path, const char *output)
         return MLA_EXIT_FAILED;
     }
     mla_progress_clear();
+    mla_golden_outlier outlier;
+    if (session->common->dtype == CLMLA_DTYPE_F16 &&
+        !mla_golden_fits(&golden, MLA_F16_MAX, &outlier)) {
+        mla_error("%s: %s has %g, f16 ends at %g", path, outlier.tensor, outlier.value,
+                  (double)MLA_F16_MAX);
+        mla_golden_close(&golden);
+        return MLA_EXIT_FAILED;
+    }
     int code = MLA_EXIT_SUCCESS;
     clmla_status status = mla_golden_results_create(&golden, &results);
     if (status == CLMLA_SUCCESS)

@@ -57,10 +57,14 @@ static struct poptOption numerics_table[] = {
     MLA_OPTION_VALUE("kernels", MLA_OPT_KERNELS, "class of the kernels", "auto|cpu|gpu|nvidia"),
     MLA_OPTION_VALUE("kernel-dir", MLA_OPT_KERNEL_DIR,
                      ".cl files found here replace the built-in ones", "DIR"),
+    MLA_OPTION_FLAG("no-cache", MLA_OPT_NO_CACHE,
+                    "neither read nor keep compiled programs (in CLMLA_CACHE_DIR, default "
+                    "~/.cache/clmla)"),
     MLA_OPTION_VALUE("page-block-size", MLA_OPT_PAGE_BLOCK_SIZE,
                      "rows per page of the cache, pages shuffled (default 64); 0: contiguous", "N"),
     MLA_OPTION_VALUE("seed", MLA_OPT_SEED, "of drawn data and of page numbers (default 1)", "N"),
-    MLA_OPTION_FLAG("verbose", MLA_OPT_VERBOSE, "say which kernels run, and why"),
+    MLA_OPTION_FLAG("verbose", MLA_OPT_VERBOSE,
+                    "say which kernels run, and why; where compiled programs are kept"),
     POPT_TABLEEND,
 };
 
@@ -466,6 +470,14 @@ static bool take_numerics(const mla_options *options, mla_common *common)
     return true;
 }
 
+static void take_cache(const mla_options *options, mla_common *common)
+{
+    if (options->text[MLA_OPT_NO_CACHE] == NULL)
+        common->cache_source =
+            mla_cache_directory(getenv("CLMLA_CACHE_DIR"), getenv("XDG_CACHE_HOME"), getenv("HOME"),
+                                common->cache_directory);
+}
+
 bool mla_options_common(const mla_options *options, mla_common *out)
 {
     static const char *const formats[] = {"table", "csv", "json"};
@@ -474,6 +486,7 @@ bool mla_options_common(const mla_options *options, mla_common *out)
     if (!take_device(options, &common.device) || !take_numerics(options, &common) ||
         !mla_option_choice(options, MLA_OPT_FORMAT, formats, 3, &format))
         return false;
+    take_cache(options, &common);
     common.format = (mla_format)format;
     *out = common;
     return true;

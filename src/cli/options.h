@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "cli/cache_directory.h"
 #include "cli/report.h"
 #include "cli/select.h"
 #include "clmla.h"
@@ -32,6 +33,7 @@
     X(SM_90A, "sm-90a")                                                                            \
     X(KERNELS, "kernels")                                                                          \
     X(KERNEL_DIR, "kernel-dir")                                                                    \
+    X(NO_CACHE, "no-cache")                                                                        \
     X(SEED, "seed")                                                                                \
     X(VERBOSE, "verbose")                                                                          \
     X(FORMAT, "format")                                                                            \
@@ -138,13 +140,15 @@ typedef struct mla_common {
     int32_t clblast_overrides; /* 0, 1; the program owns its process: 1 unless told otherwise */
     clmla_kernel_class kernels;
     const char *kernel_directory;
-    int32_t page_block_size; /* 0: contiguous */
+    mla_cache_source cache_source;
+    char cache_directory[MLA_PATH_BYTES]; /* "": none */
+    int32_t page_block_size;              /* 0: contiguous */
     uint64_t seed;
     bool verbose;
     mla_format format;
 } mla_common;
 
-/* Reads CLMLA_PLATFORM and CLMLA_DEVICE too. False after printing the error. */
+/* Reads CLMLA_PLATFORM, CLMLA_DEVICE and what mla_cache_directory takes, too. False after printing the error. */
 bool mla_options_common(const mla_options *options, mla_common *out);
 
 #endif

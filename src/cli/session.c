@@ -31,6 +31,22 @@ static clmla_status open_opencl(mla_session *session)
     return error;
 }
 
+/* PoCL keeps what it compiles on disk by itself, and compiles every kernel once more, for any size
+ * of work-group, before it hands out a binary: twice the first start's time and more. There a cache
+ * must be asked for. */
+static bool has_own_cache(const mla_session *session)
+{
+    return strcmp(session->device->platform_name, "Portable Computing Language") == 0;
+}
+
+static const char *cache_directory(const mla_session *session)
+{
+    const mla_common *common = session->common;
+    const bool wanted = common->cache_source == MLA_CACHE_CHOSEN ||
+                        (common->cache_source == MLA_CACHE_DEFAULT && !has_own_cache(session));
+    return wanted ? common->cache_directory : NULL;
+}
+
 /* Returns -1 to go on, or an exit code after printing the error. */
 static int open_clmla(mla_session *session, clmla_projection_backend projection)
 {
@@ -40,6 +56,7 @@ static int open_clmla(mla_session *session, clmla_projection_backend projection)
         .notify = remember,
         .notify_user = session,
         .kernel_directory = common->kernel_directory,
+        .cache_directory = cache_directory(session),
         .kernel_class = common->kernels,
         .projection = projection,
         .matrix_units = common->matrix_units,
@@ -88,8 +105,26 @@ int mla_session_open_beside(const mla_session *first, clmla_projection_backend p
     return open_clmla(out, projection);
 }
 
+/* --verbose: what the cache was good for. */
+static void describe_cache(const mla_session *session)
+{
+    clmla_context_info info = {.struct_size = sizeof(info)};
+    if (session->clmla == NULL || !session->common->verbose ||
+        clmla_context_get_info(session->clmla, &info) != CLMLA_SUCCESS)
+        return;
+    const char *where =
+        info.cache_directory != NULL ? info.cache_directory
+        : session->common->cache_source == MLA_CACHE_DEFAULT && has_own_cache(session)
+            ? "PoCL's own (CLMLA_CACHE_DIR adds one)"
+            : "none";
+    mla_progress_clear();
+    (void)fprintf(stderr, "cache: %s; %d programs read, %d compiled\n", where,
+                  (int)info.programs_read, (int)info.programs_compiled);
+}
+
 void mla_session_close(mla_session *session)
 {
+    describe_cache(session);
     clmla_context_release(session->clmla);
     if (session->queue != NULL)
         (void)clReleaseCommandQueue(session->queue);

@@ -13,6 +13,9 @@ size_t mla__dtype_bytes(clmla_dtype dtype)
     case CLMLA_DTYPE_F32:
     case CLMLA_DTYPE_I32:
         return 4;
+    case CLMLA_DTYPE_FP8_DS_MLA:
+    case CLMLA_DTYPE_F8_E4M3:
+        return 1;
     default:
         return 0;
     }
@@ -31,6 +34,10 @@ const char *mla__dtype_name(clmla_dtype dtype)
         return "f32";
     case CLMLA_DTYPE_I32:
         return "i32";
+    case CLMLA_DTYPE_FP8_DS_MLA:
+        return "fp8_ds_mla";
+    case CLMLA_DTYPE_F8_E4M3:
+        return "f8_e4m3";
     default:
         return "unknown";
     }
@@ -132,6 +139,22 @@ float mla__f8_e4m3_to_float(uint8_t bits)
     if (exponent == 0xf && mantissa == 0x7)
         return float_from_bits(sign | 0x7fc00000u);
     return float_from_bits(sign | (exponent + 127 - 7) << 23 | mantissa << 20);
+}
+
+/* Below 2^-6 the codes are multiples of 2^-9, the eighth of which is the first above. */
+uint8_t mla__float_to_f8_e4m3(float value)
+{
+    const uint32_t largest = 0x7e; /* 448 */
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    const uint32_t sign = bits >> 24 & 0x80u;
+    if (isnan(value))
+        return 0x7f;
+    bits &= 0x7fffffffu;
+    if (fabsf(value) < 0x1p-6f)
+        return (uint8_t)(sign | (uint32_t)lrintf(fabsf(value) * 0x1p9f));
+    const uint32_t code = ((bits + 0x7ffffu + (bits >> 20 & 1u)) >> 20) - ((127 - 7) << 3);
+    return (uint8_t)(sign | (code < largest ? code : largest));
 }
 
 /* memcpy: arrays that come from files need not be aligned. */

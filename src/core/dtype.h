@@ -10,10 +10,10 @@
 
 #include "clmla.h"
 
-/* Bytes per element: bf16, f16 2; f32, i32 4; 0 for an unknown dtype. */
+/* Bytes per element: bf16, f16 2; f32, i32 4; fp8_ds_mla, f8_e4m3 1; 0 for an unknown dtype. */
 size_t mla__dtype_bytes(clmla_dtype dtype);
 
-/* "bf16", "f16", "f32", "i32", "default", or "unknown": also the names kernels are built with. */
+/* "bf16", "f16", "f32", "i32", "fp8_ds_mla", "f8_e4m3", "default", or "unknown": also the names kernels are built with. */
 const char *mla__dtype_name(clmla_dtype dtype);
 
 float mla__bf16_to_float(uint16_t bits);
@@ -26,6 +26,7 @@ uint16_t mla__double_to_f16(double value); /* one rounding, not two */
 
 /* e4m3fn: bias 7, no infinities, 0x7f and 0xff are NaN, largest value 448. */
 float mla__f8_e4m3_to_float(uint8_t bits);
+uint8_t mla__float_to_f8_e4m3(float value); /* past 448: 448; NaN: 0x7f */
 
 /* Element index of an array of dtype (bf16, f16, f32). */
 double mla__load(const void *array, clmla_dtype dtype, size_t index);

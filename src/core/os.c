@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -111,6 +112,171 @@ clmla_status mla__os_read_file(const char *path, char **data, size_t *bytes)
     (void)fclose(stream);
     return status;
 }
+
+/* ---- files of the user's own --------------------------------------------------------------- */
+
+/* What makes a file or directory unfit to be trusted; NULL: nothing. */
+static const char *find_stranger(const struct stat *info)
+{
+    if (info->st_uid != geteuid())
+        return "is owned by another user";
+    return (info->st_mode & (S_IWGRP | S_IWOTH)) != 0 ? "can be written by other users" : NULL;
+}
+
+/* mkdir -p. Another process may make the same directories at the same time. */
+static bool make_directories(char *path)
+{
+    for (char *end = path + 1; path[0] != '\0' && *end != '\0'; end++) {
+        if (*end != '/')
+            continue;
+        *end = '\0';
+        const bool made = mkdir(path, S_IRWXU) == 0 || errno == EEXIST;
+        *end = '/';
+        if (!made)
+            return false;
+    }
+    return mkdir(path, S_IRWXU) == 0 || errno == EEXIST;
+}
+
+clmla_status mla__os_private_directory(const char *path)
+{
+    struct stat info;
+    char *copy = strdup(path);
+    if (copy == NULL) {
+        remember_errno(ENOMEM);
+        return CLMLA_IO;
+    }
+    const bool there = stat(path, &info) == 0 || (make_directories(copy) && stat(path, &info) == 0);
+    const int code = errno;
+    free(copy);
+    if (!there) {
+        remember_errno(code);
+        return CLMLA_IO;
+    }
+    const char *fault = S_ISDIR(info.st_mode) ? find_stranger(&info) : "is not a directory";
+    if (fault == NULL)
+        return CLMLA_SUCCESS;
+    remember(fault);
+    return CLMLA_IO;
+}
+
+/* read() until `bytes` have come; false when the file has become shorter. */
+static bool read_descriptor(int descriptor, char *data, size_t bytes)
+{
+    for (size_t done = 0; done < bytes;) {
+        const ssize_t got = read(descriptor, data + done, bytes - done);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0) {
+            remember_errno(got < 0 ? errno : EIO);
+            return false;
+        }
+        done += (size_t)got;
+    }
+    return true;
+}
+
+static clmla_status read_private(int descriptor, size_t most_bytes, char **data, size_t *bytes)
+{
+    struct stat info;
+    if (fstat(descriptor, &info) != 0) {
+        remember_errno(errno);
+        return CLMLA_IO;
+    }
+    const char *fault = S_ISREG(info.st_mode) ? find_stranger(&info) : "is not a regular file";
+    if (fault == NULL && (uintmax_t)info.st_size > most_bytes)
+        fault = "is too large";
+    if (fault != NULL) {
+        remember(fault);
+        return CLMLA_IO;
+    }
+    const size_t length = (size_t)info.st_size;
+    char *text = malloc(length + 1);
+    if (text == NULL) {
+        remember_errno(ENOMEM);
+        return CLMLA_IO;
+    }
+    if (!read_descriptor(descriptor, text, length)) {
+        free(text);
+        return CLMLA_IO;
+    }
+    text[length] = '\0';
+    *data = text;
+    *bytes = length;
+    return CLMLA_SUCCESS;
+}
+
+clmla_status mla__os_read_private_file(const char *path, size_t most_bytes, char **data,
+                                       size_t *bytes)
+{
+    /* O_NONBLOCK: opening a pipe must not wait for a writer. */
+    const int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (descriptor < 0 && errno == ENOENT) {
+        *data = NULL;
+        *bytes = 0;
+        return CLMLA_SUCCESS;
+    }
+    if (descriptor < 0) {
+        const int code = errno;
+        if (code == ELOOP)
+            remember("is a symbolic link");
+        else
+            remember_errno(code);
+        return CLMLA_IO;
+    }
+    const clmla_status status = read_private(descriptor, most_bytes, data, bytes);
+    (void)close(descriptor);
+    return status;
+}
+
+/* Past RLIMIT_FSIZE the system would end the process instead of failing the write. */
+static bool within_file_limit(size_t bytes)
+{
+    struct rlimit limit;
+    return getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY ||
+           bytes <= limit.rlim_cur;
+}
+
+/* Returns 0 or an errno; closes the descriptor. */
+static int write_descriptor(int descriptor, const char *data, size_t bytes)
+{
+    int code = within_file_limit(bytes) ? 0 : EFBIG;
+    for (size_t done = 0; done < bytes && code == 0;) {
+        const ssize_t put = write(descriptor, data + done, bytes - done);
+        if (put >= 0)
+            done += (size_t)put;
+        else if (errno != EINTR)
+            code = errno;
+    }
+    if (close(descriptor) != 0 && code == 0)
+        code = errno;
+    return code;
+}
+
+clmla_status mla__os_replace_file(const char *path, const char *data, size_t bytes)
+{
+    static const char suffix[] = ".XXXXXX";
+    const size_t length = strlen(path);
+    int code = ENOMEM;
+    char *temporary = malloc(length + sizeof suffix);
+    if (temporary != NULL) {
+        memcpy(temporary, path, length);
+        memcpy(temporary + length, suffix, sizeof suffix);
+        const int descriptor = mkstemp(temporary);
+        code = descriptor < 0 ? errno : write_descriptor(descriptor, data, bytes);
+        if (code == 0 && rename(temporary, path) != 0)
+            code = errno;
+        if (code != 0 && descriptor >= 0)
+            (void)unlink(temporary);
+    }
+    free(temporary);
+    if (code == 0)
+        return CLMLA_SUCCESS;
+    remember_errno(code);
+    return CLMLA_IO;
+}
+
+/* ---- maps and questions --------------------------------------------------------------------- */
 
 static clmla_status map_descriptor(int descriptor, mla__os_map *map)
 {

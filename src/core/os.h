@@ -27,6 +27,20 @@ void mla__os_clblast_unlock(void);
  * cannot be read. */
 clmla_status mla__os_read_file(const char *path, char **data, size_t *bytes);
 
+/* A directory that is this user's own: made with mode 0700 where it is missing, parents too.
+ * CLMLA_IO when it cannot be made, another user owns it, or others may write to it. */
+clmla_status mla__os_private_directory(const char *path);
+
+/* The same as _read_file for a file that nobody else can have written: regular, this user's, not to
+ * be written by others, no link, and of most_bytes at most. SUCCESS with *data NULL: there is no
+ * such file. */
+clmla_status mla__os_read_private_file(const char *path, size_t most_bytes, char **data,
+                                       size_t *bytes);
+
+/* Puts a file in place in one step: whoever opens path meanwhile finds what was there before or all
+ * of data. Mode 0600. On CLMLA_IO path is as it was. */
+clmla_status mla__os_replace_file(const char *path, const char *data, size_t bytes);
+
 /* A file mapped read-only. A file of zero bytes maps to data == NULL, bytes == 0. */
 typedef struct mla__os_map {
     const unsigned char *data;

@@ -71,7 +71,10 @@ static clmla_status check_params(const clmla_layer *layer, clmla_binding_params 
                          (int)p->output_mode);
     clmla_status status = take_dtype(layer, "kv_cache", layer->cache_dtype, &p->kv_cache);
     if (status == CLMLA_SUCCESS)
-        status = take_dtype(layer, "pe_cache", layer->cache_dtype, &p->pe_cache);
+        status = take_dtype(layer, "pe_cache",
+                            layer->cache_dtype == CLMLA_DTYPE_FP8_DS_MLA ? CLMLA_DTYPE_BF16
+                                                                         : layer->cache_dtype,
+                            &p->pe_cache);
     if (status == CLMLA_SUCCESS)
         status = take_dtype(layer, "hidden_states", layer->hidden_dtype, &p->hidden_states);
     if (status == CLMLA_SUCCESS)

@@ -8,6 +8,7 @@
 #include "ops/merge_up.h"
 #include "ops/projection_pair.h"
 #include "tuning/clblast_records.h"
+#include "tuning/nvidia_records.h"
 #include "tuning/params.h"
 
 /* snprintf's rule: writes what fits, counts everything. */
@@ -114,6 +115,8 @@ static const char *projection_reason(const clmla_layer *layer)
 {
     if (layer->batch_invariant)
         return "native, since batch_invariant excludes CLBlast";
+    if (layer->weights_dtype == CLMLA_DTYPE_F8_E4M3)
+        return "native, since CLBlast takes no FP8 weights";
     switch (layer->context->projection) {
     case CLMLA_PROJECTION_NATIVE:
         return "native, as the context asks";
@@ -155,19 +158,31 @@ static void describe_clblast(const clmla_layer *layer, text_sink *sink)
     }
 }
 
+/* Tensor cores' tile for steps with the most rows a sequence. */
+static void describe_large_tile(const clmla_layer *layer, const mla__attention_choice *choice,
+                                text_sink *sink)
+{
+    char tile[256];
+    const char *const why_not = mla__layer_fills_tile(layer, MLA__ATTENTION_LARGE_ROWS)
+                                    ? choice->why_not_large
+                                    : "no step has as many";
+    append(sink, "attention from %d rows a sequence: ", (int)MLA__ATTENTION_LARGE_ROWS);
+    if (why_not != NULL) {
+        append(sink, "no tile of its own, %s\n", why_not);
+        return;
+    }
+    (void)mla__attention_tile_text(&choice->large_tile, tile, sizeof(tile));
+    append(sink, "%s, %llu bytes of local memory\n", tile,
+           (unsigned long long)choice->large_local_bytes);
+}
+
 static void describe_attention(const clmla_layer *layer, text_sink *sink)
 {
     static const char *const kinds[] = {[MLA__ATTENTION_CPU] = "cpu",
                                         [MLA__ATTENTION_DOT] = "cpu by bf16 dot products",
                                         [MLA__ATTENTION_GPU] = "gpu",
                                         [MLA__ATTENTION_MMA] = "nvidia by tensor cores"};
-    const mla__attention_shape shape = {.q_lat = layer->latent_dtype,
-                                        .q_pe = layer->stage_dtype,
-                                        .cache = layer->cache_dtype,
-                                        .out = layer->latent_dtype,
-                                        .num_heads = layer->config.num_attention_heads,
-                                        .kv_lora_rank = layer->config.kv_lora_rank,
-                                        .rope_dim = layer->config.qk_rope_head_dim};
+    const mla__attention_shape shape = mla__layer_attention_shape(layer);
     mla__attention_choice choice;
     char tile[256], many[64] = "";
     if (!mla__attention_choose(layer->context, &shape, &choice)) {
@@ -182,6 +197,8 @@ static void describe_attention(const clmla_layer *layer, text_sink *sink)
            layer->num_splits == 1  ? "one split"
            : layer->num_splits > 1 ? "splits as asked for"
                                    : "splits chosen per step");
+    if (choice.kind == MLA__ATTENTION_MMA)
+        describe_large_tile(layer, &choice, sink);
     if (choice.why_portable != NULL)
         append(sink, "attention: not by tensor cores, %s\n", choice.why_portable);
 }
@@ -221,6 +238,8 @@ clmla_status clmla_layer_describe(const clmla_layer *layer, char *text, size_t c
     if (context->kernel_class == CLMLA_KERNELS_CPU)
         append(&sink, "vectors: %d floats, as the device says\n",
                (int)context->device.float_vector_width);
+    if (context->kernel_class == CLMLA_KERNELS_NVIDIA)
+        append(&sink, "tiles: %s\n", mla__nvidia_record_find(&context->device)->source);
     append(&sink, "storage: weights %s, cache %s, hidden states %s, output %s, q_lat and ctx %s\n",
            mla__dtype_name(layer->weights_dtype), mla__dtype_name(layer->cache_dtype),
            mla__dtype_name(layer->hidden_dtype), mla__dtype_name(layer->output_dtype),

@@ -5,6 +5,7 @@
 #include "core/checked.h"
 #include "core/config.h"
 #include "core/dtype.h"
+#include "core/fp8_cache.h"
 #include "layer/weights.h"
 #include "ops/merge_up.h"
 #include "ops/op.h"
@@ -64,6 +65,22 @@ struct clmla_matrix mla__layer_matrix(const clmla_layer *layer, enum mla__role r
     return m;
 }
 
+mla__attention_shape mla__layer_attention_shape(const clmla_layer *layer)
+{
+    return (mla__attention_shape){.q_lat = layer->latent_dtype,
+                                  .q_pe = layer->stage_dtype,
+                                  .cache = layer->cache_dtype,
+                                  .out = layer->latent_dtype,
+                                  .num_heads = layer->config.num_attention_heads,
+                                  .kv_lora_rank = layer->config.kv_lora_rank,
+                                  .rope_dim = layer->config.qk_rope_head_dim};
+}
+
+bool mla__layer_fills_tile(const clmla_layer *layer, int32_t tile_rows)
+{
+    return (int64_t)layer->tokens_per_block * layer->config.num_attention_heads >= tile_rows;
+}
+
 int32_t mla__layer_merge_up_tokens(const clmla_layer *layer, const char **why_not)
 {
     const struct clmla_matrix w_uv = mla__layer_matrix(layer, MLA__W_UV);
@@ -97,6 +114,23 @@ static clmla_dtype or_default(clmla_dtype dtype, clmla_dtype otherwise)
     return dtype == CLMLA_DTYPE_DEFAULT ? otherwise : dtype;
 }
 
+static clmla_status check_cache_dtype(const clmla_layer *layer)
+{
+    const clmla_config *c = &layer->config;
+    if (is_float(layer->cache_dtype))
+        return CLMLA_SUCCESS;
+    if (layer->cache_dtype != CLMLA_DTYPE_FP8_DS_MLA)
+        return mla__fail(layer->context, CLMLA_INVALID_TENSOR_DTYPE,
+                         "layer: cache_dtype is %d, must be bf16, f16, f32 or fp8_ds_mla",
+                         (int)layer->cache_dtype);
+    if (!mla__fp8_cache_fits(c->kv_lora_rank, c->qk_rope_head_dim))
+        return mla__fail(layer->context, CLMLA_UNSUPPORTED_CONFIG,
+                         "layer: cache_dtype fp8_ds_mla needs a kv_lora_rank that is a multiple of "
+                         "%d, not %d",
+                         MLA__FP8_GROUP, (int)c->kv_lora_rank);
+    return CLMLA_SUCCESS;
+}
+
 static clmla_status set_dtypes(clmla_layer *layer, const clmla_layer_params *p)
 {
     layer->weights_dtype = or_default(p->weights_dtype, CLMLA_DTYPE_BF16);
@@ -107,15 +141,18 @@ static clmla_status set_dtypes(clmla_layer *layer, const clmla_layer_params *p)
         const char *name;
         clmla_dtype dtype;
     } fields[] = {{"weights_dtype", layer->weights_dtype},
-                  {"cache_dtype", layer->cache_dtype},
                   {"hidden_dtype", layer->hidden_dtype},
                   {"output_dtype", layer->output_dtype}};
     for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
-        if (!is_float(fields[i].dtype))
+        const bool fp8_weights = i == 0 && fields[i].dtype == CLMLA_DTYPE_F8_E4M3;
+        if (!is_float(fields[i].dtype) && !fp8_weights)
             return mla__fail(layer->context, CLMLA_INVALID_TENSOR_DTYPE,
-                             "layer: %s is %d, must be bf16, f16 or f32", fields[i].name,
-                             (int)fields[i].dtype);
+                             "layer: %s is %d, must be bf16, f16 or f32%s", fields[i].name,
+                             (int)fields[i].dtype, i == 0 ? ", or f8_e4m3" : "");
     }
+    const clmla_status status = check_cache_dtype(layer);
+    if (status != CLMLA_SUCCESS)
+        return status;
     layer->stage_dtype = layer->hidden_dtype;
     layer->latent_dtype =
         layer->hidden_dtype == CLMLA_DTYPE_F16 ? CLMLA_DTYPE_F32 : layer->hidden_dtype;
@@ -178,8 +215,13 @@ static clmla_status set_projection(clmla_layer *layer)
         return mla__fail(layer->context, CLMLA_UNSUPPORTED_CONFIG,
                          "layer: batch_invariant needs native projections, the context asks for "
                          "CLBlast");
+    const bool fp8 = layer->weights_dtype == CLMLA_DTYPE_F8_E4M3;
+    if (fp8 && layer->context->projection == CLMLA_PROJECTION_CLBLAST)
+        return mla__fail(layer->context, CLMLA_UNSUPPORTED_CONFIG,
+                         "layer: weights_dtype f8_e4m3 needs native projections, the context asks "
+                         "for CLBlast");
     const clmla_projection_backend asked =
-        layer->batch_invariant ? CLMLA_PROJECTION_NATIVE : layer->context->projection;
+        layer->batch_invariant || fp8 ? CLMLA_PROJECTION_NATIVE : layer->context->projection;
     layer->projection = mla__projection_resolve(layer->context, asked, layer->max_num_tokens,
                                                 &layer->native_max_rows);
     return CLMLA_SUCCESS;

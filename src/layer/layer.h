@@ -10,6 +10,7 @@
 
 #include "layer/workspace.h"
 #include "ocl/context.h"
+#include "ops/attention.h"
 #include "ops/matrix.h"
 
 /* The weight matrices of a layer, in the order in which they are packed. */
@@ -54,6 +55,11 @@ uint64_t mla__layer_retain_for_plan(clmla_layer *layer);
 /* Shape and dtype of a weight matrix, buffer left NULL; out_features == 0: this configuration has
  * none of that role. */
 struct clmla_matrix mla__layer_matrix(const clmla_layer *layer, enum mla__role role);
+
+/* What attention's kernel is chosen by. */
+mla__attention_shape mla__layer_attention_shape(const clmla_layer *layer);
+/* Some step has as many rows (token · H + head) as a tile of attention. */
+bool mla__layer_fills_tile(const clmla_layer *layer, int32_t tile_rows);
 
 /* Up to how many tokens of split attention one kernel merges and applies W_UV (mla__merge_up); 0:
  * never, and *why_not (may be NULL) tells. */

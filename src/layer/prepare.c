@@ -66,17 +66,29 @@ static clmla_status make_binding(rehearsal *r)
 {
     const clmla_layer *layer = r->layer;
     const uint64_t hidden = (uint64_t)layer->max_num_tokens * (uint64_t)layer->config.hidden_size;
+    const clmla_tensor pe_cache = {.buffer = r->cache,
+                                   .offset_bytes = (uint64_t)layer->config.kv_lora_rank *
+                                                   mla__dtype_bytes(layer->cache_dtype)};
     const clmla_binding_params params = {
         .struct_size = sizeof(params),
         .weights = r->weights,
         .kv_cache = {.buffer = r->cache},
-        .pe_cache = {.buffer = r->cache,
-                     .offset_bytes = (uint64_t)layer->config.kv_lora_rank *
-                                     mla__dtype_bytes(layer->cache_dtype)},
+        .pe_cache = layer->cache_dtype == CLMLA_DTYPE_FP8_DS_MLA ? (clmla_tensor){0} : pe_cache,
         .hidden_states = {.buffer = r->rows},
         .output = {.buffer = r->rows, .offset_bytes = 4 * hidden},
         .workspace = {.buffer = r->workspace}};
     return clmla_binding_create(r->layer, &params, &r->binding);
+}
+
+/* Before the binding, which takes the tile where it runs. */
+static clmla_status try_large_tile(const clmla_layer *layer, cl_command_queue queue)
+{
+    const mla__attention_shape shape = mla__layer_attention_shape(layer);
+    mla__stream s;
+    if (!mla__layer_fills_tile(layer, MLA__ATTENTION_LARGE_ROWS))
+        return CLMLA_SUCCESS;
+    const clmla_status status = mla__stream_begin(&s, queue, 0, NULL);
+    return status == CLMLA_SUCCESS ? mla__attention_try_large(layer->context, &shape, &s) : status;
 }
 
 /* The projections of x, and q_b_proj. */
@@ -152,6 +164,8 @@ clmla_status clmla_layer_prepare(clmla_layer *layer, cl_command_queue queue)
         status = clmla_plan_create(r.layer, &r.plan);
     if (status == CLMLA_SUCCESS)
         status = make_buffers(&r);
+    if (status == CLMLA_SUCCESS)
+        status = try_large_tile(r.layer, queue);
     if (status == CLMLA_SUCCESS)
         status = make_binding(&r);
     if (status == CLMLA_SUCCESS)

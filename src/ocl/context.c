@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/checked.h"
+#include "ocl/binary.h"
 #include "ocl/program.h"
 
 clmla_status mla__fail(const clmla_context *context, clmla_status status, const char *format, ...)
@@ -81,6 +82,7 @@ static void destroy(clmla_context *context)
     if (context->mutex != NULL)
         mla__os_mutex_destroy(context->mutex);
     free(context->kernel_directory);
+    free(context->cache_directory);
     free(context);
 }
 
@@ -186,7 +188,9 @@ static clmla_status adopt(clmla_context *context, cl_context cl, cl_device_id de
             return CL_OUT_OF_HOST_MEMORY;
         memcpy(context->kernel_directory, options->kernel_directory, bytes);
     }
-    return CLMLA_SUCCESS;
+    return options->cache_directory == NULL
+               ? CLMLA_SUCCESS
+               : mla__binary_open_directory(context, options->cache_directory);
 }
 
 clmla_status clmla_context_create(cl_context context, cl_device_id device,
@@ -241,4 +245,16 @@ void clmla_context_release(clmla_context *context)
 clmla_kernel_class clmla_context_kernel_class(const clmla_context *context)
 {
     return context->kernel_class;
+}
+
+clmla_status clmla_context_get_info(const clmla_context *context, clmla_context_info *info)
+{
+    if (context == NULL || info == NULL || info->struct_size != sizeof *info)
+        return CLMLA_INVALID_ARGUMENT;
+    mla__os_mutex_lock(context->mutex);
+    info->cache_directory = context->cache_directory;
+    info->programs_read = context->programs_read;
+    info->programs_compiled = context->programs_compiled;
+    mla__os_mutex_unlock(context->mutex);
+    return CLMLA_SUCCESS;
 }

@@ -1,6 +1,6 @@
 /*
  * clmla_context: device, options, notify callback and the programs built so far.
- * Public in clmla.h: clmla_context_create, _release, clmla_context_kernel_class.
+ * Public in clmla.h: clmla_context_create, _release, _get_info, _kernel_class.
  */
 #ifndef CLMLA_OCL_CONTEXT_H
 #define CLMLA_OCL_CONTEXT_H
@@ -31,11 +31,16 @@ struct clmla_context {
     clmla_notify_fn notify; /* may be NULL */
     void *notify_user;
     char *kernel_directory; /* may be NULL */
-    mla__os_mutex *mutex;   /* guards all that follows */
+    char *cache_directory;  /* of program binaries, checked; NULL: none */
+    mla__os_mutex *mutex;   /* guards what follows */
     struct mla__program_entry *programs;
+    int32_t programs_read, programs_compiled; /* from the cache directory; from source */
+    int references;                           /* layers and matrices retain their context */
     mla__sm_90a sm_90a;
     const char *why_not_sm_90a; /* constant text; when REFUSED */
-    int references;             /* layers and matrices retain their context */
+    /* local_memory.c: the most bytes that a work-group had, and the fewest that it had not; 0: not
+     * tried. */
+    uint64_t local_proven_bytes, local_refused_bytes;
 };
 
 void mla__context_retain(clmla_context *context);

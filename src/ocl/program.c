@@ -6,7 +6,20 @@
 #include <string.h>
 
 #include "core/dtype.h"
+#include "ocl/binary.h"
 #include "ocl/retarget.h"
+
+static const char source_options[] = "-cl-std=CL1.2";
+
+/* How a program is made. */
+typedef struct recipe {
+    const char *const *files;
+    bool sm_90a;  /* rebuilt from rewritten PTX, see retarget.h */
+    bool reports; /* a failed build's log goes to notify */
+} recipe;
+
+/* Of what the driver builds last: the source, or PTX, for which there are none. */
+static const char *options_of(const recipe *r) { return r->sm_90a ? "" : source_options; }
 
 /* A context holds a few dozen programs, looked up when objects are made: a list will do. */
 struct mla__program_entry {
@@ -169,45 +182,10 @@ static clmla_status build_source(const clmla_context *context, const char *const
     const cl_program program =
         clCreateProgramWithSource(context->context, 1, &source, NULL, &status);
     if (status == CLMLA_SUCCESS)
-        status = build_made(context, files, program, "-cl-std=CL1.2", report);
+        status = build_made(context, files, program, source_options, report);
     if (status == CLMLA_SUCCESS)
         *out = program;
     return status;
-}
-
-/* The program's binary for the context's device, free() it. The program may be of other devices,
- * too, which have none. */
-static clmla_status read_binary(const clmla_context *context, cl_program program, char **out,
-                                size_t *bytes)
-{
-    enum { MOST = 64 };
-    cl_device_id devices[MOST];
-    size_t sizes[MOST], read = 0;
-    unsigned char *binaries[MOST] = {NULL};
-    clmla_status status =
-        clGetProgramInfo(program, CL_PROGRAM_DEVICES, sizeof devices, devices, &read);
-    if (status == CLMLA_SUCCESS)
-        status = clGetProgramInfo(program, CL_PROGRAM_BINARY_SIZES, sizeof sizes, sizes, NULL);
-    if (status != CLMLA_SUCCESS)
-        return status;
-    const size_t count = read / sizeof *devices;
-    size_t at = 0;
-    while (at < count && devices[at] != context->device.id)
-        at++;
-    if (at == count || sizes[at] == 0)
-        return CL_INVALID_PROGRAM_EXECUTABLE;
-    binaries[at] = malloc(sizes[at]);
-    if (binaries[at] == NULL)
-        return CL_OUT_OF_HOST_MEMORY;
-    status =
-        clGetProgramInfo(program, CL_PROGRAM_BINARIES, count * sizeof *binaries, binaries, NULL);
-    if (status != CLMLA_SUCCESS) {
-        free(binaries[at]);
-        return status;
-    }
-    *out = (char *)binaries[at];
-    *bytes = sizes[at];
-    return CLMLA_SUCCESS;
 }
 
 /* Builds PTX that this library rewrote. */
@@ -241,7 +219,7 @@ static clmla_status build_sm_90a(const clmla_context *context, const char *const
     clmla_status status = build_source(context, files, source, &plain, report);
     if (status != CLMLA_SUCCESS)
         return status;
-    status = read_binary(context, plain, &binary, &bytes);
+    status = mla__binary_read(context, plain, 0, &binary, &bytes);
     (void)clReleaseProgram(plain);
     if (status != CLMLA_SUCCESS)
         return status;
@@ -270,8 +248,8 @@ static struct mla__program_entry *find(const clmla_context *context, const char 
 
 /* Under the context's mutex: two threads that want one program build it once. Takes over the key's
  * text when it makes an entry. */
-static clmla_status find_or_build(clmla_context *context, const char *const *files, bool sm_90a,
-                                  builder *key, const char *source, cl_program *out,
+static clmla_status find_or_build(clmla_context *context, const recipe *r, builder *key,
+                                  const char *source, mla__binary *binary, cl_program *out,
                                   builder *report)
 {
     struct mla__program_entry *entry = find(context, key->text);
@@ -282,11 +260,16 @@ static clmla_status find_or_build(clmla_context *context, const char *const *fil
     entry = calloc(1, sizeof *entry);
     if (entry == NULL)
         return CL_OUT_OF_HOST_MEMORY;
-    const clmla_status status =
-        (sm_90a ? build_sm_90a : build_source)(context, files, source, &entry->program, report);
-    if (status != CLMLA_SUCCESS) {
-        free(entry);
-        return status;
+    if (mla__binary_build(context, options_of(r), binary, &entry->program)) {
+        context->programs_read++;
+    } else {
+        const clmla_status status = (r->sm_90a ? build_sm_90a : build_source)(
+            context, r->files, source, &entry->program, report);
+        if (status != CLMLA_SUCCESS) {
+            free(entry);
+            return status;
+        }
+        context->programs_compiled++;
     }
     entry->key = key->text;
     key->text = NULL;
@@ -296,8 +279,8 @@ static clmla_status find_or_build(clmla_context *context, const char *const *fil
     return CLMLA_SUCCESS;
 }
 
-static clmla_status get(clmla_context *context, const char *const *files,
-                        const mla__defines *defines, bool sm_90a, cl_program *out)
+static clmla_status get(clmla_context *context, const recipe *r, const mla__defines *defines,
+                        cl_program *out)
 {
     const char *definitions = defines == NULL ? "" : defines->text;
     builder key = {0}, source = {0}, report = {0};
@@ -306,8 +289,8 @@ static clmla_status get(clmla_context *context, const char *const *files,
 
     if (defines != NULL && defines->overflow)
         return mla__fail(context, CLMLA_INTERNAL, "%s: definitions longer than %zu bytes",
-                         files[0] == NULL ? "program" : files[0], sizeof defines->text);
-    status = make_key(files, definitions, sm_90a, &key);
+                         r->files[0] == NULL ? "program" : r->files[0], sizeof defines->text);
+    status = make_key(r->files, definitions, r->sm_90a, &key);
     if (status != CLMLA_SUCCESS)
         goto cleanup;
 
@@ -318,13 +301,16 @@ static clmla_status get(clmla_context *context, const char *const *files,
 
     if (program == NULL) {
         /* Files are read, and notify is called, outside the mutex. */
-        status = assemble(context, files, definitions, &source);
+        status = assemble(context, r->files, definitions, &source);
         if (status != CLMLA_SUCCESS)
             goto cleanup;
+        mla__binary binary;
+        mla__binary_find(context, options_of(r), source.text, &binary);
         mla__os_mutex_lock(context->mutex);
-        status = find_or_build(context, files, sm_90a, &key, source.text, &program, &report);
+        status = find_or_build(context, r, &key, source.text, &binary, &program, &report);
         mla__os_mutex_unlock(context->mutex);
-        if (report.text != NULL && context->notify != NULL)
+        mla__binary_finish(context, &binary, program);
+        if (report.text != NULL && r->reports && context->notify != NULL)
             context->notify(status, report.text, context->notify_user);
     }
     if (status == CLMLA_SUCCESS)
@@ -340,13 +326,19 @@ cleanup:
 clmla_status mla__program_get(clmla_context *context, const char *const *files,
                               const mla__defines *defines, cl_program *out)
 {
-    return get(context, files, defines, false, out);
+    return get(context, &(recipe){.files = files, .reports = true}, defines, out);
 }
 
 clmla_status mla__program_get_sm_90a(clmla_context *context, const char *const *files,
                                      const mla__defines *defines, cl_program *out)
 {
-    return get(context, files, defines, true, out);
+    return get(context, &(recipe){.files = files, .sm_90a = true, .reports = true}, defines, out);
+}
+
+clmla_status mla__program_try(clmla_context *context, const char *const *files,
+                              const mla__defines *defines, cl_program *out)
+{
+    return get(context, &(recipe){.files = files}, defines, out);
 }
 
 void mla__program_release_all(clmla_context *context)

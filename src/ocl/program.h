@@ -39,6 +39,10 @@ clmla_status mla__program_get(clmla_context *context, const char *const *files,
 clmla_status mla__program_get_sm_90a(clmla_context *context, const char *const *files,
                                      const mla__defines *defines, cl_program *out);
 
+/* The same for a program that may fail to build where a device refuses it: the log is dropped. */
+clmla_status mla__program_try(clmla_context *context, const char *const *files,
+                              const mla__defines *defines, cl_program *out);
+
 /* Frees every program of a context that is going away. */
 void mla__program_release_all(clmla_context *context);
 

@@ -2,6 +2,7 @@
 
 #include <math.h>
 
+#include "ocl/local_memory.h"
 #include "ops/attention_kernel.h"
 
 /* Order of the arguments: ATTENTION_PARAMS in cl/attention.clh. */
@@ -48,8 +49,6 @@ static clmla_status make_views(const clmla_context *context, const clmla_attenti
                                mla__attention_args *args)
 {
     const uint64_t tokens = (uint64_t)args->sequences.num_tokens, heads = (uint64_t)p->num_heads;
-    const uint64_t pages = (uint64_t)args->sequences.num_pages;
-    const uint64_t page_rows = (uint64_t)args->sequences.page_block_size;
     const uint64_t latent = (uint64_t)p->kv_lora_rank, rope = (uint64_t)p->rope_dim;
     const struct {
         mla__tensor_spec spec;
@@ -62,12 +61,6 @@ static clmla_status make_views(const clmla_context *context, const clmla_attenti
         {{"attention: q_pe", {tokens, heads, rope}, 3, MLA__FLOATS, CLMLA_DTYPE_BF16},
          &p->q_pe,
          &args->q_pe},
-        {{"attention: kv_cache", {pages, page_rows, latent}, 3, MLA__FLOATS, CLMLA_DTYPE_BF16},
-         &p->kv_cache,
-         &args->kv_cache},
-        {{"attention: pe_cache", {pages, page_rows, rope}, 3, MLA__FLOATS, CLMLA_DTYPE_BF16},
-         &p->pe_cache,
-         &args->pe_cache},
         {{"attention: out", {tokens, heads, latent}, 3, MLA__FLOATS, CLMLA_DTYPE_BF16},
          &p->out,
          &args->out},
@@ -84,11 +77,19 @@ static clmla_status make_views(const clmla_context *context, const clmla_attenti
         if (status != CLMLA_SUCCESS)
             return status;
     }
-    if (rope > 0 && args->pe_cache.dtype != args->kv_cache.dtype)
+    const clmla_status status =
+        mla__cache_tensors_make(context, "attention", &args->sequences, &p->kv_cache, &p->pe_cache,
+                                p->kv_lora_rank, p->rope_dim, &args->cache);
+    const mla__cache_tensors *cache = &args->cache;
+    if (status != CLMLA_SUCCESS || cache->fp8)
+        return status;
+    if (rope == 0) /* there is none, of whatever dtype */
+        args->cache.pe_cache.dtype = cache->kv_cache.dtype;
+    if (cache->pe_cache.dtype != cache->kv_cache.dtype)
         return mla__fail(context, CLMLA_INVALID_TENSOR_DTYPE,
                          "attention: kv_cache is %s, pe_cache %s; they must be the same",
-                         mla__dtype_name(args->kv_cache.dtype),
-                         mla__dtype_name(args->pe_cache.dtype));
+                         mla__dtype_name(cache->kv_cache.dtype),
+                         mla__dtype_name(cache->pe_cache.dtype));
     return CLMLA_SUCCESS;
 }
 
@@ -115,10 +116,10 @@ static clmla_status check_overlap(const clmla_context *context, const clmla_atte
     if (!same && mla__views_overlap(out, out_span, q, span(q, tokens, heads, latent)))
         return mla__fail(context, CLMLA_INVALID_ARGUMENT,
                          "attention: out overlaps q_lat; it may be q_lat exactly or lie apart");
-    if (mla__views_overlap(out, out_span, &args->kv_cache,
-                           span(&args->kv_cache, pages, page_rows, latent)) ||
-        mla__views_overlap(out, out_span, &args->pe_cache,
-                           span(&args->pe_cache, pages, page_rows, rope)))
+    const mla__view *kv = &args->cache.kv_cache, *pe = &args->cache.pe_cache;
+    if (mla__views_overlap(out, out_span, kv,
+                           span(kv, pages, page_rows, args->cache.kv_elements)) ||
+        mla__views_overlap(out, out_span, pe, span(pe, pages, page_rows, rope)))
         return mla__fail(context, CLMLA_INVALID_ARGUMENT, "attention: out overlaps the cache");
     return CLMLA_SUCCESS;
 }
@@ -207,6 +208,29 @@ static clmla_status bind_variant(clmla_context *context, const mla__attention_ar
     return status;
 }
 
+static void release_variant(mla__attention_variant *variant)
+{
+    mla__kernel_release(&variant->kernel);
+    mla__kernel_release(&variant->split_kernel);
+    *variant = (mla__attention_variant){.tile = {.tile_rows = 0}};
+}
+
+/* Where its kernels fail, after a kernel with as much local memory ran, the other tiles remain. */
+static clmla_status bind_large(clmla_context *context, const mla__attention_args *args,
+                               const mla__view *workspace, const mla__attention_choice *choice,
+                               mla__attention *op)
+{
+    const clmla_status status =
+        bind_variant(context, args, workspace, op, &choice->large_tile, &op->large);
+    if (status == CLMLA_SUCCESS || status == CL_OUT_OF_HOST_MEMORY)
+        return status;
+    release_variant(&op->large);
+    mla__local_memory_refuse(context, choice->large_local_bytes);
+    return mla__fail(context, CLMLA_SUCCESS,
+                     "attention: the tile of %d rows does not build here; those of fewer remain",
+                     (int)choice->large_tile.tile_rows);
+}
+
 static clmla_status bind_merge(clmla_context *context, const clmla_attention_params *params,
                                mla__attention *op)
 {
@@ -229,7 +253,7 @@ static mla__attention_shape shape_of(const mla__attention *op, const mla__attent
 {
     return (mla__attention_shape){.q_lat = args->q_lat.dtype,
                                   .q_pe = args->q_pe.dtype,
-                                  .cache = args->kv_cache.dtype,
+                                  .cache = args->cache.kv_cache.dtype,
                                   .out = args->out.dtype,
                                   .num_heads = op->num_heads,
                                   .kv_lora_rank = op->kv_lora_rank,
@@ -256,6 +280,8 @@ static clmla_status bind_kernels(clmla_context *context, const clmla_attention_p
     clmla_status status = bind_variant(context, args, workspace, op, &choice.tile, &op->few);
     if (status == CLMLA_SUCCESS && choice.many_tile.tile_rows > 0)
         status = bind_variant(context, args, workspace, op, &choice.many_tile, &op->many);
+    if (status == CLMLA_SUCCESS && choice.large_tile.tile_rows > 0)
+        status = bind_large(context, args, workspace, &choice, op);
     if (status == CLMLA_SUCCESS && op->workspace_bytes > 0)
         status = bind_merge(context, params, op);
     if (status != CLMLA_SUCCESS)
@@ -345,8 +371,9 @@ static clmla_status set_cos_sin(mla__kernel *kernel, const mla__view *cos_sin)
 clmla_status mla__attention_set_sequences(mla__attention *op, const mla__sequences *sequences,
                                           const mla__view *cos_sin)
 {
-    mla__kernel *const kernels[] = {&op->few.kernel, &op->few.split_kernel, &op->many.kernel,
-                                    &op->many.split_kernel};
+    mla__kernel *const kernels[] = {&op->few.kernel,   &op->few.split_kernel,
+                                    &op->many.kernel,  &op->many.split_kernel,
+                                    &op->large.kernel, &op->large.split_kernel};
     clmla_status status = CLMLA_SUCCESS;
     for (size_t i = 0; i < sizeof kernels / sizeof kernels[0] && status == CLMLA_SUCCESS; i++) {
         if (kernels[i]->kernel == NULL)
@@ -364,8 +391,13 @@ clmla_status mla__attention_set_sequences(mla__attention *op, const mla__sequenc
 static mla__attention_variant *variant_for(mla__attention *op, const mla__attention_step *step)
 {
     const uint64_t rows = (uint64_t)step->num_tokens * (uint64_t)op->num_heads;
-    const uint64_t many = (uint64_t)op->many.tile.tile_rows;
-    return many > 0 && rows >= many * (uint64_t)step->num_sequences ? &op->many : &op->few;
+    mla__attention_variant *const larger[] = {&op->large, &op->many};
+    for (size_t i = 0; i < sizeof larger / sizeof larger[0]; i++) {
+        const uint64_t tile_rows = (uint64_t)larger[i]->tile.tile_rows;
+        if (tile_rows > 0 && rows >= tile_rows * (uint64_t)step->num_sequences)
+            return larger[i];
+    }
+    return &op->few;
 }
 
 static clmla_status launch(const mla__attention *op, const mla__attention_variant *variant,
@@ -428,9 +460,9 @@ clmla_status mla__attention_enqueue(mla__attention *op, mla__stream *stream,
 clmla_status mla__attention_warm(mla__attention *op, mla__stream *stream)
 {
     const mla__attention_step nothing = {.num_splits = 1, .split_tokens = INT32_MAX};
-    mla__attention_variant *const variants[] = {&op->few, &op->many};
+    mla__attention_variant *const variants[] = {&op->few, &op->many, &op->large};
     clmla_status status = CLMLA_SUCCESS;
-    for (int i = 0; i < 4 && status == CLMLA_SUCCESS; i++) {
+    for (int i = 0; i < 6 && status == CLMLA_SUCCESS; i++) {
         const mla__attention_variant *variant = variants[i / 2];
         const bool partial = i % 2 == 1;
         if ((partial ? variant->split_kernel : variant->kernel).kernel != NULL)
@@ -443,18 +475,16 @@ clmla_status mla__attention_warm(mla__attention *op, mla__stream *stream)
 
 void mla__attention_release(mla__attention *op)
 {
-    mla__kernel_release(&op->few.kernel);
-    mla__kernel_release(&op->few.split_kernel);
-    mla__kernel_release(&op->many.kernel);
-    mla__kernel_release(&op->many.split_kernel);
+    release_variant(&op->few);
+    release_variant(&op->many);
+    release_variant(&op->large);
     mla__merge_release(&op->merge);
 }
 
 /* ---- public --------------------------------------------------------------------------------- */
 
-/* split_tokens when it is given, else num_splits, else what suits the device. */
-static clmla_status choose_step(const clmla_context *context, const clmla_attention_params *p,
-                                mla__attention_step *step)
+clmla_status mla__attention_choose_step(const clmla_context *context,
+                                        const clmla_attention_params *p, mla__attention_step *step)
 {
     const uint64_t keys =
         p->sequences.max_cache_seqlen > 0 ? (uint64_t)p->sequences.max_cache_seqlen : 1;
@@ -486,7 +516,7 @@ static clmla_status copy_and_choose(const clmla_context *context,
     if (status == CLMLA_SUCCESS)
         status = check_numbers(context, params);
     if (status == CLMLA_SUCCESS)
-        status = choose_step(context, params, step);
+        status = mla__attention_choose_step(context, params, step);
     if (status == CLMLA_SUCCESS)
         params->num_splits = step->num_splits;
     return status;

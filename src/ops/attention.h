@@ -42,14 +42,22 @@ typedef struct mla__attention_shape {
 typedef struct mla__attention_choice {
     enum mla__attention_kind kind;
     mla__attention_tile tile;
-    mla__attention_tile many_tile; /* where sequences have its number of rows; none: tile_rows 0 */
-    const char *why_portable;      /* class nvidia on GPU kernels: the reason; else NULL */
+    mla__attention_tile many_tile;  /* where sequences have its number of rows; none: tile_rows 0 */
+    mla__attention_tile large_tile; /* likewise, once it is known to run; none: tile_rows 0 */
+    uint64_t large_local_bytes;     /* what it takes or would take; 0: there is none */
+    const char *why_not_large;      /* class nvidia on tensor cores: the reason; else NULL */
+    const char *why_portable;       /* class nvidia on GPU kernels: the reason; else NULL */
 } mla__attention_choice;
 
 /* The fastest kernel that class, device, storage and context allow and a tile of which fits. False:
  * none. */
 bool mla__attention_choose(const clmla_context *context, const mla__attention_shape *shape,
                            mla__attention_choice *choice);
+
+/* Finds out whether the large tile of this shape runs on the device, if the shape has one and nobody
+ * has done so in this context. Until then, and where it does not, the others stay. Waits. */
+clmla_status mla__attention_try_large(clmla_context *context, const mla__attention_shape *shape,
+                                      mla__stream *stream);
 
 /* One tile's kernels. */
 typedef struct mla__attention_variant {
@@ -59,8 +67,8 @@ typedef struct mla__attention_variant {
 } mla__attention_variant;
 
 typedef struct mla__attention {
-    /* few: for every step; many: for steps with many rows a sequence, the same bits. */
-    mla__attention_variant few, many;
+    /* few: for every step; many, large: for steps with many rows a sequence, the same bits. */
+    mla__attention_variant few, many, large;
     mla__merge merge;
     enum mla__attention_kind kind;
     bool rotates_query; /* q_pe is rotated here, by rows of cos_sin */
@@ -97,13 +105,19 @@ void mla__attention_states(const clmla_tensor *workspace, int32_t num_heads, int
 clmla_status mla__attention_warm(mla__attention *op, mla__stream *stream);
 void mla__attention_release(mla__attention *op);
 
-/* Number of splits and keys per split for a step on this device, at most max_splits: enough groups
- * to fill the compute units, parts of at least 64 keys (see attention_split.c for the rule).
+/* Number of splits and keys per split for a step on this device, at most max_splits: what fills
+ * the device, in parts of at least 64 keys (see attention_split.c for the rule).
  * Deterministic in its arguments. */
 void mla__attention_choose_splits(const clmla_context *context, int32_t num_heads,
                                   int32_t num_sequences, int32_t num_tokens,
                                   int32_t max_cache_seqlen, int32_t max_splits, int32_t *num_splits,
                                   int32_t *split_tokens);
+
+/* The step that a call asks for: its split_tokens when they are given, else its num_splits, else what
+ * suits the device. */
+clmla_status mla__attention_choose_step(const clmla_context *context,
+                                        const clmla_attention_params *params,
+                                        mla__attention_step *step);
 
 /* Workspace of num_splits partial states of num_tokens tokens: float32 out and lse. */
 clmla_status mla__attention_split_bytes(const clmla_context *context, int32_t num_tokens,

@@ -1,13 +1,21 @@
 #include "ops/attention_kernel.h"
 
+#include "ocl/local_memory.h"
+
 static clmla_dtype widest(clmla_dtype a, clmla_dtype b)
 {
     return mla__dtype_bytes(a) >= mla__dtype_bytes(b) ? a : b;
 }
 
+/* What kernels have of a key once it is read: FP8 with scales is exact in bf16. */
+static clmla_dtype key_dtype(const mla__attention_shape *shape)
+{
+    return shape->cache == CLMLA_DTYPE_FP8_DS_MLA ? CLMLA_DTYPE_BF16 : shape->cache;
+}
+
 clmla_dtype mla__attention_widest(const mla__attention_shape *shape)
 {
-    return widest(shape->q_lat, widest(shape->q_pe, shape->cache));
+    return widest(shape->q_lat, widest(shape->q_pe, key_dtype(shape)));
 }
 
 /* Rows begin at multiples of `elements`. */
@@ -21,7 +29,7 @@ static bool is_multiple(const mla__view *view, uint64_t elements)
 
 static bool is_bf16(const mla__attention_shape *s)
 {
-    return s->q_lat == CLMLA_DTYPE_BF16 && s->cache == CLMLA_DTYPE_BF16 &&
+    return s->q_lat == CLMLA_DTYPE_BF16 && key_dtype(s) == CLMLA_DTYPE_BF16 &&
            (s->rope_dim == 0 || s->q_pe == CLMLA_DTYPE_BF16);
 }
 
@@ -43,6 +51,29 @@ static const char *why_not_mma(const clmla_context *context, const mla__attentio
     return NULL;
 }
 
+/* The large tile beside the others, or why not. */
+static void choose_large(const clmla_context *context, const mla__attention_shape *s,
+                         mla__attention_choice *choice)
+{
+    mla__attention_tile tile;
+    if (!mla__attention_tile_large(&context->device, s->kv_lora_rank, s->rope_dim, &tile,
+                                   &choice->large_local_bytes)) {
+        choice->why_not_large = "no tile fits the device's local memory or work-groups";
+        return;
+    }
+    switch (mla__local_memory_state(context, choice->large_local_bytes)) {
+    case MLA__LOCAL_PROVEN:
+        choice->large_tile = tile;
+        break;
+    case MLA__LOCAL_REFUSED:
+        choice->why_not_large = "it does not build or run here";
+        break;
+    case MLA__LOCAL_UNTRIED:
+        choice->why_not_large = "its local memory is not tried before clmla_layer_prepare";
+        break;
+    }
+}
+
 bool mla__attention_choose(const clmla_context *context, const mla__attention_shape *s,
                            mla__attention_choice *choice)
 {
@@ -55,6 +86,8 @@ bool mla__attention_choose(const clmla_context *context, const mla__attention_sh
     } else if (context->kernel_class == CLMLA_KERNELS_NVIDIA) {
         made.why_portable = why_not_mma(context, s, &made);
         fits = made.why_portable == NULL;
+        if (fits)
+            choose_large(context, s, &made);
         made.kind = fits ? MLA__ATTENTION_MMA : MLA__ATTENTION_GPU;
     }
     if (!fits)
@@ -64,6 +97,16 @@ bool mla__attention_choose(const clmla_context *context, const mla__attention_sh
     if (fits)
         *choice = made;
     return fits;
+}
+
+clmla_status mla__attention_try_large(clmla_context *context, const mla__attention_shape *shape,
+                                      mla__stream *stream)
+{
+    mla__attention_choice choice;
+    if (!mla__attention_choose(context, shape, &choice) || choice.large_local_bytes == 0)
+        return CLMLA_SUCCESS;
+    return mla__local_memory_try(context, choice.large_local_bytes, MLA__ATTENTION_LARGE_GROUP,
+                                 stream);
 }
 
 /* ---- kernel --------------------------------------------------------------------------------- */
@@ -100,12 +143,12 @@ static void define_alignment(mla__defines *defines, enum mla__attention_kind kin
     const bool query = is_multiple(&args->q_lat, 2) && is_multiple(&args->q_pe, 2);
     if (kind == MLA__ATTENTION_GPU)
         mla__define_int(defines, "ALIGNED_PAIRS",
-                        query && is_multiple(&args->kv_cache, 2) &&
-                            is_multiple(&args->pe_cache, 2));
+                        query && is_multiple(&args->cache.kv_cache, 2) &&
+                            is_multiple(&args->cache.pe_cache, 2));
     if (kind != MLA__ATTENTION_MMA)
         return;
     mla__define_int(defines, "ALIGNED_CACHE",
-                    is_multiple(&args->kv_cache, 8) && is_multiple(&args->pe_cache, 8));
+                    is_multiple(&args->cache.kv_cache, 8) && is_multiple(&args->cache.pe_cache, 8));
     mla__define_int(defines, "ALIGNED_QUERY", query);
     mla__define_int(defines, "ALIGNED_OUT", is_multiple(out, 2));
 }
@@ -119,7 +162,8 @@ clmla_status mla__attention_kernel(clmla_context *context, const mla__attention 
     mla__defines defines = {.length = 0};
     mla__define_dtype(&defines, "Q_LAT_DTYPE", args->q_lat.dtype);
     mla__define_dtype(&defines, "Q_PE_DTYPE", args->q_pe.dtype);
-    mla__define_dtype(&defines, "CACHE_DTYPE", args->kv_cache.dtype);
+    mla__define_dtype(&defines, "CACHE_DTYPE", args->cache.pe_cache.dtype);
+    mla__define_int(&defines, "CACHE_FP8", args->cache.fp8);
     mla__define_dtype(&defines, "OUT_DTYPE", out->dtype);
     mla__define_int(&defines, "KV_LORA_RANK", op->kv_lora_rank);
     mla__define_int(&defines, "ROPE_DIM", args->rope_dim);
@@ -135,8 +179,8 @@ clmla_status mla__attention_kernel(clmla_context *context, const mla__attention 
     mla__arg_sequences(kernel, &args->sequences);
     mla__arg_view(kernel, &args->q_lat, 2);
     mla__arg_view(kernel, &args->q_pe, 2);
-    mla__arg_view(kernel, &args->kv_cache, 2);
-    mla__arg_view(kernel, &args->pe_cache, 2);
+    mla__arg_view(kernel, &args->cache.kv_cache, 2);
+    mla__arg_view(kernel, &args->cache.pe_cache, 2);
     mla__arg_view(kernel, out, 2);
     mla__arg_view(kernel, lse, 1);
     mla__arg_int(kernel, op->num_heads);

@@ -3,13 +3,15 @@
 #define CLMLA_OPS_ATTENTION_KERNEL_H
 
 #include "ops/attention.h"
+#include "ops/cache_tensors.h"
 
 #define MLA__LOG2_E 1.4426950408889634
 
 /* A call's tensors, checked. */
 typedef struct mla__attention_args {
     mla__sequences sequences;
-    mla__view q_lat, q_pe, kv_cache, pe_cache, out, lse;
+    mla__view q_lat, q_pe, out, lse;
+    mla__cache_tensors cache;
     clmla_mask mask;
     double softmax_scale;
     int32_t rope_dim;

@@ -16,8 +16,6 @@ static clmla_status check_tensors(const clmla_context *context,
 {
     const uint64_t kv_lora = (uint64_t)params->kv_lora_rank, rope = (uint64_t)params->rope_dim;
     const uint64_t tokens = (uint64_t)args->sequences.num_tokens;
-    const uint64_t pages = (uint64_t)args->sequences.num_pages;
-    const uint64_t page_rows = (uint64_t)args->sequences.page_block_size;
     const struct {
         mla__tensor_spec spec;
         const clmla_tensor *tensor;
@@ -32,12 +30,6 @@ static clmla_status check_tensors(const clmla_context *context,
         {{"cache_append: cos_sin", {tokens, rope / 2, 2}, 3, MLA__F32, CLMLA_DTYPE_F32},
          &params->cos_sin,
          &args->cos_sin},
-        {{"cache_append: kv_cache", {pages, page_rows, kv_lora}, 3, MLA__FLOATS, CLMLA_DTYPE_BF16},
-         &params->kv_cache,
-         &args->kv_cache},
-        {{"cache_append: pe_cache", {pages, page_rows, rope}, 3, MLA__FLOATS, CLMLA_DTYPE_BF16},
-         &params->pe_cache,
-         &args->pe_cache},
     };
     for (size_t i = 0; i < sizeof checks / sizeof checks[0]; i++) {
         const clmla_status status =
@@ -45,7 +37,9 @@ static clmla_status check_tensors(const clmla_context *context,
         if (status != CLMLA_SUCCESS)
             return status;
     }
-    return CLMLA_SUCCESS;
+    return mla__cache_tensors_make(context, "cache_append", &args->sequences, &params->kv_cache,
+                                   &params->pe_cache, params->kv_lora_rank, params->rope_dim,
+                                   &args->cache);
 }
 
 clmla_status mla__append_check(const clmla_context *context,
@@ -80,8 +74,9 @@ void mla__append_define(const mla__cache_append *op, const mla__append_args *arg
 {
     mla__define_int(defines, "WORK_GROUP", (long long)op->work_group);
     mla__define_dtype(defines, "W_DTYPE", args->kv_a_layernorm.dtype);
-    mla__define_dtype(defines, "KV_DTYPE", args->kv_cache.dtype);
-    mla__define_dtype(defines, "PE_DTYPE", args->pe_cache.dtype);
+    mla__define_dtype(defines, "KV_DTYPE", args->cache.kv_cache.dtype);
+    mla__define_int(defines, "KV_FP8", args->cache.fp8);
+    mla__define_dtype(defines, "PE_DTYPE", args->cache.pe_cache.dtype);
 }
 
 void mla__append_arguments(mla__cache_append *op, const mla__append_args *args)
@@ -90,8 +85,8 @@ void mla__append_arguments(mla__cache_append *op, const mla__append_args *args)
     mla__arg_view(&op->kernel, &args->kv_a, 1);
     mla__arg_view(&op->kernel, &args->kv_a_layernorm, 0);
     mla__arg_view(&op->kernel, &args->cos_sin, 2);
-    mla__arg_view(&op->kernel, &args->kv_cache, 2);
-    mla__arg_view(&op->kernel, &args->pe_cache, 2);
+    mla__arg_view(&op->kernel, &args->cache.kv_cache, 2);
+    mla__arg_view(&op->kernel, &args->cache.pe_cache, 2);
     mla__arg_int(&op->kernel, args->kv_lora_rank);
     mla__arg_int(&op->kernel, args->half);
     mla__arg_float(&op->kernel, args->eps);

@@ -2,6 +2,7 @@
 #ifndef CLMLA_OPS_CACHE_APPEND_H
 #define CLMLA_OPS_CACHE_APPEND_H
 
+#include "ops/cache_tensors.h"
 #include "ops/op.h"
 #include "ops/sequences.h"
 
@@ -28,7 +29,8 @@ void mla__cache_append_release(mla__cache_append *op);
 
 typedef struct mla__append_args {
     mla__sequences sequences;
-    mla__view kv_a, kv_a_layernorm, cos_sin, kv_cache, pe_cache;
+    mla__view kv_a, kv_a_layernorm, cos_sin;
+    mla__cache_tensors cache;
     int32_t kv_lora_rank, half; /* half = rope_dim / 2 */
     float eps;
 } mla__append_args;

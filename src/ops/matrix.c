@@ -4,7 +4,13 @@
 
 #include "ops/sm_90a.h"
 
-enum { STAGING_BYTES = 32 << 20, ITEM_K = 16, ALIGNMENT = 256, PACK_WORK_GROUP = 64 };
+enum {
+    STAGING_BYTES = 32 << 20,
+    ITEM_K = 16,
+    ALIGNMENT = 256,
+    PACK_WORK_GROUP = 64,
+    FP8_BLOCK = 128 /* rows and columns of a scale */
+};
 
 static const char *const FILES[] = {"matrix.cl", NULL};
 
@@ -13,6 +19,16 @@ static const char *const FILES[] = {"matrix.cl", NULL};
 static bool is_float(clmla_dtype dtype)
 {
     return dtype >= CLMLA_DTYPE_BF16 && dtype <= CLMLA_DTYPE_F32;
+}
+
+static bool is_fp8(clmla_dtype dtype) { return dtype == CLMLA_DTYPE_F8_E4M3; }
+
+static int32_t divide_up(int32_t a, int32_t b) { return (a - 1) / b + 1; }
+
+/* Rows of a batch's scales. */
+static uint64_t scale_rows(int32_t in_features)
+{
+    return (uint64_t)divide_up(in_features, FP8_BLOCK);
 }
 
 clmla_status mla__matrix_bytes(const clmla_context *context, int32_t num_batches,
@@ -26,14 +42,17 @@ clmla_status mla__matrix_bytes(const clmla_context *context, int32_t num_batches
         return mla__fail(context, CLMLA_INVALID_TENSOR_SHAPE,
                          "matrix: shape is [%d, %d, %d], sizes must be 1 .. %d", (int)num_batches,
                          (int)out_features, (int)in_features, (int)most);
-    if (!is_float(dtype))
+    if (!is_float(dtype) && !is_fp8(dtype))
         return mla__fail(context, CLMLA_INVALID_TENSOR_DTYPE,
-                         "matrix: dtype is %s (%d), must be bf16, f16 or f32",
+                         "matrix: dtype is %s (%d), must be bf16, f16, f32 or f8_e4m3",
                          mla__dtype_name(dtype), (int)dtype);
     const uint64_t columns = mla__ceil_div((uint64_t)out_features, MLA__PANEL) * MLA__PANEL;
     const uint64_t k = (uint64_t)in_features;
-    /* both layouts are made of 4-byte words: floats, or pairs of 16-bit values */
-    const uint64_t words = columns * (dtype == CLMLA_DTYPE_F32 ? k : mla__ceil_div(k, 2));
+    /* all layouts are made of 4-byte words: floats, pairs of 16-bit values, two pairs of codes (there
+     * is an even number of columns) */
+    const uint64_t pairs = mla__ceil_div(k, 2);
+    const uint64_t words = is_fp8(dtype) ? columns * scale_rows(in_features) + columns / 2 * pairs
+                                         : columns * (dtype == CLMLA_DTYPE_F32 ? k : pairs);
     uint64_t total;
     if (!mla__checked_mul(words, 4 * (uint64_t)num_batches, &total) ||
         !mla__checked_round_up(total, ALIGNMENT, &total))
@@ -49,11 +68,29 @@ clmla_status mla__matrix_bytes(const clmla_context *context, int32_t num_batches
 /* A matrix source as the pack kernel sees it: element strides along b, n, k. */
 typedef struct source_view {
     const unsigned char *host; /* first element; NULL: device */
+    const float *scale_inv;    /* of FP8 */
+    uint64_t first;            /* element of the scales' matrix that is the first here */
     mla__view view;            /* device: buffer and offset; both: dtype */
     uint64_t batch_stride, n_stride, k_stride;
 } source_view;
 
 static uint64_t stride_or(uint64_t stride, uint64_t dense) { return stride > 0 ? stride : dense; }
+
+/* FP8 keeps its codes: both sides have it, or neither. */
+static clmla_status check_host_dtype(const clmla_context *context, const clmla_matrix_params *p,
+                                     clmla_dtype dtype)
+{
+    if (is_fp8(dtype) ? !is_fp8(p->dtype) : !is_float(dtype) || is_fp8(p->dtype))
+        return mla__fail(
+            context, CLMLA_INVALID_TENSOR_DTYPE,
+            "matrix: source dtype is %s for storage in %s; must be bf16, f16 or f32, or "
+            "f8_e4m3 for f8_e4m3",
+            mla__dtype_name(dtype), mla__dtype_name(p->dtype));
+    if (is_fp8(dtype) != (p->source.scale_inv != NULL))
+        return mla__fail(context, CLMLA_INVALID_ARGUMENT, "matrix: source of %s %s scale_inv",
+                         mla__dtype_name(dtype), is_fp8(dtype) ? "without" : "with");
+    return CLMLA_SUCCESS;
+}
 
 /* [num_batches, rows, columns] in memory order. With one batch and no strides[1] the source is a
  * plain [rows, columns] and strides[0] its row stride. */
@@ -73,6 +110,9 @@ static clmla_status view_source(const clmla_context *context, const clmla_matrix
         tensor.strides[0] = 0;
     }
     source_view view = {.host = p->source.host};
+    if (p->source.host == NULL && is_fp8(p->dtype))
+        return mla__fail(context, CLMLA_INVALID_ARGUMENT,
+                         "matrix: a source for f8_e4m3 must be in host memory");
     if (p->source.host == NULL) {
         const clmla_status status = mla__view_make(context, &tensor, &spec, &view.view);
         if (status != CLMLA_SUCCESS)
@@ -83,10 +123,11 @@ static clmla_status view_source(const clmla_context *context, const clmla_matrix
             return mla__fail(context, CLMLA_INVALID_ARGUMENT,
                              "matrix: source has both host memory and a buffer");
         view.view.dtype = tensor.dtype == CLMLA_DTYPE_DEFAULT ? CLMLA_DTYPE_BF16 : tensor.dtype;
-        if (!is_float(view.view.dtype))
-            return mla__fail(context, CLMLA_INVALID_TENSOR_DTYPE,
-                             "matrix: source dtype is %s, must be bf16, f16 or f32",
-                             mla__dtype_name(view.view.dtype));
+        view.scale_inv = p->source.scale_inv;
+        view.first = tensor.offset_bytes;
+        const clmla_status status = check_host_dtype(context, p, view.view.dtype);
+        if (status != CLMLA_SUCCESS)
+            return status;
         view.view.strides[1] = stride_or(tensor.strides[1], columns);
         view.batch_stride = stride_or(tensor.strides[0], rows * view.view.strides[1]);
         if ((rows > 1 && view.view.strides[1] < columns) ||
@@ -129,6 +170,7 @@ static clmla_status create_kernel(pack *p)
     mla__define_dtype(&defines, "SOURCE_DTYPE", p->source.view.dtype);
     mla__define_dtype(&defines, "W_DTYPE", p->matrix->dtype);
     mla__define_int(&defines, "PAIRED", p->matrix->dtype != CLMLA_DTYPE_F32);
+    mla__define_int(&defines, "CODES", is_fp8(p->matrix->dtype));
     mla__define_int(&defines, "ITEM_K", ITEM_K);
     return mla__kernel_create(p->context, FILES, &defines, "matrix_pack", &p->kernel);
 }
@@ -236,6 +278,58 @@ static clmla_status pack_host(pack *p)
     return CLMLA_SUCCESS;
 }
 
+/* ---- scales -------------------------------------------------------------------------------- */
+
+/* The scale of weight [b, n, k], which is an element of the matrix that scale_inv is for. */
+static float scale_of(const source_view *source, uint64_t b, uint64_t n, uint64_t k)
+{
+    const uint64_t row_stride = source->view.strides[1];
+    const uint64_t at =
+        source->first + b * source->batch_stride + n * source->n_stride + k * source->k_stride;
+    const uint64_t columns = mla__ceil_div(row_stride, FP8_BLOCK);
+    return source->scale_inv[at / row_stride / FP8_BLOCK * columns + at % row_stride / FP8_BLOCK];
+}
+
+/* A transposed source's k are rows of scale_inv's matrix: a group of them must lie in one block. */
+static bool groups_lie_in_blocks(const pack *p)
+{
+    const struct clmla_matrix *m = p->matrix;
+    const uint64_t row_stride = p->source.view.strides[1];
+    const uint64_t rows = (uint64_t)(m->in_features < FP8_BLOCK ? m->in_features : FP8_BLOCK);
+    for (uint64_t b = 0; p->transposed && b < (uint64_t)m->num_batches; b++) {
+        const uint64_t first = (p->source.first + b * p->source.batch_stride) / row_stride;
+        if (first % FP8_BLOCK + rows > FP8_BLOCK)
+            return false;
+    }
+    return p->transposed || p->source.first % row_stride % FP8_BLOCK == 0;
+}
+
+/* A column of a view, too, may begin only where a block does. */
+static clmla_status pack_scales(pack *p)
+{
+    const struct clmla_matrix *m = p->matrix;
+    const uint64_t rows = scale_rows(m->in_features);
+    const uint64_t columns = (uint64_t)divide_up(m->out_features, MLA__PANEL) * MLA__PANEL;
+    const uint64_t pairs = mla__ceil_div((uint64_t)m->in_features, 2);
+    const uint64_t batch_bytes = 4 * rows * columns + 2 * columns * pairs;
+    if (!groups_lie_in_blocks(p))
+        return mla__fail(p->context, CLMLA_UNSUPPORTED_CONFIG,
+                         "matrix: FP8 weights [%d, %d] begin inside a block of %d x %d scales",
+                         (int)m->out_features, (int)m->in_features, FP8_BLOCK, FP8_BLOCK);
+    float *scales = calloc((size_t)(rows * columns), sizeof(*scales));
+    clmla_status status = scales != NULL ? CLMLA_SUCCESS : CL_OUT_OF_HOST_MEMORY;
+    for (uint64_t b = 0; b < (uint64_t)m->num_batches && status == CLMLA_SUCCESS; b++) {
+        for (uint64_t row = 0; row < rows; row++)
+            for (uint64_t n = 0; n < (uint64_t)m->out_features; n++)
+                scales[row * columns + n] = scale_of(&p->source, b, n, row * FP8_BLOCK);
+        status = clEnqueueWriteBuffer(
+            p->stream.queue, m->buffer, CL_TRUE, (size_t)(m->offset_bytes + b * batch_bytes),
+            (size_t)(rows * columns) * sizeof(*scales), scales, 0, NULL, NULL);
+    }
+    free(scales);
+    return status;
+}
+
 static clmla_status pack_device(pack *p)
 {
     const struct clmla_matrix *m = p->matrix;
@@ -296,6 +390,8 @@ clmla_status mla__matrix_pack(clmla_context *context, const clmla_matrix_params 
         status = mla__stream_begin(&work.stream, queue, 0, NULL);
     if (status == CLMLA_SUCCESS)
         status = create_kernel(&work);
+    if (status == CLMLA_SUCCESS && is_fp8(matrix.dtype))
+        status = pack_scales(&work);
     if (status == CLMLA_SUCCESS) {
         status = work.source.host != NULL ? pack_host(&work) : pack_device(&work);
         /* also after a failure: writes may still read the caller's memory */
@@ -338,6 +434,7 @@ static clmla_status pack_device_vector(clmla_context *context, const mla__view *
     mla__define_dtype(&defines, "SOURCE_DTYPE", x->dtype);
     mla__define_dtype(&defines, "W_DTYPE", CLMLA_DTYPE_F32);
     mla__define_int(&defines, "PAIRED", 0);
+    mla__define_int(&defines, "CODES", 0);
     mla__define_int(&defines, "ITEM_K", ITEM_K);
     clmla_status status = mla__stream_begin(&stream, queue, 0, NULL);
     if (status == CLMLA_SUCCESS)

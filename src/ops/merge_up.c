@@ -72,6 +72,7 @@ static clmla_status make_kernel(clmla_context *context, const mla__merge_up_para
     mla__define_dtype(&defines, "Y_DTYPE", args->y.dtype);
     mla__define_int(&defines, "PAIRED", w->dtype != CLMLA_DTYPE_F32);
     mla__define_int(&defines, "PAIR_F16", w->dtype == CLMLA_DTYPE_F16);
+    mla__define_int(&defines, "PAIR_F8", w->dtype == CLMLA_DTYPE_F8_E4M3);
     mla__define_int(&defines, "LATENT", w->in_features);
     mla__define_int(&defines, "WORK_GROUP", op->work_group);
     mla__define_projection_tile(&defines, &op->tile);

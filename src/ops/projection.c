@@ -25,6 +25,13 @@ clmla_projection_backend mla__projection_resolve(const clmla_context *context,
     return backend;
 }
 
+/* FP8 weights are native's alone. */
+static clmla_projection_backend asked_backend(const clmla_projection_params *p)
+{
+    const bool fp8 = p->matrix->dtype == CLMLA_DTYPE_F8_E4M3;
+    return fp8 && p->backend == CLMLA_PROJECTION_AUTO ? CLMLA_PROJECTION_NATIVE : p->backend;
+}
+
 static clmla_status check_params(const clmla_context *context, const clmla_projection_params *p)
 {
     if (p->matrix == NULL)
@@ -38,6 +45,9 @@ static clmla_status check_params(const clmla_context *context, const clmla_proje
     if (p->backend < CLMLA_PROJECTION_AUTO || p->backend > CLMLA_PROJECTION_CLBLAST)
         return mla__fail(context, CLMLA_INVALID_ARGUMENT,
                          "projection: backend is %d, must be 0, 1 or 2", (int)p->backend);
+    if (p->matrix->dtype == CLMLA_DTYPE_F8_E4M3 && p->backend == CLMLA_PROJECTION_CLBLAST)
+        return mla__fail(context, CLMLA_UNSUPPORTED_CONFIG,
+                         "projection: CLBlast takes no FP8 weights");
     return CLMLA_SUCCESS;
 }
 
@@ -68,7 +78,7 @@ static clmla_status bind_checked(clmla_context *context, const clmla_projection_
         return status;
     mla__projection bound = {0};
     bound.backend =
-        mla__projection_resolve(context, p->backend, p->num_rows, &bound.native_max_rows);
+        mla__projection_resolve(context, asked_backend(p), p->num_rows, &bound.native_max_rows);
     if (bound.backend != CLMLA_PROJECTION_CLBLAST) {
         clmla_projection_params native = *p;
         if (native.num_rows > bound.native_max_rows)
@@ -161,7 +171,7 @@ clmla_status clmla_projection_workspace_size(clmla_context *context,
         status = check_params(context, &p);
     if (status != CLMLA_SUCCESS)
         return status;
-    if (p.num_rows == 0 || mla__projection_resolve(context, p.backend, p.num_rows,
+    if (p.num_rows == 0 || mla__projection_resolve(context, asked_backend(&p), p.num_rows,
                                                    &native_max_rows) == CLMLA_PROJECTION_NATIVE) {
         *bytes = 0;
         return CLMLA_SUCCESS;

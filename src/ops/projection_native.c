@@ -63,6 +63,7 @@ static clmla_status bind_variant(clmla_context *context, const clmla_projection_
     mla__define_dtype(&defines, "Y_DTYPE", y->dtype);
     mla__define_int(&defines, "PAIRED", w->dtype != CLMLA_DTYPE_F32);
     mla__define_int(&defines, "PAIR_F16", w->dtype == CLMLA_DTYPE_F16);
+    mla__define_int(&defines, "PAIR_F8", w->dtype == CLMLA_DTYPE_F8_E4M3);
     mla__define_int(&defines, "ACCUMULATE", params->output_mode == CLMLA_ACCUMULATE);
     mla__define_projection_tile(&defines, &choice->tile);
     if (on_tensor_cores(choice->kind))

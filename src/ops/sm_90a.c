@@ -149,7 +149,8 @@ static clmla_status open_apart(probe *p, const clmla_context *host)
                                            .notify = host->notify,
                                            .notify_user = host->notify_user,
                                            .kernel_directory = host->kernel_directory,
-                                           .kernel_class = host->kernel_class};
+                                           .kernel_class = host->kernel_class,
+                                           .cache_directory = host->cache_directory};
     cl_context_properties properties[] = {CL_CONTEXT_PLATFORM, 0, 0};
     cl_int status =
         clGetDeviceInfo(device, CL_DEVICE_PLATFORM, sizeof(properties[1]), &properties[1], NULL);

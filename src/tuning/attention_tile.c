@@ -140,7 +140,7 @@ bool mla__attention_tile_default(const mla__device *device, clmla_kernel_class k
     return fits;
 }
 
-/* Local memory of cl/nvidia/attention.clh: the ring of keys and the partial scores of four warps;
+/* Local memory of cl/nvidia/attention.clh: the ring of keys, and of every row four partial scores;
  * with the emulation's scratch, see cl/nvidia/ptx_emulated.clh. */
 static uint64_t mma_bytes(const mla__attention_tile *tile, int32_t kv_lora_rank, int32_t rope_dim,
                           bool emulated)
@@ -177,4 +177,53 @@ bool mla__attention_tile_mma(const mla__device *device, int32_t num_heads, int32
     *tile = fits && num_heads > sixteen.tile_rows ? double_rows : sixteen;
     *many = fits && num_heads <= sixteen.tile_rows ? double_rows : (mla__attention_tile){0};
     return true;
+}
+
+/* Bytes of local memory that a work-group gets at most. NVIDIA's OpenCL reports 48 KiB, whatever the
+ * device; source of the rest: NVIDIA, CUDA C++ Programming Guide, technical specifications per
+ * compute capability, "maximum amount of shared memory per thread block". */
+static uint64_t most_local_bytes(const mla__device *device)
+{
+    uint64_t kib = 99; /* 8.6, 8.9, 12.0; the least of all from 8.0 */
+    if (!device->has_ptx)
+        return device->local_mem_bytes;
+    switch (device->compute_capability) {
+    case 80:
+    case 87:
+        kib = 163;
+        break;
+    case 90:
+    case 100:
+    case 103:
+    case 110:
+        kib = 227;
+        break;
+    default:
+        break;
+    }
+    return 1024 * kib > device->local_mem_bytes ? 1024 * kib : device->local_mem_bytes;
+}
+
+/* 255 registers of 256 work-items fill a multiprocessor's, as two work-groups of 32 rows would. Both
+ * row groups of this one read the same keys: half the traffic of L2 per row, whose bandwidth bounds
+ * 128 heads, and local memory for four stages (89 KiB for 512 + 64), where two work-groups have two
+ * each: three blocks of keys are under way, not one. Price: both halves wait at the same barriers.
+ * Blocks of 16 keys, so that rows have the bits of the other tiles. Not measured on a GPU. */
+bool mla__attention_tile_large(const mla__device *device, int32_t kv_lora_rank, int32_t rope_dim,
+                               mla__attention_tile *tile, uint64_t *local_bytes)
+{
+    mla__attention_tile made = {.tile_rows = MLA__ATTENTION_LARGE_ROWS,
+                                .block_tokens = 16,
+                                .work_group = MLA__ATTENTION_LARGE_GROUP};
+    if ((size_t)made.work_group > device->max_work_group_size)
+        return false;
+    for (made.stages = 4; made.stages >= 2; made.stages--) {
+        const uint64_t bytes = mma_bytes(&made, kv_lora_rank, rope_dim, !device->has_ptx);
+        if (bytes > most_local_bytes(device))
+            continue;
+        *tile = made;
+        *local_bytes = bytes;
+        return true;
+    }
+    return false;
 }

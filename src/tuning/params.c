@@ -3,6 +3,8 @@
 #include <stdbool.h>
 #include <stdio.h>
 
+#include "tuning/nvidia_records.h"
+
 /* ---- projection ---------------------------------------------------------------------------- */
 
 /* cpu: below a tile of four rows the fourth's work would be thrown away. gpu: sixteen rows fill the
@@ -167,7 +169,8 @@ bool mla__projection_tile_few(const mla__device *device, int32_t tile_rows, int3
     const int64_t batches = num_batches;
     const int64_t wide = batches * ((out_features - 1) / WIDE + 1);
     const int64_t narrow = batches * ((out_features - 1) / NARROW + 1);
-    const bool enough = wide >= (int64_t)GROUPS_PER_UNIT * (int64_t)device->compute_units;
+    const bool enough = wide >= (int64_t)mla__nvidia_record_find(device)->few_groups *
+                                    (int64_t)device->compute_units;
     const mla__projection_tile chosen = {.tile_rows = tile_rows,
                                          .tile_columns = enough && tile_rows < 64 ? WIDE : NARROW,
                                          .slices = few_slices(device, narrow, in_features)};

@@ -104,6 +104,13 @@ bool mla__attention_tile_mma(const mla__device *device, int32_t num_heads, int32
                              int32_t rope_dim, mla__attention_tile *tile,
                              mla__attention_tile *many);
 
+enum { MLA__ATTENTION_LARGE_ROWS = 64, MLA__ATTENTION_LARGE_GROUP = 256 /* work-items */ };
+/* A tile of so many rows for the same kernel and the same bits, for steps of at least its rows a sequence.
+ * It takes *local_bytes, more than NVIDIA's OpenCL reports: to be used only once a work-group was
+ * seen to get them (ocl/local_memory.h). False: the device cannot have them. */
+bool mla__attention_tile_large(const mla__device *device, int32_t kv_lora_rank, int32_t rope_dim,
+                               mla__attention_tile *tile, uint64_t *local_bytes);
+
 /* Adds every field of a tile as macros. */
 void mla__define_projection_tile(mla__defines *defines, const mla__projection_tile *tile);
 void mla__define_attention_tile(mla__defines *defines, const mla__attention_tile *tile);

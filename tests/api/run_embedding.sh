@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds tests/api/embed.c as a host application would, and runs it.
+# Builds tests/api/embed.c, and with find_package the engine, as a host application would, and runs
+# them.
 #
 #   run_embedding.sh install        BUILD WORK             installs the build into WORK/prefix
 #   run_embedding.sh find_package   SOURCE WORK COMPILER   against the installed library
@@ -37,6 +38,7 @@ find_package)
         -DCMAKE_C_COMPILER="$compiler" >/dev/null
     cmake --build "$build"
     "$build/embed"
+    "$build/engine"
     if [ -x "$build/embed_model" ]; then
         "$build/embed_model"
     fi

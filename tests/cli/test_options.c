@@ -330,6 +330,57 @@ static void reads_projections(void **state)
     mla_options_release(&options);
 }
 
+/* ---- the cache's directory ------------------------------------------------------------------ */
+
+typedef struct cache_case {
+    const char *name, *own, *xdg, *home;
+    mla_cache_source source;
+    const char *path;
+} cache_case;
+
+static const cache_case cache_cases[] = {
+    {"CLMLA_CACHE_DIR before all", "/a", "/x", "/h", MLA_CACHE_CHOSEN, "/a"},
+    {"CLMLA_CACHE_DIR may be relative", "a/b", NULL, NULL, MLA_CACHE_CHOSEN, "a/b"},
+    {"an empty CLMLA_CACHE_DIR switches off", "", "/x", "/h", MLA_CACHE_NONE, ""},
+    {"XDG_CACHE_HOME before HOME", NULL, "/x", "/h", MLA_CACHE_DEFAULT, "/x/clmla"},
+    {"an empty XDG_CACHE_HOME is not set", NULL, "", "/h", MLA_CACHE_DEFAULT, "/h/.cache/clmla"},
+    {"nor is a relative one", NULL, "x", "/h", MLA_CACHE_DEFAULT, "/h/.cache/clmla"},
+    {"HOME last", NULL, NULL, "/h", MLA_CACHE_DEFAULT, "/h/.cache/clmla"},
+    {"an empty HOME: no cache", NULL, NULL, "", MLA_CACHE_NONE, ""},
+    {"a relative HOME: no cache", NULL, NULL, "h", MLA_CACHE_NONE, ""},
+    {"nothing set: no cache", NULL, NULL, NULL, MLA_CACHE_NONE, ""},
+};
+
+static void finds_the_cache_directory(void **state)
+{
+    const cache_case *c = *state;
+    char path[MLA_PATH_BYTES];
+    assert_int_equal(mla_cache_directory(c->own, c->xdg, c->home, path), c->source);
+    assert_string_equal(path, c->path);
+}
+
+static void a_cache_directory_that_does_not_fit_is_none(void **state)
+{
+    (void)state;
+    static char home[MLA_PATH_BYTES];
+    char path[MLA_PATH_BYTES];
+    memset(home, '/', sizeof(home) - 1);
+    assert_int_equal(mla_cache_directory(NULL, NULL, home, path), MLA_CACHE_NONE);
+    assert_string_equal(path, "");
+}
+
+static void no_cache_switches_it_off(void **state)
+{
+    (void)state;
+    mla_options options;
+    mla_common common;
+    assert_int_equal(parse(&takes_projections, (const char *const[6]){"--no-cache"}, &options), -1);
+    assert_true(mla_options_common(&options, &common));
+    assert_int_equal(common.cache_source, MLA_CACHE_NONE);
+    assert_string_equal(common.cache_directory, "");
+    mla_options_release(&options);
+}
+
 #define COUNT(cases) (sizeof(cases) / sizeof((cases)[0]))
 #define ADD_CASES(cases, function)                                                                 \
     for (size_t i = 0; i < COUNT(cases); i++)                                                      \
@@ -341,7 +392,8 @@ static void reads_projections(void **state)
 int main(void)
 {
     struct CMUnitTest tests[COUNT(parse_cases) + COUNT(integer_cases) + COUNT(choices_cases) +
-                            COUNT(list_cases) + COUNT(common_cases) + COUNT(projections_cases) + 1];
+                            COUNT(list_cases) + COUNT(common_cases) + COUNT(projections_cases) +
+                            COUNT(cache_cases) + 3];
     size_t count = 0;
     ADD_CASES(parse_cases, parses);
     ADD_CASES(integer_cases, reads_an_integer);
@@ -349,6 +401,10 @@ int main(void)
     ADD_CASES(list_cases, reads_a_list);
     ADD_CASES(common_cases, reads_shared_options);
     ADD_CASES(projections_cases, reads_projections);
+    ADD_CASES(cache_cases, finds_the_cache_directory);
+    tests[count++] =
+        (struct CMUnitTest)cmocka_unit_test(a_cache_directory_that_does_not_fit_is_none);
+    tests[count++] = (struct CMUnitTest)cmocka_unit_test(no_cache_switches_it_off);
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(the_last_of_repeated_options_counts);
     return cmocka_run_group_tests_name("options", tests, NULL, NULL);
 }

@@ -161,3 +161,47 @@ alter() {
     try verify --projection native,clblast "$(golden 01_tiny_prefill)"
     fails_with 2 "--projection 'native,clblast': must be auto, native or clblast"
 }
+
+# poke FILE TENSOR: 65536 in bf16 as the tensor's first element.
+poke() {
+    local length offset
+    length=$(od -An -tu8 -N8 "$1")
+    offset=$(dd if="$1" bs=1 skip=8 count="$((length))" status=none |
+        sed -n 's/.*"'"$2"'":{[^}]*"data_offsets":\[\([0-9]*\),.*/\1/p')
+    printf '\x80\x47' | dd of="$1" bs=1 seek="$((8 + length + offset))" conv=notrunc status=none
+}
+
+@test "what float16 cannot hold is skipped with its reason, and the other files are still done" {
+    for tensor in model.layers.0.self_attn.o_proj.weight init.kv_cache step0.hidden_states; do
+        cp "$(golden 02_tiny_decode)" large.safetensors
+        chmod u+w large.safetensors
+        poke large.safetensors "$tensor"
+        try verify --dtype f16 large.safetensors "$(golden 01_tiny_prefill)"
+        passes
+        [[ "${lines[1]}" == 02_tiny_decode*SKIP ]]
+        [[ "${lines[2]}" == 01_tiny_prefill*PASS ]]
+        [[ "$stderr" == *"02_tiny_decode: skipped, $tensor has 65536, f16 ends at 65504"* ]]
+        try run --dtype f16 --case large.safetensors --output y.safetensors
+        fails_with 1 "$tensor has 65536"
+    done
+    try verify --dtype f16 --format json large.safetensors
+    passes
+    [ "$(json results.0.result)" = SKIP ]
+    [[ "$(json results.0.reason)" == step0.hidden_states* ]]
+}
+
+@test "an overflow that the layer makes is a failure" {
+    cp "$(golden 01_tiny_prefill)" hot.safetensors
+    chmod u+w hot.safetensors
+    # 57344, which float16 holds, as the weight of a norm: its products pass float16's end
+    printf '\x60\x47' >hot
+    for ((i = 0; i < 5; i++)); do cat hot hot >hotter && mv hotter hot; done
+    local length offset
+    length=$(od -An -tu8 -N8 hot.safetensors)
+    offset=$(dd if=hot.safetensors bs=1 skip=8 count="$((length))" status=none |
+        sed -n 's/.*"[^"]*kv_a_layernorm.weight":{[^}]*"data_offsets":\[\([0-9]*\),.*/\1/p')
+    dd if=hot of=hot.safetensors bs=1 seek="$((8 + length + offset))" conv=notrunc status=none
+    run --separate-stderr clmla verify --dtype f16 hot.safetensors
+    [ "$status" -eq 1 ]
+    [[ "${lines[1]}" == *FAIL ]]
+}

@@ -170,6 +170,29 @@ static void every_e4m3_pattern_has_the_value_of_its_definition(void **state)
     assert_true(mla__f8_e4m3_to_float(0x01) == 0x1p-9f);
 }
 
+/* Every code is its own value's, and a value between two goes to the nearer, ties to even. */
+static void e4m3_is_rounded_to_nearest(void **state)
+{
+    (void)state;
+    for (unsigned bits = 0; bits < 0x7e; bits++) {
+        const float low = mla__f8_e4m3_to_float((uint8_t)bits);
+        const float high = mla__f8_e4m3_to_float((uint8_t)(bits + 1));
+        const float middle = (low + high) / 2;
+        for (unsigned sign = 0; sign <= 0x80; sign += 0x80) {
+            const float s = sign ? -1.0f : 1.0f;
+            assert_int_equal(mla__float_to_f8_e4m3(s * low), bits | sign);
+            assert_int_equal(mla__float_to_f8_e4m3(s * middle), (bits + (bits & 1u)) | sign);
+            assert_int_equal(mla__float_to_f8_e4m3(s * nextafterf(middle, 0.0f)), bits | sign);
+            assert_int_equal(mla__float_to_f8_e4m3(s * nextafterf(middle, 500.0f)),
+                             (bits + 1) | sign);
+        }
+    }
+    assert_int_equal(mla__float_to_f8_e4m3(448.0f), 0x7e);
+    assert_int_equal(mla__float_to_f8_e4m3(1e30f), 0x7e);
+    assert_int_equal(mla__float_to_f8_e4m3(-INFINITY), 0xfe);
+    assert_int_equal(mla__float_to_f8_e4m3(NAN), 0x7f);
+}
+
 static void knows_sizes_and_names(void **state)
 {
     (void)state;
@@ -183,7 +206,9 @@ static void knows_sizes_and_names(void **state)
         {CLMLA_DTYPE_F16, 2, "f16"},
         {CLMLA_DTYPE_F32, 4, "f32"},
         {CLMLA_DTYPE_I32, 4, "i32"},
-        {5, 0, "unknown"},
+        {CLMLA_DTYPE_FP8_DS_MLA, 1, "fp8_ds_mla"},
+        {CLMLA_DTYPE_F8_E4M3, 1, "f8_e4m3"},
+        {7, 0, "unknown"},
         {-1, 0, "unknown"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -232,6 +257,7 @@ int main(void)
         cmocka_unit_test(rounds_a_double_once),
         cmocka_unit_test(keeps_extremes),
         cmocka_unit_test(keeps_nan_with_a_low_payload),
+        cmocka_unit_test(e4m3_is_rounded_to_nearest),
         cmocka_unit_test(every_e4m3_pattern_has_the_value_of_its_definition),
         cmocka_unit_test(knows_sizes_and_names),
         cmocka_unit_test(loads_what_it_stored_and_touches_nothing_else),

@@ -1,7 +1,16 @@
+#define _POSIX_C_SOURCE 200809L
+
+#include <dirent.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include "core/os.h"
 #include "support/support.h"
 
 #define FILE_PATH TEST_OUTPUT_DIR "/test_os.bin"
+#define OWN_DIRECTORY TEST_OUTPUT_DIR "/test_os_own"
 #define MISSING_PATH TEST_OUTPUT_DIR "/no/such/file"
 
 static void write_file(const char *data, size_t bytes)
@@ -95,6 +104,102 @@ static void tells_what_is_there_from_what_is_not(void **state)
     assert_false(mla__os_exists(FILE_PATH));
 }
 
+/* ---- files of the user's own --------------------------------------------------------------- */
+
+static mode_t mode_of(const char *path)
+{
+    struct stat info;
+    assert_int_equal(lstat(path, &info), 0);
+    return info.st_mode & 07777;
+}
+
+static void makes_private_directories_and_refuses_others(void **state)
+{
+    (void)state;
+    const mode_t mask = umask(0); /* the mode is not the mask's doing */
+    (void)rmdir(OWN_DIRECTORY "/a/b");
+    (void)rmdir(OWN_DIRECTORY "/a");
+    (void)rmdir(OWN_DIRECTORY);
+    assert_int_equal(mla__os_private_directory(OWN_DIRECTORY "/a//b/"), CLMLA_SUCCESS);
+    (void)umask(mask);
+    assert_int_equal(mode_of(OWN_DIRECTORY), 0700);
+    assert_int_equal(mode_of(OWN_DIRECTORY "/a"), 0700);
+    assert_int_equal(mode_of(OWN_DIRECTORY "/a/b"), 0700);
+    assert_int_equal(mla__os_private_directory(OWN_DIRECTORY "/a/b"), CLMLA_SUCCESS);
+    assert_int_equal(chmod(OWN_DIRECTORY "/a/b", 0770), 0);
+    assert_int_equal(mla__os_private_directory(OWN_DIRECTORY "/a/b"), CLMLA_IO);
+    assert_string_equal(mla__os_last_error(), "can be written by other users");
+    assert_int_equal(mla__os_private_directory(""), CLMLA_IO);
+    write_file("x", 1);
+    assert_int_equal(mla__os_private_directory(FILE_PATH), CLMLA_IO);
+    assert_int_equal(mla__os_private_directory(FILE_PATH "/below"), CLMLA_IO);
+    (void)remove(FILE_PATH);
+}
+
+static void replaces_files_whole_and_reads_them_back(void **state)
+{
+    (void)state;
+    char *data = NULL;
+    size_t bytes = 7;
+    write_file("older and longer", 16);
+    assert_int_equal(mla__os_replace_file(FILE_PATH, "new", 3), CLMLA_SUCCESS);
+    assert_int_equal(mode_of(FILE_PATH), 0600);
+    assert_int_equal(mla__os_read_private_file(FILE_PATH, 3, &data, &bytes), CLMLA_SUCCESS);
+    assert_int_equal(bytes, 3);
+    assert_string_equal(data, "new");
+    free(data);
+    data = NULL;
+    assert_int_equal(mla__os_read_private_file(FILE_PATH, 2, &data, &bytes), CLMLA_IO);
+    assert_string_equal(mla__os_last_error(), "is too large");
+    assert_null(data);
+    assert_int_equal(chmod(FILE_PATH, 0602), 0);
+    assert_int_equal(mla__os_read_private_file(FILE_PATH, 3, &data, &bytes), CLMLA_IO);
+    (void)remove(FILE_PATH);
+    assert_int_equal(symlink("/dev/null", FILE_PATH), 0);
+    assert_int_equal(mla__os_read_private_file(FILE_PATH, 3, &data, &bytes), CLMLA_IO);
+    assert_string_equal(mla__os_last_error(), "is a symbolic link");
+    (void)remove(FILE_PATH);
+    assert_null(data);
+    data = FILE_PATH;
+    assert_int_equal(mla__os_read_private_file(MISSING_PATH, 3, &data, &bytes), CLMLA_SUCCESS);
+    assert_null(data);
+    assert_int_equal(bytes, 0);
+    assert_int_equal(mla__os_replace_file(MISSING_PATH, "new", 3), CLMLA_IO);
+    assert_int_equal(mla__os_read_private_file(TEST_OUTPUT_DIR, 3, &data, &bytes), CLMLA_IO);
+}
+
+/* The system would end a process that writes past its limit. */
+static void a_write_past_the_limit_fails_and_leaves_nothing(void **state)
+{
+    (void)state;
+    enum { LIMIT = 1000 };
+    static char data[LIMIT + 1];
+    struct stat info;
+    int status = 0;
+    DIR *directory;
+    const struct dirent *entry;
+    (void)remove(FILE_PATH);
+    const pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        const struct rlimit limit = {.rlim_cur = LIMIT, .rlim_max = LIMIT};
+        const bool kept = setrlimit(RLIMIT_FSIZE, &limit) == 0 &&
+                          mla__os_replace_file(FILE_PATH, data, LIMIT) == CLMLA_SUCCESS &&
+                          mla__os_replace_file(FILE_PATH, data, LIMIT + 1) == CLMLA_IO;
+        _exit(kept ? 0 : 1);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+    assert_int_equal(stat(FILE_PATH, &info), 0);
+    assert_int_equal(info.st_size, LIMIT);
+    (void)remove(FILE_PATH);
+    assert_non_null(directory = opendir(TEST_OUTPUT_DIR));
+    while ((entry = readdir(directory)) != NULL) /* no temporary file stays */
+        assert_null(strstr(entry->d_name, "test_os.bin"));
+    assert_int_equal(closedir(directory), 0);
+}
+
 static void the_clock_does_not_go_back(void **state)
 {
     (void)state;
@@ -139,6 +244,9 @@ int main(void)
         cmocka_unit_test(says_why_a_file_cannot_be_read_and_leaves_outputs_alone),
         cmocka_unit_test(tells_directories_from_files),
         cmocka_unit_test(tells_what_is_there_from_what_is_not),
+        cmocka_unit_test(makes_private_directories_and_refuses_others),
+        cmocka_unit_test(replaces_files_whole_and_reads_them_back),
+        cmocka_unit_test(a_write_past_the_limit_fails_and_leaves_nothing),
         cmocka_unit_test(the_clock_does_not_go_back),
         cmocka_unit_test(locks_can_be_taken_again_once_released),
         cmocka_unit_test(a_default_does_not_replace_a_set_variable),

@@ -3,14 +3,6 @@
 #include "ocl/context.h"
 #include "support/layer_fixture.h"
 
-/* Bounds on the relative L2 error: of bf16 and f16 storage as the golden cases of this size have
- * them (1.1 times the official bf16 run's error, about 1e-2), f16's mantissa is 8 times finer; f32
- * as design: 5e-6. */
-static double bound_of(clmla_dtype dtype)
-{
-    return dtype == CLMLA_DTYPE_F32 ? 5e-6 : dtype == CLMLA_DTYPE_F16 ? 2e-3 : 1e-2;
-}
-
 typedef struct layer_case {
     const char *name;
     int32_t q_lora_rank;
@@ -19,6 +11,7 @@ typedef struct layer_case {
     clmla_projection_backend projection;
     int32_t page_block_size;
     int32_t fused;
+    int32_t fp8_cache;
     int32_t num_splits;
     int32_t sm_90a;
     uint64_t workspace_limit_bytes;
@@ -27,8 +20,22 @@ typedef struct layer_case {
     int32_t new_tokens[FIXTURE_MAX_SEQUENCES];
 } layer_case;
 
+/* Bounds on the relative L2 error: of bf16 and f16 storage as the golden cases of this size have
+ * them (1.1 times the official bf16 run's error, about 1e-2), f16's mantissa is 8 times finer; f32
+ * as design: 5e-6. */
+static double bound_of(const layer_case *c)
+{
+    const clmla_dtype dtype = c->dtype;
+    if (c->fp8_cache) /* a new key's rounding, about 1 / 60 of the keys */
+        return 1e-2;
+    return dtype == CLMLA_DTYPE_F32 ? 5e-6 : dtype == CLMLA_DTYPE_F16 ? 2e-3 : 1e-2;
+}
+
 #define MIXED .num_sequences = 6, .past = {9, 0, 31, 0, 70, 5}, .new_tokens = {1, 7, 3, 0, 1, 0}
 #define DECODE .num_sequences = 5, .past = {9, 1, 31, 80, 64}, .new_tokens = {1, 1, 1, 1, 1}
+
+/* Of an FP8 cache, whose new rows alone the reference has unrounded. */
+#define LONG_DECODE .num_sequences = 4, .past = {62, 80, 71, 90}, .new_tokens = {1, 1, 1, 1}
 
 static const layer_case cases[] = {
     {"cpu native bf16, paged, mixed", 36, CLMLA_DTYPE_BF16, CLMLA_KERNELS_CPU,
@@ -78,6 +85,14 @@ static const layer_case cases[] = {
      .new_tokens = {70, 80}},
     {"nvidia native f32, by the portable kernels, mixed", 36, CLMLA_DTYPE_F32, CLMLA_KERNELS_NVIDIA,
      CLMLA_PROJECTION_NATIVE, 16, MIXED},
+    {"cpu native bf16, FP8 cache, decode", 36, CLMLA_DTYPE_BF16, CLMLA_KERNELS_CPU,
+     CLMLA_PROJECTION_NATIVE, 16, .fp8_cache = 1, LONG_DECODE},
+    {"cpu native f32, FP8 cache, contiguous, decode", 0, CLMLA_DTYPE_F32, CLMLA_KERNELS_CPU,
+     CLMLA_PROJECTION_NATIVE, 0, .fp8_cache = 1, LONG_DECODE},
+    {"gpu native f16, FP8 cache, two splits, decode", 36, CLMLA_DTYPE_F16, CLMLA_KERNELS_GPU,
+     CLMLA_PROJECTION_NATIVE, 7, .fp8_cache = 1, .num_splits = 2, LONG_DECODE},
+    {"nvidia native bf16, FP8 cache, decode", 36, CLMLA_DTYPE_BF16, CLMLA_KERNELS_NVIDIA,
+     CLMLA_PROJECTION_NATIVE, 16, .fp8_cache = 1, LONG_DECODE},
     {"cpu native bf16 in blocks of few tokens, mixed", 36, CLMLA_DTYPE_BF16, CLMLA_KERNELS_CPU,
      CLMLA_PROJECTION_NATIVE, 16, .workspace_limit_bytes = 16384, MIXED},
     {"cpu native bf16, no tokens at all", 36, CLMLA_DTYPE_BF16, CLMLA_KERNELS_CPU,
@@ -88,18 +103,24 @@ enum { MAX_TOKENS = 160 };
 
 static fixture create(const layer_case *c)
 {
-    const fixture_options options = {.config = fixture_config_of(c->kernel_class, c->q_lora_rank),
+    clmla_config config = fixture_config_of(c->kernel_class, c->q_lora_rank);
+    if (c->fp8_cache)
+        config.kv_lora_rank = 128;
+    const fixture_options options = {.config = config,
                                      .kernel_class = c->kernel_class,
                                      .projection = c->projection,
                                      .dtype = c->dtype,
                                      .page_block_size = c->page_block_size,
                                      .fused = c->fused,
+                                     .fp8_cache = c->fp8_cache,
                                      .num_splits = c->num_splits,
                                      .sm_90a = c->sm_90a,
                                      .max_num_tokens = c->sm_90a ? MAX_TOKENS : 0,
                                      .workspace_limit_bytes = c->workspace_limit_bytes};
     return fixture_create(&options);
 }
+
+static double cache_bound(clmla_dtype dtype) { return dtype == CLMLA_DTYPE_F32 ? 5e-6 : 3.5e-3; }
 
 /* Output rows and appended cache rows of every sequence, against the reference. */
 static void check_step(fixture *f, const layer_case *c, const double *hidden)
@@ -117,12 +138,13 @@ static void check_step(fixture *f, const layer_case *c, const double *hidden)
         double *pe = malloc((size_t)(keys + 1) * rope * sizeof(double));
         fixture_reference(f, b, c->past[b], c->new_tokens[b], hidden + first * width, expected);
         fixture_get_output(f, actual, first, n);
-        test_close(c->name, actual, expected, n * width, bound_of(c->dtype));
+        test_close(c->name, actual, expected, n * width, bound_of(c));
         fixture_get_cache(f, b, keys, kv, pe);
-        test_close("kv_cache", kv, f->ref_kv[b], (size_t)keys * latent,
-                   c->dtype == CLMLA_DTYPE_F32 ? 5e-6 : 3.5e-3);
+        /* half a step of e4m3, 2^-4, evenly spread; the past rows have none */
+        const double kv_bound = c->fp8_cache ? 0x1p-4 / sqrt(3.0) : cache_bound(c->dtype);
+        test_close("kv_cache", kv, f->ref_kv[b], (size_t)keys * latent, kv_bound);
         test_close("pe_cache", pe, f->ref_pe[b], (size_t)keys * rope,
-                   c->dtype == CLMLA_DTYPE_F32 ? 5e-6 : 3.5e-3);
+                   cache_bound(c->fp8_cache ? CLMLA_DTYPE_BF16 : c->dtype));
         free(expected);
         free(actual);
         free(kv);
@@ -158,6 +180,8 @@ static void matches_reference(void **state)
     size_t total = 0;
     if (c->sm_90a)
         check_description(&f);
+    if (c->fp8_cache)
+        assert_int_equal(clmla_layer_prepare(f.layer, test_device_get()->queue), CLMLA_SUCCESS);
     for (int32_t b = 0; b < c->num_sequences; b++) {
         fixture_set_past(&f, b, c->past[b], 100 + (uint64_t)b);
         total += (size_t)c->new_tokens[b];

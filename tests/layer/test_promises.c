@@ -3,6 +3,7 @@
  * wait. Creating a binding allocates no device memory either: a model's many cost their arguments
  * only. The OpenCL entries that would show it are wrapped at link time and counted.
  */
+#include "layer/binding.h"
 #include "support/layer_fixture.h"
 
 static struct {
@@ -186,11 +187,96 @@ static void prepare_builds_what_a_binding_needs(void **state)
     clmla_context_release(context);
 }
 
+static void describes(const fixture *f, const char *expected)
+{
+    char text[4096];
+    assert_int_equal(clmla_layer_describe(f->layer, text, sizeof(text), NULL), CLMLA_SUCCESS);
+    if (strstr(text, expected) == NULL)
+        fail_msg("expected \"%s\" in\n%s", expected, text);
+}
+
+static fixture nvidia_fixture(int32_t max_num_tokens)
+{
+    const fixture_options options = {.config = fixture_config_of(CLMLA_KERNELS_NVIDIA, 0),
+                                     .kernel_class = CLMLA_KERNELS_NVIDIA,
+                                     .projection = CLMLA_PROJECTION_NATIVE,
+                                     .dtype = CLMLA_DTYPE_BF16,
+                                     .page_block_size = 16,
+                                     .max_num_tokens = max_num_tokens};
+    return fixture_create(&options);
+}
+
+static clmla_binding *bind_again(const fixture *f)
+{
+    const clmla_binding_params params = {.struct_size = sizeof(params),
+                                         .weights = f->weights,
+                                         .kv_cache = f->kv_cache.tensor,
+                                         .pe_cache = f->pe_cache.tensor,
+                                         .hidden_states = f->hidden.tensor,
+                                         .output = f->output.tensor,
+                                         .workspace = f->workspace.tensor};
+    clmla_binding *binding = NULL;
+    assert_int_equal(clmla_binding_create(f->layer, &params, &binding), CLMLA_SUCCESS);
+    return binding;
+}
+
+/* Attention's tile for many rows needs more local memory than devices report: prepare finds out
+ * whether they have it. Bindings from before keep their tiles; the bits are the same. */
+static void prepare_tries_the_large_tile(void **state)
+{
+    (void)state;
+    enum { TOKENS = 24 }; /* times four heads: more rows than the tile */
+    static const int32_t past[1] = {0}, tokens[1] = {TOKENS};
+    const cl_command_queue queue = test_device_get()->queue;
+    fixture f = nvidia_fixture(TOKENS);
+    const size_t count = TOKENS * (size_t)f.options.config.hidden_size;
+    double *hidden = fixture_draw_hidden(&f, TOKENS, 5);
+    double *before = malloc(count * sizeof(double)), *after = malloc(count * sizeof(double));
+    assert_true(before != NULL && after != NULL);
+    fixture_set_hidden(&f, hidden, 0, TOKENS);
+    describes(&f, "attention from 64 rows a sequence: no tile of its own, its local memory is not");
+    assert_int_equal(f.binding->attention.large.tile.tile_rows, 0);
+    assert_int_equal(fixture_plan(&f, 1, past, tokens), CLMLA_SUCCESS);
+    assert_int_equal(clmla_enqueue_layer(f.binding, f.plan, queue, 0, NULL, NULL), CLMLA_SUCCESS);
+    fixture_get_output(&f, before, 0, TOKENS);
+
+    assert_int_equal(clmla_layer_prepare(f.layer, queue), CLMLA_SUCCESS);
+    if (f.context->local_refused_bytes > 0) {
+        print_message("the device refuses the tile\n");
+        describes(&f, "rows a sequence: no tile of its own, it does not build or run here");
+    } else {
+        describes(&f, "attention from 64 rows a sequence: tile_rows=64 ");
+        memset(&calls, 0, sizeof calls);
+        clmla_binding *binding = bind_again(&f);
+        assert_int_equal(binding->attention.large.tile.tile_rows, MLA__ATTENTION_LARGE_ROWS);
+        assert_int_equal(clmla_enqueue_layer(binding, f.plan, queue, 0, NULL, NULL), CLMLA_SUCCESS);
+        assert_int_equal(calls.builds, 0);
+        fixture_get_output(&f, after, 0, TOKENS);
+        assert_memory_equal(before, after, count * sizeof(double));
+        clmla_binding_release(binding);
+    }
+    free(hidden);
+    free(before);
+    free(after);
+    fixture_release(&f);
+}
+
+static void a_layer_of_few_rows_tries_no_large_tile(void **state)
+{
+    (void)state;
+    fixture f = nvidia_fixture(15);
+    assert_int_equal(clmla_layer_prepare(f.layer, test_device_get()->queue), CLMLA_SUCCESS);
+    describes(&f, "attention from 64 rows a sequence: no tile of its own, no step has as many");
+    assert_int_equal(f.context->local_proven_bytes, 0);
+    assert_int_equal(f.context->local_refused_bytes, 0);
+    fixture_release(&f);
+}
+
 int main(void)
 {
     enum { NUM_CASES = sizeof cases / sizeof cases[0] };
     static promise_case states[NUM_CASES];
-    struct CMUnitTest tests[NUM_CASES + 2];
+    struct CMUnitTest tests[NUM_CASES + 4];
     memset(tests, 0, sizeof tests);
     memcpy(states, cases, sizeof cases);
     for (size_t i = 0; i < NUM_CASES; i++) {
@@ -200,6 +286,9 @@ int main(void)
     }
     tests[NUM_CASES] = (struct CMUnitTest)cmocka_unit_test(prepare_builds_what_a_binding_needs);
     tests[NUM_CASES + 1] = (struct CMUnitTest)cmocka_unit_test(bindings_allocate_no_device_memory);
+    tests[NUM_CASES + 2] = (struct CMUnitTest)cmocka_unit_test(prepare_tries_the_large_tile);
+    tests[NUM_CASES + 3] =
+        (struct CMUnitTest)cmocka_unit_test(a_layer_of_few_rows_tries_no_large_tile);
     const int failed = cmocka_run_group_tests_name("promises", tests, NULL, NULL);
     test_device_close();
     return failed;

@@ -13,27 +13,6 @@
 
 #define KERNELS TEST_OUTPUT_DIR "/kernels-test-program"
 
-/* The single int that a kernel answer(global int *out) writes. */
-static int answer_of(clmla_context *context, const char *file, const mla__defines *defines)
-{
-    const char *const files[] = {file, NULL};
-    const test_device *on = test_device_get();
-    mla__kernel kernel = {0};
-    test_buffer out = test_buffer_poisoned(sizeof(int), CLMLA_DTYPE_I32);
-    assert_int_equal(mla__kernel_create(context, files, defines, "answer", &kernel), CLMLA_SUCCESS);
-    mla__arg_buffer(&kernel, out.tensor.buffer);
-    mla__arg_ulong(&kernel, out.tensor.offset_bytes / sizeof(int));
-    mla__stream stream;
-    assert_int_equal(mla__stream_begin(&stream, on->queue, 0, NULL), CLMLA_SUCCESS);
-    assert_int_equal(mla__stream_launch(&stream, &kernel, 1, (size_t[]){1}, (size_t[]){1}),
-                     CLMLA_SUCCESS);
-    int value = 0;
-    test_buffer_read(&out, &value);
-    test_buffer_release(&out);
-    mla__kernel_release(&kernel);
-    return value;
-}
-
 #define ANSWER(value)                                                                              \
     "kernel void answer(global int *out, ulong at)\n{\n    out[at] = " value ";\n}\n"
 
@@ -46,11 +25,11 @@ static void definitions_reach_the_kernel(void **state)
     mla__define_int(&defines, "VALUE", -7);
     mla__define_text(&defines, "NAME", "(3 * 100)");
     assert_string_equal(defines.text, "#define VALUE -7\n#define NAME (3 * 100)\n");
-    assert_int_equal(answer_of(context, "defined.cl", &defines), 293);
+    assert_int_equal(test_answer(context, "defined.cl", &defines), 293);
     mla__defines others = {0};
     mla__define_int(&others, "VALUE", 1);
     mla__define_int(&others, "NAME", 1);
-    assert_int_equal(answer_of(context, "defined.cl", &others), 2);
+    assert_int_equal(test_answer(context, "defined.cl", &others), 2);
     clmla_context_release(context);
 }
 
@@ -101,7 +80,7 @@ static void a_program_is_built_once_per_context(void **state)
     assert_ptr_not_equal(first, elsewhere);
     /* the other context's programs do not go with this one */
     clmla_context_release(context);
-    assert_int_equal(answer_of(other, "defined.cl", &one), 1);
+    assert_int_equal(test_answer(other, "defined.cl", &one), 1);
     clmla_context_release(other);
 }
 
@@ -234,7 +213,7 @@ static void a_changed_file_changes_the_next_context(void **state)
     for (int round = 0; round < 2; round++) {
         test_write_kernel(KERNELS, "gpu/changing.cl", round == 0 ? ANSWER("10") : ANSWER("20"));
         clmla_context *context = test_context_with_kernels(CLMLA_KERNELS_AUTO, KERNELS);
-        assert_int_equal(answer_of(context, "gpu/changing.cl", NULL), round == 0 ? 10 : 20);
+        assert_int_equal(test_answer(context, "gpu/changing.cl", NULL), round == 0 ? 10 : 20);
         clmla_context_release(context);
     }
 }

@@ -95,6 +95,31 @@ static void the_rewritten_text_is_built_once(void **state)
     clmla_context_release(context);
 }
 
+/* The second context finds what the first one built last, not the source's own program. */
+static void the_cache_keeps_the_rebuilt_program(void **state)
+{
+    (void)state;
+    const test_device *on = test_device_get();
+    static const char directory[] = TEST_OUTPUT_DIR "/cache-test-sm-90a";
+    const clmla_context_options options = {
+        .struct_size = sizeof options, .kernel_directory = KERNELS, .cache_directory = directory};
+    clmla_context_release(make_context()); /* writes the kernel */
+    for (int run = 0; run < 2; run++) {
+        static const char *const files[] = {"plain.cl", NULL};
+        clmla_context *context = NULL;
+        cl_program rebuilt = NULL, plain = NULL;
+        assert_int_equal(clmla_context_create(on->context, on->id, &options, &context), 0);
+        assert_int_equal(get(context, &rebuilt), CLMLA_SUCCESS);
+        assert_int_equal(mla__program_get(context, files, NULL, &plain), CLMLA_SUCCESS);
+        assert_ptr_not_equal(plain, rebuilt);
+        if (run == 1) { /* the first may find those of an earlier process */
+            assert_int_equal(context->programs_read, 2);
+            assert_int_equal(context->programs_compiled, 0);
+        }
+        clmla_context_release(context);
+    }
+}
+
 static void expect_failure(clmla_context *context, const char *says)
 {
     cl_program program = NULL;
@@ -130,6 +155,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_rewritten_text_is_built_once),
+        cmocka_unit_test(the_cache_keeps_the_rebuilt_program),
         cmocka_unit_test(failures_are_failed_builds_and_explained),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,10 +2,12 @@
 #ifndef CLMLA_TESTS_APPEND_CASE_H
 #define CLMLA_TESTS_APPEND_CASE_H
 
+#include "core/fp8_cache.h"
 #include "ops/cache_append.h"
 #include "ops/rows.h"
 
 enum { BF16 = CLMLA_DTYPE_BF16, F16 = CLMLA_DTYPE_F16, F32 = CLMLA_DTYPE_F32 };
+enum { FP8 = CLMLA_DTYPE_FP8_DS_MLA };
 enum { I32 = CLMLA_DTYPE_I32, SEQUENCES = 3, PAGE_ROWS = 4, PAGES_EACH = 3 };
 
 typedef struct fused_case {
@@ -28,6 +30,8 @@ static const fused_case fused_cases[] = {
     {"the second block of a step, f16", 40, 6, 5, 0, 0, F16, F16, F16, {5, 4, 3}, {5, 8, 12}, 1, 7},
     {"pairs that stand apart in the table", 24, 32, 2, 1, 1, F32, BF16, BF16, {2, 2, 2}, {4, 5, 6}, 0, 1},
     {"more pairs than a gpu work-group has items", 16, 300, 3, 0, 0, BF16, F32, BF16, {1, 1, 0}, {1, 4, 0}, 0, 0},
+    {"FP8 records", 256, 16, 3, 8, 0, BF16, FP8, BF16, {3, 2, 1}, {7, 2, 9}, 2, 0},
+    {"FP8 records without a rope part", 128, 0, 2, 8, 0, F32, FP8, F32, {1, 2, 2}, {4, 2, 9}, 0, 1},
     {"no rope part", 40, 0, 4, 16, 0, BF16, BF16, BF16, {2, 1, 0}, {5, 1, 0}, 1, 0},
     {"skipped rows: a made-empty sequence, positions past the pages",
      20, 8, 2, 3, 0, BF16, F16, BF16, {3, 4, 2}, {0, 14, 2}, 1, 0},
@@ -66,8 +70,10 @@ static inline arrays make_arrays(const fused_case *c)
     a.kv_a_count = a.block * (kv_lora + rope);
     a.table_count = a.tokens * a.table_row;
     a.q_count = a.block * (size_t)c->heads * a.head;
-    a.kv_count = SEQUENCES * PAGES_EACH * PAGE_ROWS * kv_lora;
-    a.pe_count = SEQUENCES * PAGES_EACH * PAGE_ROWS * rope;
+    const size_t rows = SEQUENCES * PAGES_EACH * PAGE_ROWS;
+    const bool fp8 = c->cache == FP8;
+    a.kv_count = rows * (fp8 ? mla__fp8_record_bytes(c->kv_lora, c->rope) : kv_lora);
+    a.pe_count = fp8 ? 0 : rows * rope;
     a.kv_a = filled(a.kv_a_count, F32, 1);
     a.table = filled(a.table_count, F32, 2);
     a.weight = filled(kv_lora, c->weight, 3);
@@ -129,7 +135,7 @@ static inline clmla_cache_append_params append_params(const fused_case *c, const
                                         .cos_sin =
                                             view_of(&on->table, 0, a->table_row, 2 + c->pair_gap),
                                         .kv_cache = on->kv.tensor};
-    if (c->rope > 0)
+    if (c->rope > 0 && c->cache != FP8)
         params.pe_cache = on->pe.tensor;
     return params;
 }

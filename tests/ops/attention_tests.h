@@ -7,6 +7,7 @@
 #include "support/support.h"
 
 enum { BF16 = CLMLA_DTYPE_BF16, F16 = CLMLA_DTYPE_F16, F32 = CLMLA_DTYPE_F32 };
+enum { FP8 = CLMLA_DTYPE_FP8_DS_MLA };
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 #define SEQUENCES(array) .num_sequences = (int32_t)COUNT(array), .sequences = (array)
@@ -29,6 +30,7 @@ typedef struct attention_path {
     bool dot_products; /* cpu class on bf16 dot products, where the device has them */
     bool narrow;       /* cpu class with the tiles of vectors of eight floats, and of four */
     bool mma;          /* nvidia class on tensor cores */
+    int32_t tile_rows; /* mma: the kernel's tile for every step; 0: by its rows */
 } attention_path;
 
 static inline const attention_path *path_of(void **state)
@@ -47,6 +49,13 @@ static inline clmla_context *open_path(void **state)
         print_message("skipped: the device has no bf16 dot products\n");
         skip();
     }
+    const char *why_not;
+    if (path->tile_rows == MLA__ATTENTION_LARGE_ROWS &&
+        !attention_try_large_tile(context, 128, 16, &why_not)) { /* the largest below */
+        clmla_context_release(context);
+        print_message("skipped: the large tile: %s\n", why_not);
+        skip();
+    }
     if (path->narrow)
         context->device.float_vector_width = 8;
     return context;
@@ -61,7 +70,8 @@ static inline attention_batch on_path(void **state, const attention_batch *batch
     if (path->dot_products || path->mma)
         made.q_lat = made.q_pe = BF16;
     if (path->mma) {
-        made.kv_lora_rank = 64;
+        made.tile_rows = path->tile_rows;
+        made.kv_lora_rank = batch->cache == FP8 ? 128 : 64;
         made.rope_dim = batch->rope_dim > 0 ? 16 : 0;
     }
     return made;
@@ -80,11 +90,14 @@ static inline double *doubles(size_t count)
     }
 #define BOTH_CLASSES(test) ON_PATH(test, cpu), ON_PATH(test, gpu)
 #define ALL_PATHS(test)                                                                            \
-    BOTH_CLASSES(test), ON_PATH(test, cpu_dot), ON_PATH(test, cpu_narrow), ON_PATH(test, mma)
+    BOTH_CLASSES(test), ON_PATH(test, cpu_dot), ON_PATH(test, cpu_narrow), ON_PATH(test, mma),     \
+        ON_PATH(test, mma_large)
 #define PATHS                                                                                      \
     static attention_path cpu = {CLMLA_KERNELS_CPU, false}, gpu = {CLMLA_KERNELS_GPU, false},      \
                           cpu_dot = {CLMLA_KERNELS_CPU, true},                                     \
                           cpu_narrow = {CLMLA_KERNELS_CPU, .narrow = true},                        \
-                          mma = {CLMLA_KERNELS_NVIDIA, .mma = true}
+                          mma = {CLMLA_KERNELS_NVIDIA, .mma = true},                               \
+                          mma_large = {CLMLA_KERNELS_NVIDIA, .mma = true,                          \
+                                       .tile_rows = MLA__ATTENTION_LARGE_ROWS}
 
 #endif

@@ -9,6 +9,7 @@
 #include "ops/rows.h"
 
 enum { BF16 = CLMLA_DTYPE_BF16, F16 = CLMLA_DTYPE_F16, F32 = CLMLA_DTYPE_F32 };
+enum { F8 = CLMLA_DTYPE_F8_E4M3, FP8_BLOCK = 128 };
 
 typedef struct projection_case {
     const char *name;
@@ -28,8 +29,10 @@ typedef struct projection_data {
     size_t batches, x_stride, y_stride, x_batch, y_batch, x_count, y_count, w_count;
     unsigned char *x, *y; /* as uploaded */
     float *w;             /* [batches, N, K], or transposed */
-    double *expected;     /* [M, batches, N] */
-    double *error;        /* bound before the last rounding */
+    uint8_t *codes;       /* of F8: w[i] = codes[i] · the scale of its block */
+    float *scales;
+    double *expected; /* [M, batches, N] */
+    double *error;    /* bound before the last rounding */
 } projection_data;
 
 /* Rows that x and y have. */
@@ -48,6 +51,8 @@ static size_t projection_w_index(const projection_case *c, size_t b, size_t n, s
 static double projection_rounded(clmla_dtype dtype, float value)
 {
     unsigned char bytes[4];
+    if (dtype == F8)
+        return (double)value;
     mla__store(bytes, dtype, 0, (double)value);
     return mla__load(bytes, dtype, 0);
 }
@@ -98,6 +103,24 @@ static projection_data projection_layout(const projection_case *c)
     return d;
 }
 
+/* Codes of every size but NaN, scales of blocks of the whole [batches · rows, columns] matrix. */
+static void projection_draw_fp8(const projection_case *c, projection_data *d, test_random *random)
+{
+    const size_t columns = (size_t)(c->transposed ? c->N : c->K), rows = d->w_count / columns;
+    const size_t across = (columns - 1) / FP8_BLOCK + 1, down = (rows - 1) / FP8_BLOCK + 1;
+    d->codes = malloc(d->w_count);
+    d->scales = malloc(across * down * sizeof(float));
+    assert_true(d->codes != NULL && d->scales != NULL);
+    for (size_t i = 0; i < across * down; i++)
+        d->scales[i] = (float)test_random_uniform(random, 0.001, 0.01);
+    for (size_t i = 0; i < d->w_count; i++) {
+        const size_t block = i / columns / FP8_BLOCK * across + i % columns / FP8_BLOCK;
+        d->codes[i] = (uint8_t)test_random_int(random, 0, 255);
+        d->codes[i] ^= (d->codes[i] & 0x7f) == 0x7f; /* 448, not NaN */
+        d->w[i] = mla__f8_e4m3_to_float(d->codes[i]) * d->scales[block];
+    }
+}
+
 static projection_data projection_make(const projection_case *c)
 {
     test_random random = {.state = 11};
@@ -112,6 +135,8 @@ static projection_data projection_make(const projection_case *c)
     d.error = doubles(M * d.batches * N);
     for (size_t i = 0; i < d.w_count; i++)
         d.w[i] = (float)test_random_normal(&random);
+    if (c->w == F8)
+        projection_draw_fp8(c, &d, &random);
     for (size_t m = 0; m < M; m++) {
         for (size_t b = 0; b < d.batches; b++) {
             const size_t xi = c->offset + (m + (size_t)c->x_row) * d.x_stride + b * d.x_batch;
@@ -131,6 +156,8 @@ static void projection_free(projection_data *d)
     free(d->x);
     free(d->y);
     free(d->w);
+    free(d->codes);
+    free(d->scales);
     free(d->expected);
     free(d->error);
 }
@@ -162,9 +189,12 @@ static void projection_check(const projection_case *c, const projection_data *d,
 static clmla_matrix *projection_matrix(clmla_context *context, const projection_case *c,
                                        const projection_data *d)
 {
+    const clmla_weight_source fp8 = {
+        .host = d->codes, .tensor = {.dtype = F8}, .scale_inv = d->scales};
+    const clmla_weight_source floats = {.host = d->w, .tensor = {.dtype = F32}};
     const clmla_matrix_params params = {
         .struct_size = sizeof params,
-        .source = {.host = d->w, .tensor = {.dtype = F32}},
+        .source = c->w == F8 ? fp8 : floats,
         .num_batches = c->batches,
         .out_features = c->N,
         .in_features = c->K,

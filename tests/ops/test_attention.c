@@ -5,6 +5,8 @@ enum { NO_MASK = CLMLA_MASK_NONE };
 
 /* {id, new tokens, keys} */
 static const attention_sequence decode[] = {{1, 1, 37}};
+static const attention_sequence single[] = {{1, 1, 18}, {2, 0, 5}, {3, 1, 0}, {4, 1, 33}};
+static const attention_sequence two_tokens[] = {{1, 2, 50}};
 static const attention_sequence one_key[] = {{1, 1, 1}};
 static const attention_sequence nothing[] = {{1, 1, 0}, {2, 0, 0}};
 static const attention_sequence more_tokens_than_keys[] = {{1, 5, 3}, {2, 4, 4}};
@@ -51,6 +53,12 @@ static const attention_case cases[] = {
      {STANDARD, .num_heads = 1, SEQUENCES(around_tile), .page_block_size = 8}},
     {"keys around a block", false,
      {STANDARD, .num_heads = 17, SEQUENCES(around_block), .page_block_size = 16}},
+    {"63 heads", false,
+     {STANDARD, .num_heads = 63, SEQUENCES(decode), .page_block_size = 16}},
+    {"64 heads, sequences of one token and none", false,
+     {STANDARD, .num_heads = 64, SEQUENCES(single)}},
+    {"128 heads, two tokens, three splits", false,
+     {STANDARD, .num_heads = 128, SEQUENCES(two_tokens), .num_splits = 3}},
     {"sharp softmax", false,
      {STANDARD, .num_heads = 4, .softmax_scale = 300, SEQUENCES(mixed)}},
     {"no rope part", true,
@@ -73,6 +81,15 @@ static const attention_case cases[] = {
     {"every dtype another", true,
      {.num_heads = 4, .kv_lora_rank = 64, .rope_dim = 16, SEQUENCES(mixed), .q_lat = F16,
       .q_pe = F32, .cache = BF16, .out = F16}},
+    {"FP8 cache, paged", false,
+     {.num_heads = 4, .kv_lora_rank = 256, .rope_dim = 16, .cache = FP8, .out = F32,
+      SEQUENCES(mixed), .page_block_size = 16}},
+    {"FP8 cache, records apart, in place, splits", false,
+     {.num_heads = 4, .kv_lora_rank = 256, .rope_dim = 16, .cache = FP8, SEQUENCES(mixed),
+      .page_block_size = 5, .gap = 3, .in_place = true, .num_splits = 3}},
+    {"FP8 cache, no rope part, float32 query", true,
+     {.num_heads = 3, .kv_lora_rank = 128, .cache = FP8, .q_lat = F32, .q_pe = F32, .out = F32,
+      SEQUENCES(prefill)}},
     {"four splits", false,
      {STANDARD, .num_heads = 4, SEQUENCES(mixed), .page_block_size = 16, .num_splits = 4}},
     {"splits of fixed length, in place, tokens past the last sequence", false,
@@ -96,7 +113,7 @@ static void check_case(clmla_context *context, const attention_case *c, double b
     for (size_t r = 0; r < rows; r++)
         (void)attention_reference(&p, r, t + r * latent, t_lse + r);
     const cl_command_queue queue = test_device_get()->queue;
-    const clmla_status status = clmla_enqueue_attention(context, &p.params, queue, 0, NULL, NULL);
+    const clmla_status status = attention_problem_enqueue(context, &p, queue, 0, NULL, NULL);
     if (status != CLMLA_SUCCESS)
         fail_msg("%s: %s: %s", c->name, clmla_status_name(status), test_last_notify());
     assert_int_equal(clFinish(queue), CL_SUCCESS);
@@ -151,7 +168,8 @@ static void matches_the_formula(void **state)
         c.batch = on_path(state, &c.batch);
         if (c.cpu_only && context->kernel_class != CLMLA_KERNELS_CPU)
             continue;
-        if (bf16_only && c.batch.cache != CLMLA_DTYPE_DEFAULT && c.batch.cache != BF16)
+        if (bf16_only && c.batch.cache != CLMLA_DTYPE_DEFAULT && c.batch.cache != BF16 &&
+            c.batch.cache != FP8)
             continue; /* same kernel as without */
         assert_int_equal(kind_of(context, &c.batch), kind_of_path(path));
         check_case(context, &c, bf16_only ? 0x1p-9 : 0);
@@ -195,7 +213,7 @@ static void shapes_not_for_tensor_cores_go_to_the_portable_kernel(void **state)
 }
 
 /* The smallest that reaches every part of the kernel, for simulators: rows that see different keys of
- * a block, a block that all see, a page's end, splits; sixteen rows and thirty-two. */
+ * a block, a block that all see, a page's end, splits; sixteen rows, thirty-two and sixty-four. */
 static void tensor_cores_on_simulators(void **state)
 {
     (void)state;
@@ -215,8 +233,17 @@ static void tensor_cores_on_simulators(void **state)
          {.num_heads = 3, .kv_lora_rank = 64, .rope_dim = 16, SEQUENCES(chunk), .in_place = true}},
         {"thirty-two rows",
          false,
-         {.num_heads = 11, .kv_lora_rank = 64, SEQUENCES(wide), .page_block_size = 7, .gap = 1}}};
-    for (size_t i = 0; i < COUNT(small); i++) {
+         {.num_heads = 11, .kv_lora_rank = 64, SEQUENCES(wide), .page_block_size = 7, .gap = 1}},
+        {"sixty-four rows",
+         false,
+         {.num_heads = 22,
+          .kv_lora_rank = 64,
+          SEQUENCES(wide),
+          .tile_rows = MLA__ATTENTION_LARGE_ROWS}}};
+    const char *why_not;
+    const size_t count =
+        COUNT(small) - (attention_try_large_tile(context, 64, 16, &why_not) ? 0 : 1);
+    for (size_t i = 0; i < count; i++) {
         assert_int_equal(kind_of(context, &small[i].batch), MLA__ATTENTION_MMA);
         check_case(context, &small[i], 0x1p-9);
     }
@@ -444,6 +471,35 @@ static void one_long_sequence_keeps_every_compute_unit_busy(void **state)
         }
 }
 
+/* One fill of H200's 132 multiprocessors, three groups of 16 rows or two of 32 on each, rather than
+ * a second one that is half empty. */
+static void tensor_cores_fill_the_device_evenly(void **state)
+{
+    (void)state;
+    static clmla_context context; /* only its device is looked at */
+    context.kernel_class = CLMLA_KERNELS_NVIDIA;
+    context.device.compute_units = 132;
+    context.device.compute_capability = 90;
+    const struct {
+        int32_t heads, sequences, keys, splits;
+    } steps[] = {{16, 128, 4096, 3}, {16, 32, 4096, 11}, {16, 1, 4096, 64},
+                 {16, 396, 4096, 1}, {16, 500, 4096, 3}, {128, 1, 4096, 64},
+                 {128, 32, 4096, 2}, {128, 66, 4096, 1}, {16, 128, 64, 1}};
+    for (size_t i = 0; i < COUNT(steps); i++) {
+        int32_t splits = -1, length = -1;
+        mla__attention_choose_splits(&context, steps[i].heads, steps[i].sequences,
+                                     steps[i].sequences, steps[i].keys, INT32_MAX, &splits,
+                                     &length);
+        assert_int_equal(splits, steps[i].splits);
+    }
+    int32_t splits = -1, length = -1;
+    mla__attention_choose_splits(&context, 16, 128, 128, 4096, 2, &splits, &length);
+    assert_int_equal(splits, 2); /* what there is room for */
+    context.device.compute_capability = 80;
+    mla__attention_choose_splits(&context, 16, 128, 128, 4096, INT32_MAX, &splits, &length);
+    assert_int_equal(splits, 2); /* two groups of 16 rows on each */
+}
+
 /* test_attention [pattern of test names] */
 int main(int argc, char **argv)
 {
@@ -463,6 +519,8 @@ int main(int argc, char **argv)
         BOTH_CLASSES(no_tokens_is_success),
         ON_PATH(no_tokens_is_success, mma),
         BOTH_CLASSES(splits_cover_the_keys_and_stop_where_groups_are_many),
+        ON_PATH(splits_cover_the_keys_and_stop_where_groups_are_many, mma),
+        cmocka_unit_test(tensor_cores_fill_the_device_evenly),
         BOTH_CLASSES(one_long_sequence_keeps_every_compute_unit_busy),
         ON_PATH(one_long_sequence_keeps_every_compute_unit_busy, cpu_narrow),
     };

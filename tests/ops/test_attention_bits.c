@@ -100,6 +100,31 @@ static void cache_layout_does_not_change_a_bit(void **state)
     clmla_context_release(context);
 }
 
+static void every_tile_of_tensor_cores_has_the_same_bits(void **state)
+{
+    clmla_context *context = open_path(state);
+    const int32_t splits[] = {1, 3}, tiles[] = {16, 32, MLA__ATTENTION_LARGE_ROWS};
+    for (size_t k = 0; k < COUNT(splits); k++) {
+        attention_batch batch = on_path(state, &chunk);
+        attention_result first = {NULL, NULL};
+        batch.num_splits = splits[k];
+        for (size_t t = 0; t < COUNT(tiles); t++) {
+            batch.tile_rows = tiles[t];
+            attention_result result = attention_run(context, &batch);
+            for (size_t r = 0; t > 0 && r < MIXED_TOKENS * HEADS; r++)
+                if (!same_row(&batch, &result, r, &first, r))
+                    fail_msg("%d splits, tile of %d rows: row %zu differs", (int)splits[k],
+                             (int)tiles[t], r);
+            if (t == 0)
+                first = result;
+            else
+                attention_result_release(&result);
+        }
+        attention_result_release(&first);
+    }
+    clmla_context_release(context);
+}
+
 /* Alone and batched; split_tokens 0: one split. */
 static void a_sequence_has_the_same_bits_alone_and_batched(void **state)
 {
@@ -194,6 +219,7 @@ static void token_blocks_have_the_same_bits_as_the_whole_step(void **state)
             mla__attention_split_bytes(context, tokens, HEADS, batch.kv_lora_rank, 3, &bytes), 0);
         assert_int_equal(mla__attention_bind_steps(context, &params, bytes, NULL, &op),
                          CLMLA_SUCCESS);
+        attention_keep_tile(&op, batch.tile_rows);
         assert_int_equal(mla__stream_begin(&stream, queue, 0, NULL), CLMLA_SUCCESS);
         assert_int_equal(mla__attention_warm(&op, &stream), CLMLA_SUCCESS);
         assert_int_equal(mla__attention_enqueue(&op, &stream, &step), CLMLA_SUCCESS);
@@ -235,9 +261,8 @@ static void an_out_of_order_queue_with_events_gives_the_same_bits(void **state)
     const cl_event gate = clCreateUserEvent(device->context, &status);
     cl_event done = NULL;
     assert_int_equal(status, CL_SUCCESS);
-    assert_int_equal(
-        clmla_enqueue_attention(context, &p.params, device->out_of_order, 1, &gate, &done),
-        CLMLA_SUCCESS);
+    assert_int_equal(attention_problem_enqueue(context, &p, device->out_of_order, 1, &gate, &done),
+                     CLMLA_SUCCESS);
     assert_int_equal(clSetUserEventStatus(gate, CL_COMPLETE), CL_SUCCESS);
     assert_int_equal(clWaitForEvents(1, &done), CL_SUCCESS);
     const size_t rows = (size_t)p.num_tokens * HEADS;
@@ -261,6 +286,7 @@ int main(void)
         ALL_PATHS(a_nan_key_reaches_the_rows_that_see_it_and_no_other),
         ALL_PATHS(a_nan_query_stays_in_its_row),
         ALL_PATHS(cache_layout_does_not_change_a_bit),
+        ON_PATH(every_tile_of_tensor_cores_has_the_same_bits, mma_large),
         ALL_PATHS(a_sequence_has_the_same_bits_alone_and_batched),
         ALL_PATHS(a_prefill_has_the_same_bits_in_chunks_and_whole),
         ALL_PATHS(token_blocks_have_the_same_bits_as_the_whole_step),

@@ -46,6 +46,11 @@ static const matrix_case gpu_cases[] = {
     {"pages of one row", 1, 4, 20, 16, false, false, 1, 0},
 };
 
+static const matrix_case large_tile_cases[] = {
+    {"63 heads, two tokens", 2, 2, 20, 63, true, false, 64, 32},
+    {"128 heads", 1, 1, 40, 128, false, false, 61, 32},
+};
+
 /* max(normal(keys, keys / 2), new tokens), cut at twice the keys; or 0. */
 static void draw_lengths(const matrix_case *c, attention_sequence *sequences)
 {
@@ -62,7 +67,7 @@ static void draw_lengths(const matrix_case *c, attention_sequence *sequences)
     }
 }
 
-static void check(clmla_context *context, const matrix_case *c, clmla_mask mask)
+static void check(clmla_context *context, const matrix_case *c, clmla_mask mask, int32_t tile_rows)
 {
     char what[128];
     attention_sequence sequences[MAX_SEQUENCES];
@@ -73,7 +78,8 @@ static void check(clmla_context *context, const matrix_case *c, clmla_mask mask)
                                    .mask = mask,
                                    .num_sequences = c->num_sequences,
                                    .sequences = sequences,
-                                   .page_block_size = c->page_block_size};
+                                   .page_block_size = c->page_block_size,
+                                   .tile_rows = tile_rows};
     attention_problem p = attention_problem_make(context, &batch);
     const size_t rows = (size_t)p.num_tokens * (size_t)c->num_heads;
     const size_t checked = c->max_rows == 0 || c->max_rows > rows ? rows : c->max_rows;
@@ -84,7 +90,7 @@ static void check(clmla_context *context, const matrix_case *c, clmla_mask mask)
         (void)attention_reference(&p, i * rows / checked, t + i * LATENT, t_lse + i);
 
     const cl_command_queue queue = test_device_get()->queue;
-    const clmla_status status = clmla_enqueue_attention(context, &p.params, queue, 0, NULL, NULL);
+    const clmla_status status = attention_problem_enqueue(context, &p, queue, 0, NULL, NULL);
     if (status != CLMLA_SUCCESS)
         fail_msg("%s: %s: %s", c->name, clmla_status_name(status), test_last_notify());
     assert_int_equal(clFinish(queue), CL_SUCCESS);
@@ -107,12 +113,13 @@ static void check(clmla_context *context, const matrix_case *c, clmla_mask mask)
     attention_problem_release(&p);
 }
 
-static void check_all(clmla_context *context, const matrix_case *cases, size_t count)
+static void check_all(clmla_context *context, const matrix_case *cases, size_t count,
+                      int32_t tile_rows)
 {
     print_message("lengths drawn with seed %d\n", (int)SEED);
     for (size_t i = 0; i < count; i++) {
-        check(context, &cases[i], CLMLA_MASK_CAUSAL);
-        check(context, &cases[i], CLMLA_MASK_NONE);
+        check(context, &cases[i], CLMLA_MASK_CAUSAL, tile_rows);
+        check(context, &cases[i], CLMLA_MASK_NONE, tile_rows);
     }
     clmla_context_release(context);
 }
@@ -122,21 +129,21 @@ static void flash_mla_matrix_cpu_class(void **state)
 {
     (void)state;
     check_all(test_context_with_units(CLMLA_KERNELS_CPU, CLMLA_MATRIX_UNITS_AUTO), cpu_cases,
-              sizeof cpu_cases / sizeof cpu_cases[0]);
+              sizeof cpu_cases / sizeof cpu_cases[0], 0);
 }
 
 static void flash_mla_matrix_cpu_class_in_float32(void **state)
 {
     (void)state;
     check_all(test_context_with_units(CLMLA_KERNELS_CPU, CLMLA_MATRIX_UNITS_OFF), cpu_cases,
-              sizeof cpu_cases / sizeof cpu_cases[0]);
+              sizeof cpu_cases / sizeof cpu_cases[0], 0);
 }
 
 static void flash_mla_matrix_gpu_class(void **state)
 {
     (void)state;
     check_all(test_context_with_units(CLMLA_KERNELS_GPU, CLMLA_MATRIX_UNITS_AUTO), gpu_cases,
-              sizeof gpu_cases / sizeof gpu_cases[0]);
+              sizeof gpu_cases / sizeof gpu_cases[0], 0);
 }
 
 /* On tensor cores, or their emulation. */
@@ -144,7 +151,22 @@ static void flash_mla_matrix_nvidia_class(void **state)
 {
     (void)state;
     check_all(test_context_with_units(CLMLA_KERNELS_NVIDIA, CLMLA_MATRIX_UNITS_AUTO), gpu_cases,
-              sizeof gpu_cases / sizeof gpu_cases[0]);
+              sizeof gpu_cases / sizeof gpu_cases[0], 0);
+}
+
+/* In the tile of most local memory, which clmla_layer_prepare tries. */
+static void flash_mla_matrix_nvidia_class_large_tile(void **state)
+{
+    (void)state;
+    clmla_context *context = test_context_with_units(CLMLA_KERNELS_NVIDIA, CLMLA_MATRIX_UNITS_AUTO);
+    const char *why_not;
+    if (!attention_try_large_tile(context, LATENT, ROPE, &why_not)) {
+        clmla_context_release(context);
+        print_message("skipped: the large tile: %s\n", why_not);
+        skip();
+    }
+    check_all(context, large_tile_cases, sizeof large_tile_cases / sizeof large_tile_cases[0],
+              MLA__ATTENTION_LARGE_ROWS);
 }
 
 int main(void)
@@ -154,6 +176,7 @@ int main(void)
         cmocka_unit_test(flash_mla_matrix_cpu_class_in_float32),
         cmocka_unit_test(flash_mla_matrix_gpu_class),
         cmocka_unit_test(flash_mla_matrix_nvidia_class),
+        cmocka_unit_test(flash_mla_matrix_nvidia_class_large_tile),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     test_device_close();

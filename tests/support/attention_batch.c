@@ -1,6 +1,7 @@
 #include "support/attention_batch.h"
 
 #include "core/dtype.h"
+#include "core/fp8_cache.h"
 #include "ref/mla_ref.h"
 #include "support/support.h"
 
@@ -52,6 +53,34 @@ static void draw_row(const attention_batch *b, int kind, int32_t id, int32_t pos
     }
 }
 
+static bool is_fp8(const attention_batch *b) { return b->cache == CLMLA_DTYPE_FP8_DS_MLA; }
+
+/* What an FP8 record makes of a latent, whose groups get scales of their own. */
+static void round_as_record(const attention_batch *b, double *latent)
+{
+    const size_t count = (size_t)b->kv_lora_rank;
+    float *values = allocate(count * sizeof(float));
+    unsigned char *record = allocate(mla__fp8_latent_bytes(b->kv_lora_rank));
+    for (size_t i = 0; i < count; i++)
+        values[i] = (float)ldexp(latent[i], -3 * (int)(i / MLA__FP8_GROUP));
+    mla__fp8_encode_latent(values, b->kv_lora_rank, record);
+    mla__fp8_decode_latent(record, b->kv_lora_rank, values);
+    for (size_t i = 0; i < count; i++)
+        latent[i] = (double)values[i];
+    free(values);
+    free(record);
+}
+
+static void draw_key(const attention_batch *b, const attention_sequence *of, int32_t position,
+                     double *latent, double *rope)
+{
+    const clmla_dtype latent_dtype = is_fp8(b) ? CLMLA_DTYPE_F32 : b->cache;
+    const clmla_dtype rope_dtype = is_fp8(b) ? CLMLA_DTYPE_BF16 : b->cache;
+    draw_row(b, KEY, of->id, position, 0, latent_dtype, rope_dtype, latent, rope);
+    if (is_fp8(b))
+        round_as_record(b, latent);
+}
+
 static void draw(attention_problem *p)
 {
     const attention_batch *b = &p->batch;
@@ -65,8 +94,7 @@ static void draw(attention_problem *p)
         p->c_kv[s] = allocate((size_t)of->keys * latent * sizeof(double));
         p->k_pe[s] = allocate((size_t)of->keys * rope * sizeof(double));
         for (int32_t j = 0; j < of->keys; j++)
-            draw_row(b, KEY, of->id, j, 0, b->cache, b->cache, p->c_kv[s] + (size_t)j * latent,
-                     p->k_pe[s] + (size_t)j * rope);
+            draw_key(b, of, j, p->c_kv[s] + (size_t)j * latent, p->k_pe[s] + (size_t)j * rope);
         for (int32_t i = 0; i < of->new_tokens; i++)
             for (int32_t h = 0; h < b->num_heads; h++) {
                 double *row = p->q + ((size_t)(p->cu[s] + i) * heads + (size_t)h) * dim;
@@ -143,6 +171,37 @@ static size_t cache_row(const int32_t *table, int32_t stride, int32_t page_rows,
     return (size_t)page * (size_t)page_rows + (size_t)(key % page_rows);
 }
 
+/* FP8 records, their gaps and the rows of no key poisoned. The encoder gives the codes again that
+ * the values came from. */
+static void make_records(attention_problem *p, const int32_t *table, int32_t table_stride,
+                         int32_t page_rows)
+{
+    const attention_batch *b = &p->batch;
+    const size_t latent = (size_t)b->kv_lora_rank, rope = (size_t)b->rope_dim;
+    const size_t stride = mla__fp8_record_bytes(b->kv_lora_rank, b->rope_dim) + 4 * (size_t)b->gap;
+    const size_t bytes = (size_t)p->num_pages * (size_t)page_rows * stride;
+    unsigned char *records = allocate(bytes);
+    float *values = allocate(latent * sizeof(float));
+    memset(records, 0xff, bytes);
+    for (int32_t s = 0; s < b->num_sequences; s++)
+        for (int32_t j = 0; j < b->sequences[s].keys; j++) {
+            unsigned char *record =
+                records + cache_row(table, table_stride, page_rows, s, j) * stride;
+            for (size_t i = 0; i < latent; i++)
+                values[i] = (float)p->c_kv[s][(size_t)j * latent + i];
+            mla__fp8_encode_latent(values, b->kv_lora_rank, record);
+            for (size_t i = 0; i < rope; i++)
+                mla__store(record + mla__fp8_latent_bytes(b->kv_lora_rank), CLMLA_DTYPE_BF16, i,
+                           p->k_pe[s][(size_t)j * rope + i]);
+        }
+    p->kv_cache = test_buffer_of(records, bytes, b->cache);
+    p->kv_cache.tensor.strides[0] = (size_t)page_rows * stride;
+    p->kv_cache.tensor.strides[1] = stride;
+    p->params.kv_cache = p->kv_cache.tensor;
+    free(records);
+    free(values);
+}
+
 static void make_caches(attention_problem *p, const int32_t *table, int32_t table_stride,
                         int32_t page_rows)
 {
@@ -217,7 +276,10 @@ static void make_sequences(attention_problem *p)
                                             .cu_seqlens_q = p->cu_table.tensor,
                                             .cache_seqlens = p->seqlens_table.tensor,
                                             .block_table = p->block_table.tensor};
-    make_caches(p, table, stride, page_rows);
+    if (is_fp8(b))
+        make_records(p, table, stride, page_rows);
+    else
+        make_caches(p, table, stride, page_rows);
     free(table);
     free(seqlens);
 }
@@ -308,6 +370,68 @@ void attention_problem_release(attention_problem *p)
     free(p->cu);
 }
 
+/* ---- call ----------------------------------------------------------------------------------- */
+
+bool attention_try_large_tile(clmla_context *context, int32_t kv_lora_rank, int32_t rope_dim,
+                              const char **why_not)
+{
+    const mla__attention_shape shape = {.q_lat = CLMLA_DTYPE_BF16,
+                                        .q_pe = CLMLA_DTYPE_BF16,
+                                        .cache = CLMLA_DTYPE_BF16,
+                                        .out = CLMLA_DTYPE_BF16,
+                                        .num_heads = 16,
+                                        .kv_lora_rank = kv_lora_rank,
+                                        .rope_dim = rope_dim};
+    mla__stream stream;
+    mla__attention_choice choice;
+    assert_int_equal(mla__stream_begin(&stream, test_device_get()->queue, 0, NULL), CLMLA_SUCCESS);
+    assert_int_equal(mla__attention_try_large(context, &shape, &stream), CLMLA_SUCCESS);
+    assert_true(mla__attention_choose(context, &shape, &choice));
+    *why_not = choice.why_not_large;
+    return choice.large_tile.tile_rows > 0;
+}
+
+void attention_keep_tile(mla__attention *op, int32_t tile_rows)
+{
+    mla__attention_variant *const others[] = {&op->many, &op->large};
+    for (size_t i = 0; i < 2 && tile_rows > 0; i++) {
+        if (others[i]->tile.tile_rows == tile_rows) {
+            const mla__attention_variant few = op->few;
+            op->few = *others[i];
+            *others[i] = few;
+        }
+        others[i]->tile.tile_rows = 0; /* no step asks for it */
+    }
+    if (tile_rows > 0 && op->few.tile.tile_rows != tile_rows)
+        fail_msg("attention has no tile of %d rows", (int)tile_rows);
+}
+
+clmla_status attention_problem_enqueue(clmla_context *context, const attention_problem *p,
+                                       cl_command_queue queue, cl_uint num_events,
+                                       const cl_event *wait_list, cl_event *event)
+{
+    if (p->batch.tile_rows == 0)
+        return clmla_enqueue_attention(context, &p->params, queue, num_events, wait_list, event);
+    clmla_attention_params params = p->params;
+    mla__attention op = {.num_heads = 0};
+    mla__attention_step step;
+    mla__stream stream;
+    clmla_status status = mla__attention_choose_step(context, &params, &step);
+    params.num_splits = step.num_splits;
+    if (status == CLMLA_SUCCESS)
+        status = mla__attention_bind(context, &params, &op);
+    if (status != CLMLA_SUCCESS)
+        return status;
+    attention_keep_tile(&op, p->batch.tile_rows);
+    status = mla__stream_begin(&stream, queue, num_events, wait_list);
+    if (status == CLMLA_SUCCESS)
+        status = mla__attention_enqueue(&op, &stream, &step);
+    if (status == CLMLA_SUCCESS)
+        status = mla__stream_end(&stream, event);
+    mla__attention_release(&op);
+    return status;
+}
+
 /* ---- results -------------------------------------------------------------------------------- */
 
 static void inputs_unchanged(const attention_problem *p, bool with_q_lat)
@@ -368,7 +492,7 @@ attention_result attention_run(clmla_context *context, const attention_batch *ba
     attention_result r = {.out = allocate(rows * (size_t)batch->kv_lora_rank * sizeof(double)),
                           .lse = batch->no_lse ? NULL : allocate(rows * sizeof(double))};
     const cl_command_queue queue = test_device_get()->queue;
-    const clmla_status status = clmla_enqueue_attention(context, &p.params, queue, 0, NULL, NULL);
+    const clmla_status status = attention_problem_enqueue(context, &p, queue, 0, NULL, NULL);
     if (status != CLMLA_SUCCESS)
         fail_msg("clmla_enqueue_attention: %s: %s", clmla_status_name(status), test_last_notify());
     assert_int_equal(clFinish(queue), CL_SUCCESS);

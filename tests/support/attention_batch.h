@@ -11,6 +11,7 @@
 #include <stdbool.h>
 
 #include "clmla.h"
+#include "ops/attention.h"
 #include "support/device.h"
 
 typedef struct attention_sequence {
@@ -35,6 +36,7 @@ typedef struct attention_batch {
     clmla_dtype q_lat, q_pe, cache, out;
     int32_t num_splits, split_tokens; /* as in clmla_attention_params */
     int32_t nan_key;                  /* 1 + a key of the first sequence whose latent holds a NaN */
+    int32_t tile_rows;                /* the kernel's tile of so many; 0: as attention chooses */
     int32_t nan_row;                  /* 1 + a row (token · H + head) of q_lat that holds a NaN */
 } attention_batch;
 
@@ -53,6 +55,18 @@ typedef struct attention_problem {
 
 attention_problem attention_problem_make(clmla_context *context, const attention_batch *batch);
 void attention_problem_release(attention_problem *problem);
+
+/* Whether the large tile of tensor cores runs, found out as clmla_layer_prepare does; *why_not where it
+ * does not. */
+bool attention_try_large_tile(clmla_context *context, int32_t kv_lora_rank, int32_t rope_dim,
+                              const char **why_not);
+
+/* clmla_enqueue_attention on the batch's tile. */
+clmla_status attention_problem_enqueue(clmla_context *context, const attention_problem *problem,
+                                       cl_command_queue queue, cl_uint num_events,
+                                       const cl_event *wait_list, cl_event *event);
+/* Steps of any number of rows take the tile of tile_rows from now on; 0: all stay. */
+void attention_keep_tile(mla__attention *op, int32_t tile_rows);
 
 /* Reads out [T, H, kv_lora] and lse [T, H] (may be NULL), and fails the test when an input, a gap
  * between rows or a canary changed. */

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "core/dtype.h"
+#include "ocl/launch.h"
 #include "support/support.h"
 
 enum { CANARY_BYTES = 256, NOTIFY_BYTES = 1 << 16 };
@@ -133,6 +134,26 @@ void test_write_kernel(const char *directory, const char *name, const char *text
         fail_msg("%s: %s", path, strerror(errno));
     assert_true(fputs(text, file) >= 0);
     assert_int_equal(fclose(file), 0);
+}
+
+int test_answer(clmla_context *context, const char *file, const mla__defines *defines)
+{
+    const char *const files[] = {file, NULL};
+    const test_device *on = test_device_get();
+    mla__kernel kernel = {0};
+    test_buffer out = test_buffer_poisoned(sizeof(int), CLMLA_DTYPE_I32);
+    assert_int_equal(mla__kernel_create(context, files, defines, "answer", &kernel), CLMLA_SUCCESS);
+    mla__arg_buffer(&kernel, out.tensor.buffer);
+    mla__arg_ulong(&kernel, out.tensor.offset_bytes / sizeof(int));
+    mla__stream stream;
+    assert_int_equal(mla__stream_begin(&stream, on->queue, 0, NULL), CLMLA_SUCCESS);
+    assert_int_equal(mla__stream_launch(&stream, &kernel, 1, (size_t[]){1}, (size_t[]){1}),
+                     CLMLA_SUCCESS);
+    int value = 0;
+    test_buffer_read(&out, &value);
+    test_buffer_release(&out);
+    mla__kernel_release(&kernel);
+    return value;
 }
 
 const char *test_last_notify(void) { return last_notify; }

@@ -9,6 +9,7 @@
 #include <stddef.h>
 
 #include "clmla.h"
+#include "ocl/program.h"
 
 typedef struct test_device {
     cl_device_id id;
@@ -31,6 +32,8 @@ clmla_context *test_context_with_kernels(clmla_kernel_class kernel_class,
                                          const char *kernel_directory);
 /* Makes directory/name with this text; directory is created, as is one folder level in name. */
 void test_write_kernel(const char *directory, const char *name, const char *text);
+/* The single int that a kernel answer(global int *out, ulong at) of this file writes to out[at]. */
+int test_answer(clmla_context *context, const char *file, const mla__defines *defines);
 const char *test_last_notify(void);
 void test_clear_notify(void);
 

@@ -1,6 +1,7 @@
 #include "support/layer_fixture.h"
 
 #include "core/dtype.h"
+#include "core/fp8_cache.h"
 #include "ocl/context.h"
 
 /* ---- weights --------------------------------------------------------------------------------- */
@@ -111,7 +112,8 @@ static void make_layer(fixture *f)
                                        .page_block_size = o->page_block_size,
                                        .num_pages = FIXTURE_MAX_SEQUENCES * pages,
                                        .weights_dtype = o->dtype,
-                                       .cache_dtype = o->dtype,
+                                       .cache_dtype =
+                                           o->fp8_cache ? CLMLA_DTYPE_FP8_DS_MLA : o->dtype,
                                        .hidden_dtype = o->dtype,
                                        .output_dtype = o->output_dtype,
                                        .workspace_limit_bytes = o->workspace_limit_bytes,
@@ -150,6 +152,12 @@ static size_t cache_rows(const fixture *f)
     return (size_t)FIXTURE_MAX_SEQUENCES * (size_t)f->pages * (size_t)rows;
 }
 
+static size_t record_bytes(const fixture *f)
+{
+    const clmla_config *c = &f->options.config;
+    return (size_t)mla__fp8_record_bytes(c->kv_lora_rank, c->qk_rope_head_dim);
+}
+
 static void make_buffers(fixture *f)
 {
     const clmla_config *c = &f->options.config;
@@ -165,6 +173,10 @@ static void make_buffers(fixture *f)
         f->output = test_buffer_poisoned(tokens * (size_t)c->hidden_size * out_element,
                                          f->options.output_dtype);
     f->workspace = test_buffer_poisoned((size_t)info.workspace_bytes, CLMLA_DTYPE_F32);
+    if (f->options.fp8_cache) {
+        f->kv_cache = test_buffer_poisoned(cache_rows(f) * record_bytes(f), CLMLA_DTYPE_FP8_DS_MLA);
+        return;
+    }
     if (!f->options.fused) {
         f->kv_cache = test_buffer_poisoned(cache_rows(f) * latent * element, f->options.dtype);
         f->pe_cache = test_buffer_poisoned(cache_rows(f) * rope * element, f->options.dtype);
@@ -224,7 +236,7 @@ void fixture_release(fixture *f)
         test_buffer_release(&f->output);
     test_buffer_release(&f->hidden);
     test_buffer_release(&f->kv_cache);
-    if (!f->options.fused)
+    if (!f->options.fused && !f->options.fp8_cache)
         test_buffer_release(&f->pe_cache);
     test_buffer_release(&f->workspace);
     fixture_weights_release(&f->host_weights);
@@ -298,6 +310,59 @@ static size_t key_at(const fixture *f, const test_buffer *cache, size_t width, i
     return ((size_t)page * (size_t)size + (size_t)(key % size)) * row_stride;
 }
 
+/* Byte of the buffer. */
+static size_t record_at(const fixture *f, int32_t sequence, int32_t key)
+{
+    return (size_t)f->kv_cache.tensor.offset_bytes +
+           key_at(f, &f->kv_cache, record_bytes(f), sequence, key);
+}
+
+/* A key's record, to the device and back. kv comes out as what the record stands for. */
+static void write_record(fixture *f, int32_t sequence, int32_t key, double *kv, const double *pe)
+{
+    const clmla_config *c = &f->options.config;
+    const size_t bytes = record_bytes(f);
+    float *const latent = malloc((size_t)c->kv_lora_rank * sizeof(float));
+    unsigned char *const record = malloc(bytes);
+    assert_true(latent != NULL && record != NULL);
+    for (int32_t i = 0; i < c->kv_lora_rank; i++)
+        latent[i] = (float)kv[i];
+    mla__fp8_encode_latent(latent, c->kv_lora_rank, record);
+    mla__fp8_decode_latent(record, c->kv_lora_rank, latent);
+    for (int32_t i = 0; i < c->kv_lora_rank; i++)
+        kv[i] = (double)latent[i];
+    for (int32_t i = 0; i < c->qk_rope_head_dim; i++)
+        mla__store(record + mla__fp8_latent_bytes(c->kv_lora_rank), CLMLA_DTYPE_BF16, (size_t)i,
+                   pe[i]);
+    assert_int_equal(clEnqueueWriteBuffer(test_device_get()->queue, f->kv_cache.tensor.buffer,
+                                          CL_TRUE, record_at(f, sequence, key), bytes, record, 0,
+                                          NULL, NULL),
+                     CL_SUCCESS);
+    free(latent);
+    free(record);
+}
+
+static void read_record(const fixture *f, int32_t sequence, int32_t key, double *kv, double *pe)
+{
+    const clmla_config *c = &f->options.config;
+    const size_t bytes = record_bytes(f);
+    float *const latent = malloc((size_t)c->kv_lora_rank * sizeof(float));
+    unsigned char *const record = malloc(bytes);
+    assert_true(latent != NULL && record != NULL);
+    assert_int_equal(clEnqueueReadBuffer(test_device_get()->queue, f->kv_cache.tensor.buffer,
+                                         CL_TRUE, record_at(f, sequence, key), bytes, record, 0,
+                                         NULL, NULL),
+                     CL_SUCCESS);
+    mla__fp8_decode_latent(record, c->kv_lora_rank, latent);
+    for (int32_t i = 0; i < c->kv_lora_rank; i++)
+        kv[i] = (double)latent[i];
+    for (int32_t i = 0; i < c->qk_rope_head_dim; i++)
+        pe[i] =
+            mla__load(record + mla__fp8_latent_bytes(c->kv_lora_rank), CLMLA_DTYPE_BF16, (size_t)i);
+    free(latent);
+    free(record);
+}
+
 void fixture_set_past(fixture *f, int32_t sequence, int32_t past, uint64_t seed)
 {
     test_random random = {seed};
@@ -310,6 +375,10 @@ void fixture_set_past(fixture *f, int32_t sequence, int32_t past, uint64_t seed)
             const double value = (double)mla__bf16_to_float(
                 mla__double_to_bf16(test_random_uniform(&random, -1.5, 1.5)));
             *(i < latent ? kv + i : pe + (i - latent)) = value;
+        }
+        if (f->options.fp8_cache) {
+            write_record(f, sequence, key, kv, pe);
+            continue;
         }
         write_elements(&f->kv_cache, key_at(f, &f->kv_cache, latent, sequence, key), kv, latent);
         if (rope > 0)
@@ -345,6 +414,10 @@ void fixture_get_cache(const fixture *f, int32_t sequence, int32_t count, double
     const size_t latent = (size_t)f->options.config.kv_lora_rank;
     const size_t rope = (size_t)f->options.config.qk_rope_head_dim;
     for (int32_t key = 0; key < count; key++) {
+        if (f->options.fp8_cache) {
+            read_record(f, sequence, key, kv + (size_t)key * latent, pe + (size_t)key * rope);
+            continue;
+        }
         read_elements(&f->kv_cache, key_at(f, &f->kv_cache, latent, sequence, key),
                       kv + (size_t)key * latent, latent);
         if (rope > 0)

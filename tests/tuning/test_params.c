@@ -1,5 +1,6 @@
 /* Tile defaults keep the constraints that the kernels state, and their text and macros agree. */
 #include "support/support.h"
+#include "tuning/nvidia_records.h"
 #include "tuning/params.h"
 
 static mla__device device_of(size_t max_work_group_size, cl_ulong local_mem_bytes)
@@ -391,6 +392,70 @@ static void attention_on_tensor_cores_fits_48_kib(void **state)
     assert_false(mla__attention_tile_mma(&device, 16, 512, 64, &t, &many));
 }
 
+/* A record's work-groups and their budgets of registers (tests/kernels/ptx_programs.txt) fit a
+ * multiprocessor, and a record that is not measured says so. */
+static void nvidia_records_fit_a_multiprocessor(void **state)
+{
+    (void)state;
+    enum { REGISTERS = 65536 };
+    const struct {
+        int32_t capability, registers_of_16;
+    } devices[] = {{80, 232}, {86, 232}, {89, 232}, {90, 168}, {120, 248}, {0, 248}};
+    for (size_t i = 0; i < sizeof devices / sizeof devices[0]; i++) {
+        const mla__device device = {.compute_capability = devices[i].capability};
+        const mla__nvidia_record *record = mla__nvidia_record_find(&device);
+        assert_true(record->few_groups * 256 * 128 <= REGISTERS);
+        assert_true(record->attention_groups_of_16 * 128 * devices[i].registers_of_16 <= REGISTERS);
+        assert_true(record->attention_groups_of_32 * 128 * 255 <= REGISTERS);
+        assert_int_equal(strstr(record->source, "not measured") == NULL, record->measured);
+    }
+}
+
+/* The same bytes for the tile of 64 rows: within what work-groups of each GPU can have, whatever it
+ * reports; on other devices, with the emulation's scratch, within what they report. */
+static void large_attention_fits_what_the_device_can_have(void **state)
+{
+    (void)state;
+    const struct {
+        int32_t compute_capability, kib; /* 0: no PTX */
+        int32_t latent, rope, stages;    /* 0: no tile */
+    } cases[] = {{80, 48, 512, 64, 4},  {90, 48, 512, 64, 4},   {86, 48, 512, 64, 4},
+                 {89, 48, 512, 64, 4},  {120, 48, 512, 64, 4},  {999, 48, 512, 64, 4},
+                 {90, 48, 1024, 64, 4}, {80, 48, 1024, 64, 4},  {89, 48, 1024, 64, 2},
+                 {90, 48, 2048, 64, 3}, {120, 48, 2048, 64, 0}, {999, 228, 2048, 64, 3},
+                 {0, 48, 512, 64, 0},   {0, 64, 512, 64, 2},    {0, 512, 512, 64, 4},
+                 {0, 48, 64, 16, 4},    {90, 48, 64, 0, 4}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        mla__device device = device_of(256, (cl_ulong)cases[i].kib * 1024);
+        mla__attention_tile t = {.tile_rows = 0};
+        uint64_t bytes = 0;
+        device.compute_capability = cases[i].compute_capability;
+        device.has_ptx = cases[i].compute_capability >= 80;
+        const bool fits =
+            mla__attention_tile_large(&device, cases[i].latent, cases[i].rope, &t, &bytes);
+        if (fits != (cases[i].stages > 0) || t.stages != cases[i].stages)
+            fail_msg("case %zu: %d stages", i, (int)t.stages);
+        device.max_work_group_size = 128;
+        mla__attention_tile none;
+        assert_false(
+            mla__attention_tile_large(&device, cases[i].latent, cases[i].rope, &none, &bytes));
+        if (!fits)
+            continue;
+        const int32_t pitch = 2 * (cases[i].latent + cases[i].rope) + 16;
+        const int32_t scratch = device.has_ptx ? 0 : 32 * t.work_group;
+        assert_int_equal(t.tile_rows, 64);
+        assert_int_equal(t.work_group, 256);
+        assert_int_equal(bytes, t.stages * t.block_tokens * pitch +
+                                    16 * t.tile_rows * t.block_tokens + scratch);
+        /* the bits of the other tiles */
+        mla__attention_tile few, many;
+        device = device_of(1024, 64 * 1024);
+        device.has_ptx = true;
+        if (mla__attention_tile_mma(&device, 16, cases[i].latent, cases[i].rope, &few, &many))
+            assert_int_equal(t.block_tokens, few.block_tokens);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -407,6 +472,8 @@ int main(void)
         cmocka_unit_test(text_and_macros_name_the_fields),
         cmocka_unit_test(text_is_cut_like_snprintf),
         cmocka_unit_test(attention_on_tensor_cores_fits_48_kib),
+        cmocka_unit_test(nvidia_records_fit_a_multiprocessor),
+        cmocka_unit_test(large_attention_fits_what_the_device_can_have),
     };
     return cmocka_run_group_tests_name("params", tests, NULL, NULL);
 }

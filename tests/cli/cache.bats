@@ -1,0 +1,122 @@
+#!/usr/bin/env bats
+# shellcheck disable=SC2154,SC2030,SC2031 # bats sets status, output, lines and stderr; every test
+# is a subshell
+# The programs that the command keeps on disk.
+load common
+
+# compute OUTPUT OPTION...: a golden case with --verbose.
+compute() {
+    local output_file=$1
+    shift
+    try run --case "$(golden 01_tiny_prefill)" --projection native --output "$output_file" \
+        --verbose "$@"
+    passes
+}
+
+# The counts that --verbose prints, as "READ COMPILED".
+counts() {
+    sed -n 's/^cache: .*; \([0-9]*\) programs read, \([0-9]*\) compiled$/\1 \2/p' <<<"$stderr"
+}
+
+# The driver's own cache stays where it is when HOME or XDG_CACHE_HOME move.
+keep_driver_cache() {
+    export POCL_CACHE_DIR=${POCL_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/pocl/kcache}
+}
+
+@test "CLMLA_CACHE_DIR keeps programs; what is read computes the same" {
+    export CLMLA_CACHE_DIR=$PWD/parent/cache
+    compute first.safetensors
+    [[ "$(counts)" =~ ^0\ [1-9] ]]
+    local compiled=${BASH_REMATCH[0]#0 }
+    [[ "$stderr" == *"cache: $PWD/parent/cache; "* ]]
+    compute second.safetensors
+    [[ "$(counts)" =~ ^[1-9][0-9]*\ 0$ ]]
+    [[ "$(counts)" == "$compiled"* ]]
+    cmp first.safetensors second.safetensors
+    [ "$(stat -c %a parent parent/cache | sort -u)" = 700 ]
+    [ "$(stat -c %a parent/cache/*.bin | sort -u)" = 600 ]
+}
+
+@test "--no-cache neither reads nor writes" {
+    export CLMLA_CACHE_DIR=$PWD/cache
+    compute first.safetensors --no-cache
+    [[ "$stderr" == *"cache: none; 0 programs read, "* ]]
+    [ ! -e cache ]
+    compute first.safetensors
+    local names
+    names=$(ls cache)
+    compute second.safetensors --no-cache
+    [[ "$(counts)" =~ ^0\ [1-9] ]]
+    [ "$(ls cache)" = "$names" ]
+    cmp first.safetensors second.safetensors
+}
+
+@test "an empty CLMLA_CACHE_DIR switches the cache off" {
+    keep_driver_cache
+    export CLMLA_CACHE_DIR='' HOME=$PWD XDG_CACHE_HOME=$PWD
+    compute y.safetensors
+    [[ "$stderr" == *"cache: none; "* ]]
+    [ ! -e clmla ]
+}
+
+@test "without CLMLA_CACHE_DIR: XDG_CACHE_HOME, HOME, or none; never where PoCL has its own" {
+    keep_driver_cache
+    unset CLMLA_CACHE_DIR
+    export HOME=$PWD/home XDG_CACHE_HOME=$PWD/xdg
+    compute y.safetensors
+    if [[ "$stderr" == *"cache: PoCL's own"* ]]; then
+        [ ! -e "$PWD/home" ] && [ ! -e "$PWD/xdg" ]
+        return
+    fi
+    [ -e xdg/clmla ] && [ ! -e home ]
+    unset XDG_CACHE_HOME
+    compute y.safetensors
+    [ -e home/.cache/clmla ]
+    unset HOME
+    compute y.safetensors
+    [[ "$stderr" == *"cache: none; "* ]]
+}
+
+@test "a directory that others may write to is not used, and says so with --verbose" {
+    mkdir -m 777 shared
+    export CLMLA_CACHE_DIR=$PWD/shared
+    compute y.safetensors
+    [[ "$stderr" == *"$PWD/shared is not used: can be written by other users"* ]]
+    [[ "$stderr" == *"cache: none; "* ]]
+    [ -z "$(ls shared)" ]
+    try run --case "$(golden 01_tiny_prefill)" --projection native --output y.safetensors
+    passes
+    [ -z "$stderr" ]
+}
+
+@test "damaged files are replaced, and the result stays" {
+    export CLMLA_CACHE_DIR=$PWD/cache
+    compute first.safetensors
+    for file in cache/*.bin; do
+        printf 'x' | dd of="$file" bs=1 seek=20000 conv=notrunc status=none
+    done
+    compute second.safetensors
+    [[ "$(counts)" =~ ^0\ [1-9] ]]
+    [[ "$stderr" == *"will replace"* ]]
+    cmp first.safetensors second.safetensors
+    compute third.safetensors
+    [[ "$(counts)" =~ ^[1-9][0-9]*\ 0$ ]]
+}
+
+@test "several processes fill one directory" {
+    export CLMLA_CACHE_DIR=$PWD/cache
+    local pids=() i
+    for i in 1 2 3; do
+        clmla run --case "$(golden 01_tiny_prefill)" --projection native \
+            --output "$i.safetensors" &
+        pids+=($!)
+    done
+    for i in "${pids[@]}"; do
+        wait "$i"
+    done
+    cmp 1.safetensors 2.safetensors
+    cmp 1.safetensors 3.safetensors
+    compute 4.safetensors
+    [[ "$(counts)" =~ ^[1-9][0-9]*\ 0$ ]]
+    [ -z "$(find cache -type f ! -name '*.bin')" ]
+}
