@@ -52,6 +52,8 @@ static struct poptOption numerics_table[] = {
     MLA_OPTION_VALUE("clblast-overrides", MLA_OPT_CLBLAST_OVERRIDES,
                      "give CLBlast this program's parameters for the device (default on)",
                      "on|off"),
+    MLA_OPTION_FLAG("sm-90a", MLA_OPT_SM_90A,
+                    "on NVIDIA's compute capability 9.0 products by warpgroups, where they work"),
     MLA_OPTION_VALUE("kernels", MLA_OPT_KERNELS, "class of the kernels", "auto|cpu|gpu|nvidia"),
     MLA_OPTION_VALUE("kernel-dir", MLA_OPT_KERNEL_DIR,
                      ".cl files found here replace the built-in ones", "DIR"),
@@ -468,6 +470,7 @@ static bool take_numerics(const mla_options *options, mla_common *common)
     common->page_block_size = (int32_t)page_block_size;
     common->seed = (uint64_t)seed;
     common->kernel_directory = options->text[MLA_OPT_KERNEL_DIR];
+    common->sm_90a = options->text[MLA_OPT_SM_90A] != NULL;
     common->verbose = options->text[MLA_OPT_VERBOSE] != NULL;
     return true;
 }

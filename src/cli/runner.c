@@ -235,7 +235,6 @@ static clmla_status create_layer(runner *r, mla_run_choices *choices)
         return status;
     (void)snprintf(choices->projection, sizeof(choices->projection), "%s", info.projection);
     choices->kernels = info.kernel_class;
-    mla_session_describe(r->session, r->layer);
     return CLMLA_SUCCESS;
 }
 
@@ -273,6 +272,8 @@ static clmla_status set_up(runner *r, mla_run_choices *choices)
         status = create_layer(r, choices);
     if (status == CLMLA_SUCCESS)
         status = create_weights(r);
+    if (r->layer != NULL) /* now it is known what --sm-90a comes to */
+        mla_session_describe(r->session, r->layer);
     if (status == CLMLA_SUCCESS)
         status = create_buffers(r);
     if (status == CLMLA_SUCCESS)

@@ -30,6 +30,18 @@ load common
     fails_with 2 "--clblast-overrides" "maybe"
 }
 
+@test "kernels for sm_90a are tried, or the reason against them is given" {
+    try verify --kernels nvidia --sm-90a --verbose "$(golden 03_tiny_yarn)"
+    passes
+    [[ "$stderr" == *"sm_90a: tried, its results are right"* ]]
+    try verify --kernels cpu --sm-90a --verbose "$(golden 03_tiny_yarn)"
+    passes
+    [[ "$stderr" == *"sm_90a: refused, the kernels are not of class nvidia"* ]]
+    try verify --kernels nvidia --verbose "$(golden 03_tiny_yarn)"
+    passes
+    [[ "$stderr" != *sm_90a* ]]
+}
+
 @test "any page size, and a contiguous cache" {
     for size in 0 1 7 64; do
         try verify --page-block-size "$size" "$(golden 20_ragged_prefill)"

@@ -6,6 +6,11 @@
 # list grants.
 #
 #   check_ptx.sh <folder of kernel files> <list of programs> <target, such as sm_90>...
+#   check_ptx.sh <folder of kernel files> <list of programs> sm_90a <program of tests/kernels/retarget.c>
+#
+# The second form is for kernels on cl/nvidia/wgmma.clh: they must assemble for sm_90, as the driver
+# builds them first, and, rewritten by the library's own code, for sm_90a, without a word of ptxas
+# about products of warpgroups that it made wait for each other.
 #
 # The list: see ptx_programs.txt. NVIDIA's OpenCL has a front end of its own: its registers differ
 # from these by a few. Looks for clang, libclc, ptxas and libdevice; $CLANG, $LIBCLC, $PTXAS and
@@ -22,6 +27,12 @@ kernels=$1 list=$2
 shift 2
 targets=("$@")
 local_bytes=$((48 * 1024))
+retarget='' # the program, for sm_90a
+if [ "$1" = sm_90a ]; then
+    targets=(sm_90a)
+    retarget=$2
+    local_bytes=$((227 * 1024))
+fi
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 results=0 failures=0
@@ -34,7 +45,11 @@ for target in "${targets[@]}"; do
     grep -qw "$target" <<<"$("$ptxas" --help)" || skip "this ptxas does not know $target"
 done
 
-prepare_ptx "$folder" "$clang" "$libclc" "$libdevice"
+if [ -n "$retarget" ]; then
+    prepare_ptx "$folder" "$clang" "$libclc" "$libdevice" sm_90 8.0
+else
+    prepare_ptx "$folder" "$clang" "$libclc" "$libdevice"
+fi
 
 # A multiprocessor's work-items, work-groups and bytes of local memory. Source: NVIDIA, CUDA C++
 # Programming Guide, technical specifications per compute capability. Registers are 65536 on each.
@@ -42,7 +57,7 @@ multiprocessor() {
     case "$1" in
     sm_80) echo 2048 32 $((164 * 1024)) ;;
     sm_89) echo 1536 24 $((100 * 1024)) ;;
-    sm_90) echo 2048 32 $((228 * 1024)) ;;
+    sm_90 | sm_90a) echo 2048 32 $((228 * 1024)) ;;
     sm_120) echo 1536 24 $((100 * 1024)) ;;
     *) echo "check_ptx.sh: unknown target '$1'" >&2 && return 1 ;;
     esac
@@ -77,6 +92,13 @@ budget() {
 fail() {
     echo "FAIL $1"
     failures=$((failures + 1))
+}
+
+# Rewrites $folder/program.ptx for sm_90a.
+rewrite() {
+    "$ptxas" -arch=sm_90 "$folder/program.ptx" -o "$folder/program.cubin" &&
+        mv "$folder/program.ptx" "$folder/plain.ptx" &&
+        "$retarget" <"$folder/plain.ptx" >"$folder/program.ptx"
 }
 
 # Lines "kernel registers spills stack local" of what ptxas -v says; spills: bytes stored and loaded.
@@ -138,7 +160,8 @@ check() {
     if [[ $budgets == *.local=* ]]; then # a hidden option; without it 48 KiB are an error
         options=(-enable-extended-smem true)
     fi
-    if ! compile_ptx "$kernels" "$files" "$definitions"; then
+    if ! compile_ptx "$kernels" "$files" "$definitions" ||
+        { [ -n "$retarget" ] && ! rewrite; }; then
         fail "$files with $definitions"
         return 0
     fi
@@ -150,6 +173,9 @@ check() {
             continue
         fi
         grep -v '^ptxas info\|bytes stack frame' "$folder/log" || true
+        if grep 'wgmma\.\|(C7' "$folder/log"; then
+            fail "$target $files with $definitions: ptxas has something to say about wgmma"
+        fi
         while read -r kernel usage; do
             # shellcheck disable=SC2086 # four numbers
             check_kernel "$target" "$name" "$budgets" "$reason" "$kernel" $usage

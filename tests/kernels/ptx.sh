@@ -22,16 +22,18 @@ find_libdevice() {
         /usr/lib/nvidia-cuda-toolkit/libdevice/libdevice.10.bc
 }
 
-# prepare_ptx <folder> <clang> <libclc> <libdevice>: for compile_ptx, whose files the folder holds.
+# prepare_ptx <folder> <clang> <libclc> <libdevice> <target and version of PTX, or none>: for
+# compile_ptx, whose files the folder holds.
 #
-# PTX of the oldest GPU that class nvidia serves, for every target: it shows, too, that no assembly
-# asks for more. For this target clang has vload_half and its like with cl_khr_fp16 only.
+# Without them PTX of the oldest GPU that class nvidia serves, for every target: it shows, too, that
+# no assembly asks for more. For these targets clang has vload_half and its like with cl_khr_fp16 only.
 prepare_ptx() {
     local builtins library
     builtins=$(dirname "${BASH_SOURCE[0]}")/nvptx_builtins.cl
     ptx_folder=$1
-    to_ptx=("$2" --target=nvptx64-nvidia-nvcl -Xclang -target-cpu -Xclang sm_80
-        -Xclang -target-feature -Xclang +ptx70 -O3)
+    ptx_version=${6:-7.0}
+    to_ptx=("$2" --target=nvptx64-nvidia-nvcl -Xclang -target-cpu -Xclang "${5:-sm_80}"
+        -Xclang -target-feature -Xclang "+ptx${ptx_version/./}" -O3)
     from_opencl=("${to_ptx[@]}" -x cl -cl-std=CL1.2 -Xclang -finclude-default-header
         -Xclang -cl-ext=+cl_khr_fp16 -emit-llvm)
     libraries=()
@@ -80,5 +82,5 @@ compile_ptx() {
     cat "$ptx_folder/annotations" >>"$program.ll"
     "${to_ptx[@]}" -x ir -Xclang -disable-llvm-passes -S "$program.ll" -o "$program.clang.ptx"
     # clang names the latest version that it knows, whatever ptx70 says; an older driver takes none
-    sed 's/^\.version .*/.version 7.0/' "$program.clang.ptx" >"$program.ptx"
+    sed "s/^\.version .*/.version $ptx_version/" "$program.clang.ptx" >"$program.ptx"
 }
