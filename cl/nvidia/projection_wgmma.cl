@@ -16,9 +16,10 @@
  * DISTANCE stages ahead; weights, which only their warp reads, go from memory to registers, one
  * stage ahead. Between two barriers one stage is multiplied while the one before may still be.
  *
- * Copies are published before the next weights are asked for, since publishing waits for all that
- * was asked for before. The wait for products between the two keeps ptxas from exchanging them: the
- * weights' registers are in use until then.
+ * Products are begun right behind the barrier, so that the tensor cores have the next stage before
+ * they are done with one. Copies are published before the next weights are asked for, since
+ * publishing waits for all that was asked for before; the wait for products between the two keeps
+ * ptxas from exchanging them: the weights' registers are in use until then.
  *
  * Grid: (row tiles · WORK_GROUP, column tiles, batches), work-group {WORK_GROUP, 1, 1}, as
  * projection_tiled.cl. Local memory: STAGES · SLOT_BYTES; src/tuning/params.c counts the same.
@@ -114,8 +115,8 @@ CLMLA_INLINE void pass_stage(const warpgroup *wg, const operands *from, const in
 {
     const int ahead = stage + DISTANCE;
     barrier(CLK_LOCAL_MEM_FENCE);
-    copy_stage(from, ahead * STAGE_K, ring + (shared_address)(ahead % STAGES * SLOT_BYTES));
     multiply_stage(wg, ring + (shared_address)(stage % STAGES * SLOT_BYTES), weights, sums);
+    copy_stage(from, ahead * STAGE_K, ring + (shared_address)(ahead % STAGES * SLOT_BYTES));
     COPY_WAIT(DISTANCE - 1); /* the next stage's */
     publish_to_warpgroups();
     WARPGROUP_WAIT(1); /* the stage before: its slot and its weights' registers are free */

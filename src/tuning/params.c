@@ -204,7 +204,7 @@ bool mla__projection_tile_tiled(const mla__device *device, int32_t size, mla__pr
 }
 
 /* A multiprocessor holds two warpgroups, whose sums fill half of its registers (ptxas for sm_90a:
- * 243 and 236 of a work-item's 255): two work-groups of the smaller tile, or one of the larger, which
+ * 248 and 237 of a work-item's 255): two work-groups of the smaller tile, or one of the larger, which
  * passes x half as often. Rows of x are under way for two and three stages. Not measured on a GPU.
  * Target sm_90a has 227 KiB of local memory, whatever OpenCL says of the device. */
 bool mla__projection_tile_wgmma(const mla__device *device, int32_t size, mla__projection_tile *tile)
