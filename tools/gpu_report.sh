@@ -390,6 +390,17 @@ bench_backends() {
     done
 }
 
+# What is off by default: kernels for sm_90a, which prefill takes, verified first on cases whose truth
+# is stored.
+bench_options() {
+    local golden=$root/tests/golden model
+    run_part verify 60 verify --dtype bf16 --sm-90a "$golden"/29*.safetensors "$golden"/31*.safetensors
+    for model in lite r1; do
+        run_part bench 40 bench --mode batched --stages --case prefill --model "$model" --sm-90a \
+            --max-seconds 3 --check off
+    done
+}
+
 # Weights of eight layers come from memory as a whole model's do; a shard of eight. The reference
 # would take minutes for r1's eight layers: its rows say that they are not verified.
 bench_layers() {
@@ -465,6 +476,7 @@ run_all() {
     done
     bench_backends
     report_torch
+    bench_options
     bench_layers
     for heads in 16 128; do
         sweep_parts "$heads" 128 40 # seconds kept for what follows
