@@ -43,7 +43,7 @@ void mla__projection_choose(const clmla_context *context, const mla__projection_
 
 /* The kernel's source files, which end in NULL, and its name. */
 typedef struct mla__projection_source {
-    const char *files[4];
+    const char *files[5];
     const char *name;
 } mla__projection_source;
 mla__projection_source mla__projection_source_of(const clmla_context *context,
