@@ -82,6 +82,7 @@ static clmla_status create_layer(mla_cell *cell)
         .weights_dtype = dtype,
         .cache_dtype = dtype,
         .hidden_dtype = dtype,
+        .one_launch = bench->common->one_launch,
     };
     for (int32_t i = 0; i < cell->num_lanes; i++) {
         const mla_lane *lane = &cell->lanes[i];
@@ -98,10 +99,7 @@ static clmla_status create_layer(mla_cell *cell)
     cell->rows_bytes = (uint64_t)cell->workload->num_tokens * (uint64_t)bench->config.hidden_size *
                        mla__dtype_bytes(dtype);
     cell->info.struct_size = sizeof(cell->info);
-    status = clmla_layer_get_info(cell->layer, &cell->info);
-    if (status == CLMLA_SUCCESS)
-        mla_session_describe(&cell->backend->session, cell->layer);
-    return status;
+    return clmla_layer_get_info(cell->layer, &cell->info);
 }
 
 /* ---- device memory --------------------------------------------------------------------------- */
@@ -243,6 +241,8 @@ clmla_status mla_cell_create(const mla_bench *bench, mla_backend *backend,
     mla_progress("compiling kernels");
     if (status == CLMLA_SUCCESS)
         status = clmla_layer_prepare(out->layer, backend->session.queue);
+    if (status == CLMLA_SUCCESS)
+        mla_session_describe(&backend->session, out->layer);
     for (int32_t i = 0; i < out->num_lanes && status == CLMLA_SUCCESS; i++)
         status = create_bindings(out, &out->lanes[i]);
     if (status == CLMLA_SUCCESS)

@@ -55,6 +55,8 @@ static struct poptOption numerics_table[] = {
     MLA_OPTION_VALUE("kernels", MLA_OPT_KERNELS, "class of the kernels", "auto|cpu|gpu|nvidia"),
     MLA_OPTION_VALUE("kernel-dir", MLA_OPT_KERNEL_DIR,
                      ".cl files found here replace the built-in ones", "DIR"),
+    MLA_OPTION_FLAG("one-launch", MLA_OPT_ONE_LAUNCH,
+                    "class nvidia: up to 16 tokens in one launch a layer, where the device can"),
     MLA_OPTION_VALUE("page-block-size", MLA_OPT_PAGE_BLOCK_SIZE,
                      "rows per page of the cache, pages shuffled (default 64); 0: contiguous", "N"),
     MLA_OPTION_VALUE("seed", MLA_OPT_SEED, "of drawn data and of page numbers (default 1)", "N"),
@@ -459,6 +461,7 @@ static bool take_numerics(const mla_options *options, mla_common *common)
     common->page_block_size = (int32_t)page_block_size;
     common->seed = (uint64_t)seed;
     common->kernel_directory = options->text[MLA_OPT_KERNEL_DIR];
+    common->one_launch = options->text[MLA_OPT_ONE_LAUNCH] != NULL;
     common->verbose = options->text[MLA_OPT_VERBOSE] != NULL;
     return true;
 }

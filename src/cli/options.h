@@ -31,6 +31,7 @@
     X(CLBLAST_OVERRIDES, "clblast-overrides")                                                      \
     X(KERNELS, "kernels")                                                                          \
     X(KERNEL_DIR, "kernel-dir")                                                                    \
+    X(ONE_LAUNCH, "one-launch")                                                                    \
     X(SEED, "seed")                                                                                \
     X(VERBOSE, "verbose")                                                                          \
     X(FORMAT, "format")                                                                            \
@@ -136,6 +137,7 @@ typedef struct mla_common {
     int32_t clblast_overrides; /* 0, 1; the program owns its process: 1 unless told otherwise */
     clmla_kernel_class kernels;
     const char *kernel_directory;
+    int32_t one_launch;      /* 0, 1: of clmla_layer_params */
     int32_t page_block_size; /* 0: contiguous */
     uint64_t seed;
     bool verbose;
