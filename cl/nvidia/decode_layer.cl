@@ -79,15 +79,15 @@
         q_a_at, kv_a_at, q_at, q_lat_at, states_at, eps, scale_log2, accumulate, token_begin,      \
         num_tokens, num_splits, split_tokens
 
-/* For `count` pieces of work, numbered id, those of this work-group. */
-#define FOR_MINE(id, count)                                                                        \
-    for (int id = (int)get_group_id(0); id < (count); id += (int)get_num_groups(0))
+/* Of a stage's pieces of work this work-group takes the first and every so many-th from there. */
+#define FIRST_ID ((int)get_group_id(0))
+#define NEXT_ID ((int)get_num_groups(0))
 
 /* ---- projections ------------------------------------------------------------------------------- */
 
-CLMLA_INLINE few_product inputs(DECODE_PARAMS)
+CLMLA_INLINE void inputs(DECODE_PARAMS, few_product *p)
 {
-    const few_product p = {
+    *p = (few_product){
         .x = hidden + hidden_offset + (size_t)token_begin * hidden_stride,
         .x_row_stride = hidden_stride,
         .W = weights + input_at,
@@ -99,12 +99,11 @@ CLMLA_INLINE few_product inputs(DECODE_PARAMS)
                   .columns = FIRST_COLUMNS},
         .second = {
             .y = workspace + kv_a_at, .is_float = true, .row_stride = KV_DIM, .columns = KV_DIM}};
-    return p;
 }
 
-CLMLA_INLINE few_product q_b(DECODE_PARAMS)
+CLMLA_INLINE void q_b(DECODE_PARAMS, few_product *p)
 {
-    const few_product p = {
+    *p = (few_product){
         .x = (global const ushort *)(workspace + q_a_at),
         .x_row_stride = Q_LORA_RANK,
         .W = weights + q_b_at,
@@ -112,40 +111,37 @@ CLMLA_INLINE few_product q_b(DECODE_PARAMS)
         .num_rows = num_tokens,
         .slices = Q_B_SLICES,
         .first = {.y = workspace + q_at, .row_stride = Q_COLUMNS, .columns = Q_COLUMNS}};
-    return p;
 }
 
-CLMLA_INLINE few_product absorb(DECODE_PARAMS)
+CLMLA_INLINE void absorb(DECODE_PARAMS, few_product *p)
 {
-    const few_product p = {.x = (global const ushort *)(workspace + q_at),
-                           .x_row_stride = Q_COLUMNS,
-                           .x_batch_stride = QK_DIM,
-                           .W = weights + w_uk_at,
-                           .K = NOPE_DIM,
-                           .num_rows = num_tokens,
-                           .slices = ABSORB_SLICES,
-                           .first = {.y = workspace + q_lat_at,
-                                     .row_stride = NUM_HEADS * KV_LORA_RANK,
-                                     .batch_stride = KV_LORA_RANK,
-                                     .columns = KV_LORA_RANK}};
-    return p;
+    *p = (few_product){.x = (global const ushort *)(workspace + q_at),
+                       .x_row_stride = Q_COLUMNS,
+                       .x_batch_stride = QK_DIM,
+                       .W = weights + w_uk_at,
+                       .K = NOPE_DIM,
+                       .num_rows = num_tokens,
+                       .slices = ABSORB_SLICES,
+                       .first = {.y = workspace + q_lat_at,
+                                 .row_stride = NUM_HEADS * KV_LORA_RANK,
+                                 .batch_stride = KV_LORA_RANK,
+                                 .columns = KV_LORA_RANK}};
 }
 
-CLMLA_INLINE few_product out(DECODE_PARAMS)
+CLMLA_INLINE void out(DECODE_PARAMS, few_product *p)
 {
     const ulong to = output_offset + (ulong)token_begin * output_stride;
-    const few_product p = {.x = (global const ushort *)(workspace + q_at),
-                           .x_row_stride = NUM_HEADS * V_DIM,
-                           .W = weights + out_at,
-                           .K = NUM_HEADS * V_DIM,
-                           .num_rows = num_tokens,
-                           .slices = OUT_SLICES,
-                           .accumulate = accumulate != 0,
-                           .first = {.y = (global STORAGE(OUTPUT_DTYPE) *)output + to,
-                                     .is_float = sizeof(STORAGE(OUTPUT_DTYPE)) == 4,
-                                     .row_stride = output_stride,
-                                     .columns = HIDDEN_SIZE}};
-    return p;
+    *p = (few_product){.x = (global const ushort *)(workspace + q_at),
+                       .x_row_stride = NUM_HEADS * V_DIM,
+                       .W = weights + out_at,
+                       .K = NUM_HEADS * V_DIM,
+                       .num_rows = num_tokens,
+                       .slices = OUT_SLICES,
+                       .accumulate = accumulate != 0,
+                       .first = {.y = (global STORAGE(OUTPUT_DTYPE) *)output + to,
+                                 .is_float = sizeof(STORAGE(OUTPUT_DTYPE)) == 4,
+                                 .row_stride = output_stride,
+                                 .columns = HIDDEN_SIZE}};
 }
 
 /* Column tiles of a batch. */
@@ -160,8 +156,8 @@ CLMLA_INLINE void project(const few_product *p, const int num_batches, const war
                           const bool works, local float *partial)
 {
     const int tiles = few_tiles(p);
-    FOR_MINE(id, works ? tiles * num_batches : 0)
-    project_few(p, w, id % tiles, 0, (size_t)(id / tiles), partial);
+    for (int id = FIRST_ID; id < (works ? tiles * num_batches : 0); id += NEXT_ID)
+        project_few(p, w, id % tiles, 0, (size_t)(id / tiles), partial);
 }
 
 /* ---- weights ahead ----------------------------------------------------------------------------- */
@@ -209,8 +205,7 @@ CLMLA_INLINE void append(DECODE_PARAMS, const bool works, local float *partial)
 {
     global const float *const norms = (global const float *)weights;
 #if Q_LORA_RANK > 0
-    FOR_MINE(id, works ? 2 * num_tokens : 0)
-    {
+    for (int id = FIRST_ID; id < (works ? 2 * num_tokens : 0); id += NEXT_ID) {
         norm_append_token(SEQUENCES_ARGS, workspace, kv_a_at, KV_DIM, norms, kv_norm_at, cos_sin,
                           cos_sin_offset, cos_sin_token_stride, cos_sin_pair_stride, kv_cache,
                           kv_offset, kv_page_stride, kv_row_stride, pe_cache, pe_offset,
@@ -220,8 +215,7 @@ CLMLA_INLINE void append(DECODE_PARAMS, const bool works, local float *partial)
         barrier(CLK_LOCAL_MEM_FENCE); /* partial is used again */
     }
 #else
-    FOR_MINE(id, works ? num_tokens : 0)
-    {
+    for (int id = FIRST_ID; id < (works ? num_tokens : 0); id += NEXT_ID) {
         append_token(SEQUENCES_ARGS, workspace, kv_a_at, KV_DIM, norms, kv_norm_at, cos_sin,
                      cos_sin_offset, cos_sin_token_stride, cos_sin_pair_stride, kv_cache, kv_offset,
                      kv_page_stride, kv_row_stride, pe_cache, pe_offset, pe_page_stride,
@@ -237,8 +231,7 @@ CLMLA_INLINE void attend_keys(DECODE_PARAMS, const warp *w, const bool works, lo
     /* one more than sequences and rows ask for: tokens past the last sequence */
     const int groups = num_tokens * NUM_HEADS / TILE_ROWS + num_sequences + 1;
     global const ushort *const q = (global const ushort *)(workspace + q_at);
-    FOR_MINE(id, works ? groups * num_splits : 0)
-    {
+    for (int id = FIRST_ID; id < (works ? groups * num_splits : 0); id += NEXT_ID) {
         /* or addresses of every table and tensor stay in registers from one group to the next */
         const ulong none = (ulong)forget_origin(0);
         attend(cu_seqlens_q, cu_seqlens_q_offset + none, cache_seqlens, cache_seqlens_offset + none,
@@ -259,8 +252,7 @@ CLMLA_INLINE void attend_keys(DECODE_PARAMS, const warp *w, const bool works, lo
 CLMLA_INLINE void merge_v_up(DECODE_PARAMS, const bool works, local float4 *scratch)
 {
     const ulong state_stride = (ulong)num_tokens * STATE;
-    FOR_MINE(id, works ? NUM_HEADS * V_TILES * num_tokens : 0)
-    {
+    for (int id = FIRST_ID; id < (works ? NUM_HEADS * V_TILES * num_tokens : 0); id += NEXT_ID) {
         const int tile = id / num_tokens;
         merge_and_project(workspace, states_at, state_stride, STATE, KV_LORA_RANK, workspace,
                           states_at + NUM_HEADS * KV_LORA_RANK, state_stride, STATE, weights,
@@ -283,10 +275,12 @@ CLMLA_INLINE bool run_stage(DECODE_PARAMS, const int stage, const warp *w, const
                             local uint4 *scratch)
 {
     local float *const partial = (local float *)scratch;
-    const few_product to_q = q_b(DECODE_ARGS), to_q_lat = absorb(DECODE_ARGS);
-    const few_product to_output = out(DECODE_ARGS);
+    few_product from_x, to_q, to_q_lat, to_output;
+    inputs(DECODE_ARGS, &from_x);
+    q_b(DECODE_ARGS, &to_q);
+    absorb(DECODE_ARGS, &to_q_lat);
+    out(DECODE_ARGS, &to_output);
     if (stage == INPUTS) {
-        const few_product from_x = inputs(DECODE_ARGS);
         project(&from_x, 1, w, works, partial);
         prefetch_product(Q_LORA_RANK > 0 ? &to_q : &to_q_lat, Q_LORA_RANK > 0 ? 1 : NUM_HEADS);
     } else if (stage == APPEND) {

@@ -141,7 +141,8 @@ static void define_attention(const clmla_binding *b, mla__defines *d)
     mla__define_int(d, "ROTATE_QUERY", 1);
     mla__define_int(d, "ALIGNED_CACHE", 1);
     mla__define_int(d, "ALIGNED_QUERY", 1);
-    mla__define_int(d, "ALIGNED_OUT", 1);
+    /* a state is NUM_HEADS · (KV_LORA_RANK + 1) floats, KV_LORA_RANK even */
+    mla__define_int(d, "ALIGNED_OUT", b->layer->config.num_attention_heads % 2 == 0);
     mla__define_int(d, "TILE_ROWS", ATTENTION_ROWS);
     mla__define_int(d, "BLOCK_TOKENS", 16);
     mla__define_int(d, "STAGES", 2);

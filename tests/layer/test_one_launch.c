@@ -8,6 +8,7 @@
 typedef struct one_launch_case {
     const char *name;
     int32_t q_lora_rank, page_block_size, fused, num_splits;
+    int32_t num_heads; /* 0: four */
     clmla_dtype output_dtype;
     clmla_output_mode output_mode;
     int32_t num_sequences;
@@ -18,8 +19,8 @@ typedef struct one_launch_case {
 static const one_launch_case cases[] = {
     {"q LoRA, three splits, one token of each of five sequences", 36, 16, .num_splits = 3,
      .num_sequences = 5, .past = {9, 1, 31, 80, 64}, .new_tokens = {1, 1, 1, 1, 1}},
-    {"without q LoRA, two splits, fused cache, one token", 0, 7, .fused = 1, .num_splits = 2,
-     .num_sequences = 1, .past = {50}, .new_tokens = {1}},
+    {"without q LoRA, two splits, fused cache, three heads, one token", 0, 7, .fused = 1,
+     .num_splits = 2, .num_heads = 3, .num_sequences = 1, .past = {50}, .new_tokens = {1}},
     {"q LoRA, five splits, sixteen tokens, sequences without new ones and without any", 40, 16,
      .num_splits = 5, .num_sequences = 7, .past = {9, 0, 31, 0, 70, 5, 2},
      .new_tokens = {1, 7, 3, 0, 1, 0, 4}},
@@ -32,16 +33,19 @@ static const one_launch_case cases[] = {
 
 static fixture_options options_of(const one_launch_case *c, int32_t one_launch)
 {
-    return (fixture_options){.config = fixture_config_of(CLMLA_KERNELS_NVIDIA, c->q_lora_rank),
-                             .kernel_class = CLMLA_KERNELS_NVIDIA,
-                             .projection = CLMLA_PROJECTION_NATIVE,
-                             .output_dtype = c->output_dtype,
-                             .page_block_size = c->page_block_size,
-                             .max_num_tokens = 20,
-                             .num_splits = c->num_splits,
-                             .fused = c->fused,
-                             .output_mode = c->output_mode,
-                             .one_launch = one_launch};
+    fixture_options options = {.config = fixture_config_of(CLMLA_KERNELS_NVIDIA, c->q_lora_rank),
+                               .kernel_class = CLMLA_KERNELS_NVIDIA,
+                               .projection = CLMLA_PROJECTION_NATIVE,
+                               .output_dtype = c->output_dtype,
+                               .page_block_size = c->page_block_size,
+                               .max_num_tokens = 20,
+                               .num_splits = c->num_splits,
+                               .fused = c->fused,
+                               .output_mode = c->output_mode,
+                               .one_launch = one_launch};
+    if (c->num_heads > 0)
+        options.config.num_attention_heads = c->num_heads;
+    return options;
 }
 
 static int32_t launches(const fixture *f)
@@ -330,7 +334,7 @@ static void it_is_one_stage(void **state)
     fixture_release(&f);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     enum { NUM_CASES = sizeof(cases) / sizeof(cases[0]) };
     const struct CMUnitTest others[] = {
@@ -353,6 +357,8 @@ int main(void)
         tests[i].initial_state = &states[i];
     }
     memcpy(tests + NUM_CASES, others, sizeof(others));
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     const int failed = cmocka_run_group_tests_name("one launch", tests, NULL, NULL);
     test_device_close();
     return failed;
