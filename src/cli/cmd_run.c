@@ -7,9 +7,9 @@
 #include "cli/golden_range.h"
 #include "cli/message.h"
 #include "cli/options.h"
+#include "cli/output.h"
 #include "cli/runner.h"
 #include "cli/session.h"
-#include "core/os.h"
 
 static struct poptOption own_options[] = {
     MLA_OPTION_VALUE("case", MLA_OPT_CASE, "golden case to compute", "GOLDEN.safetensors"),
@@ -147,20 +147,6 @@ static int run_case(mla_session *session, const char *path, const char *output)
     return code;
 }
 
-/* Asked before the work, so that a mistyped path does not cost the run. */
-static bool folder_exists(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    if (slash == NULL)
-        return true;
-    char *folder = calloc(1, (size_t)(slash - path) + 2);
-    if (folder != NULL)
-        memcpy(folder, path, (size_t)(slash - path) + 1);
-    const bool exists = folder != NULL && mla__os_is_directory(folder);
-    free(folder);
-    return exists;
-}
-
 static bool check_arguments(const mla_options *options)
 {
     static const struct {
@@ -188,10 +174,8 @@ static int run(const mla_options *options)
     if (!mla_options_common(options, &common) || !check_arguments(options))
         return MLA_EXIT_USAGE;
     const char *output = options->text[MLA_OPT_OUTPUT];
-    if (!folder_exists(output)) {
-        mla_error("--output '%s': its folder does not exist", output);
+    if (!mla_output_has_folder(output))
         return MLA_EXIT_FAILED;
-    }
     int code = mla_session_open(&common, &session);
     if (code == -1)
         code = run_case(&session, options->text[MLA_OPT_CASE], output);

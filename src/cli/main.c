@@ -28,6 +28,7 @@ static const subcommand subcommands[] = {
     {"bench", mla_cmd_bench, "prefill latency and decode throughput of an MLA layer"},
     {"verify", mla_cmd_verify, "golden cases: error against their bounds"},
     {"run", mla_cmd_run, "compute a golden case and write its outputs"},
+    {"report", mla_cmd_report, "one JSON with devices, versions, verify and bench, for sending in"},
     {"tune", cmd_tune, "search this device's parameters (not in this build yet)"},
 };
 
@@ -48,7 +49,8 @@ static void print_help(void)
 static int dispatch(int argc, char **argv)
 {
     if (argc < 2) {
-        mla_error("a subcommand is missing: devices, bench, verify, run or tune; see clmla --help");
+        mla_error("a subcommand is missing: devices, bench, verify, run, report or tune; see clmla "
+                  "--help");
         return MLA_EXIT_USAGE;
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-?") == 0 ||
@@ -63,7 +65,7 @@ static int dispatch(int argc, char **argv)
     for (size_t i = 0; i < NUM_SUBCOMMANDS; i++)
         if (strcmp(argv[1], subcommands[i].name) == 0)
             return subcommands[i].run(argc - 1, argv + 1);
-    mla_error("%s: unknown %s; must be devices, bench, verify, run or tune", argv[1],
+    mla_error("%s: unknown %s; must be devices, bench, verify, run, report or tune", argv[1],
               argv[1][0] == '-' ? "option" : "subcommand");
     return MLA_EXIT_USAGE;
 }
