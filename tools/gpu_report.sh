@@ -3,7 +3,7 @@
 #   tools/reports/<device>-<date>-<commit>.{json,txt}
 #
 #   tools/gpu_report.sh [--platform I --device J] [--build FOLDER] [--output FOLDER] [--seconds S]
-#                       [--full]
+#                       [--full] [--ptx FOLDER]
 #
 #   --platform, --device   indices as `clmla devices` prints them; both or none. Default: the first
 #                          GPU, else the first device
@@ -11,6 +11,12 @@
 #   --output               default tools/reports
 #   --seconds              of the whole on a GPU, default 460; parts are left out when they are over
 #   --full                 on a CPU, too, all that a GPU gets, in as many seconds
+#   --ptx                  what tools/gpu_report/build_ptx.sh wrote on a machine with clang, for one
+#                          without; default ptx/ in the build folder, made anew where clang is
+#
+# With NVIDIA's driver but no OpenCL GPU it measures class nvidia's kernels through the CUDA driver
+# API instead (cuda_harness.c), in a section of the report that says so; where both are, after all
+# else. That part needs a C compiler and the PTX only.
 #
 # What matters most comes first, each part has a time limit of its own, and the report is written
 # anew after each: launch costs and bandwidth, what NVIDIA's driver takes (nvidia_probe.c), verify,
@@ -28,6 +34,7 @@ output=$root/tools/reports
 device_options=()
 limit_s=460
 full=false
+ptx=
 torch_python=${TORCH_PYTHON:-python3}
 
 usage() { sed -n '2,/^set/s/^# \{0,1\}//p' "$0" | sed '$d'; }
@@ -41,6 +48,7 @@ while [ $# -gt 0 ]; do
     --device) device=${2:-} ;;
     --build) build=${2:-} ;;
     --output) output=${2:-} ;;
+    --ptx) ptx=${2:-} ;;
     -h | --help) usage && exit 0 ;;
     *) usage >&2 && exit 2 ;;
     esac
@@ -55,6 +63,7 @@ fi
 
 [[ $build == /* ]] || build=$PWD/$build
 [[ $output == /* ]] || output=$PWD/$output
+[[ -z $ptx || $ptx == /* ]] || ptx=$PWD/$ptx
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 text=$work/report.txt
@@ -132,6 +141,19 @@ commit_name() {
     fi
 }
 
+# find_library <name>: where the loader or a usual place of drivers has it; nothing where none has.
+find_library() {
+    local folder folders
+    IFS=: read -ra folders <<<"${LD_LIBRARY_PATH:-}"
+    {
+        for folder in "${folders[@]}"; do
+            [ ! -f "$folder/$1" ] || echo "$folder/$1"
+        done
+        ldconfig -p 2>/dev/null | sed -n "s|^.*$1 .*=> ||p"
+        find /usr/local/nvidia /usr/lib /usr/lib64 /usr/local/lib /opt -name "$1" 2>/dev/null
+    } | head -n 1
+}
+
 # Registers OpenCL libraries of GPU vendors that no .icd file names, for this process only.
 find_vendor_libraries() {
     local vendors=$work/vendors name path found=()
@@ -144,10 +166,7 @@ find_vendor_libraries() {
         if grep -qs "$name" "$vendors"/*.icd; then
             continue
         fi
-        path=$({
-            ldconfig -p 2>/dev/null | sed -n "s|^.*$name .*=> ||p"
-            find /usr/local/nvidia /usr/lib /usr/lib64 /usr/local/lib /opt -name "$name" 2>/dev/null
-        } | head -n 1)
+        path=$(find_library "$name")
         if [ -n "$path" ]; then
             echo "$path" >"$vendors/$name.icd"
             found+=("$path")
@@ -187,7 +206,8 @@ build_all() {
     fi
     for name in device_probe nvidia_probe; do
         cmake --build "$build" --target "clmla_$name" >"$log" 2>&1 ||
-            compile_probe "$name" "$root/tools/gpu_report/$name"*.c >>"$log" 2>&1 ||
+            compile_probe "$name" "$root/tools/gpu_report/$name"*.c \
+                "$root/tools/gpu_report/report_common.c" >>"$log" 2>&1 ||
             note_error "build of $name: $(grep -m 1 -i 'error' "$log")"
     done
     $ok
@@ -282,7 +302,10 @@ report_device() {
     platform=$(json_field "$work/probe" platform_index)
     device=$(json_field "$work/probe" device_index)
     device_options=(--platform "$platform" --device "$device")
-    [ "$(json_field "$work/probe" type)" != cpu ] || reduced=true
+    case $(json_field "$work/probe" type) in
+    cpu) reduced=true ;;
+    gpu) opencl_gpu=true ;;
+    esac
     device_name=$(json_field "$work/probe" name | tr -cs 'A-Za-z0-9.\n' '-' | sed 's/^-*//; s/-*$//')
     grep -v '"extensions"' "$work/probe" | sed '/^[{}]/d; s/["{}]//g; s/,$//' |
         tee -a "$text" >&2
@@ -308,6 +331,50 @@ report_nvidia() {
     write_report
 }
 
+# The PTX for cuda_harness, in $ptx.
+find_ptx() {
+    local said
+    [ -z "$ptx" ] || return 0
+    ptx=$build/ptx
+    said=$("$root/tools/gpu_report/build_ptx.sh" "$ptx" 2>&1) || {
+        note_error "PTX: $(tail -n 1 <<<"$said")"
+        return 1
+    }
+    if [ ! -f "$ptx/manifest" ]; then
+        note_skip "cuda_harness: not run, no --ptx, and none can be built here: $said"
+        return 1
+    fi
+}
+
+# report_cuda <seconds> <kept>: class nvidia's kernels through the CUDA driver API, where there is
+# NVIDIA's driver with a device.
+report_cuda() {
+    local library harness=$build/clmla_cuda_harness name limit
+    library=$(find_library libcuda.so.1)
+    [ -n "$library" ] || return 0
+    mkdir -p "$build"
+    if ! "${CC:-cc}" -std=c11 -O2 -o "$harness" "$root"/tools/gpu_report/cuda_*.c \
+        "$root/tools/gpu_report/report_common.c" -ldl -lm 2>"$work/err"; then
+        note_error "build of cuda_harness: $(grep -m 1 -i 'error' "$work/err")"
+        return
+    fi
+    local run=(env "LD_LIBRARY_PATH=$(dirname "$library")${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+        "CLMLA_COMMIT=$commit" "$harness")
+    if ! name=$(timeout --kill-after=5 60 "${run[@]}" --device 2>"$work/err"); then
+        note_skip "cuda_harness: not run: $(tail -n 1 "$work/err")"
+        return
+    fi
+    find_ptx || return
+    if [ "$device_name" = unknown-device ]; then
+        device_name=$(tr -cs 'A-Za-z0-9.\n' '-' <<<"$name")-cuda
+    fi
+    limit=$(limit_of "$1" "$2")
+    record cuda "$1" "$2" 'cuda_harness: CUDA driver API, not OpenCL' "kind kernel program heads \
+batch context splits matrix rows verified error_of_bound registers local_bytes stack_bytes bytes \
+median_us without_merge_us dependent_us enqueue_us round_trip_us gb_per_s tflop_per_s skipped error" \
+        "${run[@]}" --seconds $((limit > 40 ? limit - 30 : 10)) "$ptx" # checks come on top
+}
+
 # Each backend, then class gpu beside nvidia (which a run before has verified).
 bench_backends() {
     local model check=sample
@@ -320,6 +387,17 @@ bench_backends() {
         run_part bench 40 "${bench[@]}" --model "$model" --kernels nvidia --max-seconds 3 \
             --check "$check"
         check=off
+    done
+}
+
+# What is off by default: kernels for sm_90a, which prefill takes, verified first on cases whose truth
+# is stored.
+bench_options() {
+    local golden=$root/tests/golden model
+    run_part verify 60 verify --dtype bf16 --sm-90a "$golden"/29*.safetensors "$golden"/31*.safetensors
+    for model in lite r1; do
+        run_part bench 40 bench --mode batched --stages --case prefill --model "$model" --sm-90a \
+            --max-seconds 3 --check off
     done
 }
 
@@ -398,6 +476,7 @@ run_all() {
     done
     bench_backends
     report_torch
+    bench_options
     bench_layers
     for heads in 16 128; do
         sweep_parts "$heads" 128 40 # seconds kept for what follows
@@ -433,6 +512,7 @@ write_json() {
     printf '"devices": [%s],\n"verify": [%s],\n"bench": [%s],\n"sweep": [%s],\n"torch": [%s],\n' \
         "$(cat "$work/devices")" "$(cat "$work/verify")" "$(cat "$work/bench")" \
         "$(cat "$work/sweep")" "$(cat "$work/torch")"
+    printf '"cuda_driver_api_not_opencl": [%s],\n' "$(cat "$work/cuda")"
     printf '"skipped": [%s],\n"errors": [%s]}\n' "$(json_strings "${skips[@]}")" \
         "$(json_strings "${errors[@]}")"
 }
@@ -450,11 +530,13 @@ main() {
     commit=$(commit_name)
     device_name=unknown-device
     reduced=false
-    touch "$text" "$work"/{devices,verify,bench,sweep,torch}
+    opencl_gpu=false
+    touch "$text" "$work"/{devices,verify,bench,sweep,torch,cuda}
     echo null >"$work/probe"
     echo null >"$work/nvidia_probe"
     export POCL_AFFINITY=${POCL_AFFINITY:-1}
     export CUDA_CACHE_PATH=${CUDA_CACHE_PATH:-$build/cuda-cache} # the home may not be writable
+    export CLMLA_CACHE_DIR=${CLMLA_CACHE_DIR-$build/program-cache}
 
     say "clmla device report, $date, commit $commit"
     # what bounds its clocks; empty without the program
@@ -467,6 +549,7 @@ clocks.max.sm,clocks.max.mem,clocks.sm,power.limit,ecc.mode.current,persistence_
     build_all || built=false
     say ''
     report_device
+    $opencl_gpu || report_cuda 160 60
     report_nvidia
     if $built; then
         run_part devices 30 devices --measure
@@ -474,6 +557,7 @@ clocks.max.sm,clocks.max.mem,clocks.sm,power.limit,ecc.mode.current,persistence_
     else
         report_torch
     fi
+    ! $opencl_gpu || report_cuda 90 0
     say ''
     say "${#errors[@]} errors, ${#skips[@]} parts skipped, $SECONDS s"
 

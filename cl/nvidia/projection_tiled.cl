@@ -54,16 +54,6 @@ typedef struct operands {
     int K;
 } operands;
 
-/* Copies eight elements of a row of x to local memory, perhaps later; zeros unless they exist. */
-CLMLA_INLINE void copy_chunk(const shared_address to, global const ushort *from, const bool exists)
-{
-#if ALIGNED_X
-    copy_async(to, from, exists);
-#else
-    store_shared(to, exists ? load_chunk(from) : (uint4)(0u));
-#endif
-}
-
 /* Begins to copy this work-item's part of the stage that begins at k0; past K zeros. */
 CLMLA_INLINE void copy_stage(const operands *from, const int k0, const shared_address stage)
 {

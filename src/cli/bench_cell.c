@@ -127,8 +127,8 @@ static clmla_status create_cache(const mla_cell *cell, int32_t layer, bool rope_
         }
         mla_draw_past(layer, b, rope_part, bench->common->seed, (size_t)past * width, rows);
         for (int32_t key = 0; key < past; key++)
-            mla_store_bf16(rows + (size_t)key * width, width, dtype, host,
-                           mla_pages_row(&cell->pages, b, key) * width);
+            mla_store_array(rows + (size_t)key * width, CLMLA_DTYPE_BF16, width, dtype, host,
+                            mla_pages_row(&cell->pages, b, key) * width);
         free(rows);
     }
     if (status == CLMLA_SUCCESS)
@@ -157,7 +157,7 @@ static clmla_status create_rows(mla_cell *cell)
             mla_draw_hidden(&bench->config, b, bench->common->seed, count, drawn + row * hidden);
             row += count;
         }
-        mla_store_bf16(drawn, tokens * hidden, dtype, host, 0);
+        mla_store_array(drawn, CLMLA_DTYPE_BF16, tokens * hidden, dtype, host, 0);
         status = mla_session_buffer(&cell->backend->session, host, bytes, &cell->initial);
         if (status == CLMLA_SUCCESS)
             status = mla_session_buffer(&cell->backend->session, host, bytes, &cell->work);
@@ -237,6 +237,8 @@ clmla_status mla_cell_create(const mla_bench *bench, mla_backend *backend,
         status = create_layer(out);
     if (status == CLMLA_SUCCESS)
         status = create_memory(out);
+    if (out->layer != NULL) /* now it is known what --sm-90a comes to */
+        mla_session_describe(&backend->session, out->layer);
     mla_progress("compiling kernels");
     if (status == CLMLA_SUCCESS)
         status = clmla_layer_prepare(out->layer, backend->session.queue);

@@ -4,164 +4,124 @@
 
 #include "cli/cli.h"
 #include "cli/golden.h"
-#include "cli/golden_range.h"
 #include "cli/message.h"
 #include "cli/options.h"
 #include "cli/output.h"
+#include "cli/range.h"
+#include "cli/run_input.h"
+#include "cli/run_output.h"
 #include "cli/runner.h"
 #include "cli/session.h"
 
 static struct poptOption own_options[] = {
     MLA_OPTION_VALUE("case", MLA_OPT_CASE, "golden case to compute", "GOLDEN.safetensors"),
+    MLA_OPTION_VALUE("weights", MLA_OPT_WEIGHTS,
+                     "checkpoint to take a layer from: a folder with config.json and safetensors, "
+                     "or one file beside its config.json",
+                     "DIR|FILE"),
+    MLA_OPTION_VALUE("layer", MLA_OPT_LAYER, "which layer of --weights (default 0)", "N"),
+    MLA_OPTION_VALUE("input", MLA_OPT_INPUT,
+                     "hidden_states [b, s, hidden], optionally init.kv_cache, init.pe_cache and "
+                     "start_pos, for --weights",
+                     "X.safetensors"),
     MLA_OPTION_VALUE("output", MLA_OPT_OUTPUT, "file to write; an existing one is replaced",
                      "Y.safetensors"),
-    MLA_OPTION_VALUE("weights", MLA_OPT_WEIGHTS, "not in this build yet", "DIR|FILE"),
-    MLA_OPTION_VALUE("layer", MLA_OPT_LAYER, "not in this build yet", "N"),
-    MLA_OPTION_VALUE("input", MLA_OPT_INPUT, "not in this build yet", "X.safetensors"),
+    MLA_OPTION_VALUE("weights-dtype", MLA_OPT_WEIGHTS_DTYPE,
+                     "fp8: FP8 weights stay codes with scales; same: as --dtype (default)",
+                     "same|fp8"),
+    MLA_OPTION_VALUE("cache-dtype", MLA_OPT_CACHE_DTYPE,
+                     "fp8: the cache holds FP8 records, one a key; same: as --dtype (default)",
+                     "same|fp8"),
     POPT_TABLEEND,
 };
 
 static const mla_command command = {
     .name = "run",
-    .summary = "Computes a golden case and writes its outputs and appended cache rows as F32.",
+    .summary = "Computes a golden case, or one layer of a checkpoint on an input, and writes the "
+               "outputs and appended\ncache rows as F32.",
     .own = own_options,
     .has_device = true,
     .has_numerics = true,
 };
 
-enum { NAME_BYTES = 64 };
+/* Where a job comes from and goes to. */
+typedef struct job_files {
+    const char *weights, *input; /* a golden case is both */
+    const char *output;
+    const char *key, *value; /* of the output's metadata */
+} job_files;
 
-/* The tensors of the output file with their names. */
-typedef struct tensor_list {
-    clmla_safetensors_tensor *tensors;
-    char (*names)[NAME_BYTES];
-    size_t count;
-} tensor_list;
-
-static bool list_create(size_t capacity, tensor_list *out)
+static int compute(mla_session *session, const mla_job *job, const job_files *files)
 {
-    *out = (tensor_list){.tensors = calloc(capacity, sizeof(*out->tensors)),
-                         .names = calloc(capacity, sizeof(*out->names))};
-    return out->tensors != NULL && out->names != NULL;
-}
-
-static void list_release(tensor_list *list)
-{
-    free(list->tensors);
-    free(list->names);
-}
-
-/* [batch, rows, width] F32, named prefix + name. */
-static void add_tensor(tensor_list *list, const mla_golden_request *request, const char *name,
-                       int32_t rows, int32_t width, const float *data)
-{
-    clmla_safetensors_tensor *t = &list->tensors[list->count];
-    (void)snprintf(list->names[list->count], NAME_BYTES, "%s%s", request->prefix, name);
-    *t = (clmla_safetensors_tensor){
-        .name = list->names[list->count],
-        .dtype = CLMLA_ST_F32,
-        .rank = 3,
-        .shape = {(uint64_t)request->batch, (uint64_t)rows, (uint64_t)width},
-        .data = data,
-    };
-    t->num_elements = t->shape[0] * t->shape[1] * t->shape[2];
-    t->bytes = t->num_elements * sizeof(float);
-    list->count++;
-}
-
-static void add_request(tensor_list *list, const mla_golden *golden, int32_t index,
-                        const mla_golden_results *results)
-{
-    const mla_golden_request *request = &golden->requests[index];
-    int32_t tokens = 0;
-    for (int32_t i = 0; i < request->num_steps; i++) {
-        char name[32];
-        (void)snprintf(name, sizeof(name), "step%d.output", (int)i);
-        add_tensor(list, request, name, request->steps[i], golden->config.hidden_size,
-                   results->output[index][i]);
-        tokens += request->steps[i];
-    }
-    add_tensor(list, request, "kv_cache", tokens, golden->config.kv_lora_rank,
-               results->kv_cache[index]);
-    if (golden->config.qk_rope_head_dim > 0)
-        add_tensor(list, request, "pe_cache", tokens, golden->config.qk_rope_head_dim,
-                   results->pe_cache[index]);
-}
-
-static int write_results(const mla_golden *golden, const mla_golden_results *results,
-                         const char *path)
-{
-    const char *const metadata[] = {"format",     "mla-outputs 1", "case",
-                                    golden->name, "clmla",         clmla_version()};
-    enum { NUM_PAIRS = sizeof(metadata) / sizeof(metadata[0]) / 2, CACHES = 2 };
-    clmla_model_error error = {{0}};
-    tensor_list list;
-    size_t capacity = 0;
-    for (int32_t i = 0; i < golden->num_requests; i++)
-        capacity += (size_t)golden->requests[i].num_steps + CACHES;
-    if (!list_create(capacity, &list)) {
-        list_release(&list);
-        mla_error("out of memory");
+    mla_results results = {0};
+    mla_run_choices choices;
+    mla_outlier outlier;
+    if (session->common->dtype == CLMLA_DTYPE_F16 && !mla_job_fits(job, MLA_F16_MAX, &outlier)) {
+        mla_error("%s: %s has %g, f16 ends at %g",
+                  outlier.is_weight ? files->weights : files->input, outlier.tensor, outlier.value,
+                  (double)MLA_F16_MAX);
         return MLA_EXIT_FAILED;
     }
-    for (int32_t i = 0; i < golden->num_requests; i++)
-        add_request(&list, golden, i, results);
-    const clmla_status status =
-        clmla_safetensors_write(path, list.tensors, list.count, metadata, NUM_PAIRS, &error);
-    list_release(&list);
+    int code = MLA_EXIT_SUCCESS;
+    clmla_status status = mla_results_create(job, &results);
     if (status == CLMLA_SUCCESS)
-        return MLA_EXIT_SUCCESS;
-    mla_error("--output '%s': %s", path, error.text);
-    return MLA_EXIT_FAILED;
+        status = mla_run_job(session, job, &results, &choices);
+    if (status != CLMLA_SUCCESS)
+        code = mla_session_fail(session, files->weights, status);
+    else
+        code = mla_run_output_write(job, &results, files->key, files->value, files->output);
+    mla_results_release(job, &results);
+    return code;
 }
 
 static int run_case(mla_session *session, const char *path, const char *output)
 {
     mla_golden golden = {0};
-    mla_golden_results results = {0};
     clmla_model_error error = {{0}};
-    mla_run_choices choices;
     if (mla_golden_open(path, mla_progress_drawing, NULL, &golden, &error) != CLMLA_SUCCESS) {
         mla_error("%s", error.text);
         return MLA_EXIT_FAILED;
     }
     mla_progress_clear();
-    mla_golden_outlier outlier;
-    if (session->common->dtype == CLMLA_DTYPE_F16 &&
-        !mla_golden_fits(&golden, MLA_F16_MAX, &outlier)) {
-        mla_error("%s: %s has %g, f16 ends at %g", path, outlier.tensor, outlier.value,
-                  (double)MLA_F16_MAX);
-        mla_golden_close(&golden);
-        return MLA_EXIT_FAILED;
-    }
-    int code = MLA_EXIT_SUCCESS;
-    clmla_status status = mla_golden_results_create(&golden, &results);
-    if (status == CLMLA_SUCCESS)
-        status = mla_run_golden(session, &golden, &results, &choices);
-    if (status != CLMLA_SUCCESS)
-        code = mla_session_fail(session, path, status);
-    else
-        code = write_results(&golden, &results, output);
-    mla_golden_results_release(&golden, &results);
+    const job_files files = {path, path, output, "case", golden.job.name};
+    const int code = compute(session, &golden.job, &files);
     mla_golden_close(&golden);
     return code;
 }
 
+static int run_weights(mla_session *session, const mla_options *options, int32_t layer)
+{
+    mla_run_input input;
+    char number[16];
+    (void)snprintf(number, sizeof(number), "%d", (int)layer);
+    const job_files files = {options->text[MLA_OPT_WEIGHTS], options->text[MLA_OPT_INPUT],
+                             options->text[MLA_OPT_OUTPUT], "layer", number};
+    int code = mla_run_input_open(files.weights, layer, files.input, &input);
+    if (code == -1)
+        code = compute(session, &input.job, &files);
+    mla_run_input_close(&input);
+    return code;
+}
+
+/* The two forms of the command, and what each needs. */
 static bool check_arguments(const mla_options *options)
 {
-    static const struct {
-        mla_option id;
-        const char *name;
-    } later[] = {
-        {MLA_OPT_WEIGHTS, "--weights"}, {MLA_OPT_LAYER, "--layer"}, {MLA_OPT_INPUT, "--input"}};
-    for (size_t i = 0; i < sizeof(later) / sizeof(later[0]); i++)
-        if (mla_option_given(options, later[i].id)) {
-            mla_error("%s '%s': not in this build yet; --case computes a golden case",
-                      later[i].name, options->text[later[i].id]);
-            return false;
-        }
-    if (!mla_option_given(options, MLA_OPT_CASE) || !mla_option_given(options, MLA_OPT_OUTPUT)) {
-        mla_error("run: --case GOLDEN.safetensors and --output Y.safetensors are needed");
+    const bool from_case = mla_option_given(options, MLA_OPT_CASE);
+    const bool from_weights = mla_option_given(options, MLA_OPT_WEIGHTS);
+    if (from_case && from_weights) {
+        mla_error("--case and --weights: give one of them only");
+        return false;
+    }
+    if (!from_weights &&
+        (mla_option_given(options, MLA_OPT_LAYER) || mla_option_given(options, MLA_OPT_INPUT))) {
+        mla_error("--%s: needs --weights DIR|FILE",
+                  mla_option_given(options, MLA_OPT_LAYER) ? "layer" : "input");
+        return false;
+    }
+    if ((!from_case && !from_weights) || !mla_option_given(options, MLA_OPT_OUTPUT) ||
+        (from_weights && !mla_option_given(options, MLA_OPT_INPUT))) {
+        mla_error("run: --output Y.safetensors is needed, and --case GOLDEN.safetensors or "
+                  "--weights DIR|FILE with --input X.safetensors");
         return false;
     }
     return true;
@@ -171,14 +131,18 @@ static int run(const mla_options *options)
 {
     mla_common common;
     mla_session session;
-    if (!mla_options_common(options, &common) || !check_arguments(options))
+    int64_t layer = 0;
+    if (!mla_options_common(options, &common) || !check_arguments(options) ||
+        !mla_option_integer(options, MLA_OPT_LAYER, 0, INT32_MAX, &layer))
         return MLA_EXIT_USAGE;
     const char *output = options->text[MLA_OPT_OUTPUT];
     if (!mla_output_has_folder(output))
         return MLA_EXIT_FAILED;
     int code = mla_session_open(&common, &session);
     if (code == -1)
-        code = run_case(&session, options->text[MLA_OPT_CASE], output);
+        code = mla_option_given(options, MLA_OPT_CASE)
+                   ? run_case(&session, options->text[MLA_OPT_CASE], output)
+                   : run_weights(&session, options, (int32_t)layer);
     mla_session_close(&session);
     return code;
 }

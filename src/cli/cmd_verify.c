@@ -3,19 +3,31 @@
 
 #include "cli/cli.h"
 #include "cli/golden.h"
-#include "cli/golden_range.h"
 #include "cli/message.h"
 #include "cli/options.h"
+#include "cli/range.h"
 #include "cli/report.h"
 #include "cli/runner.h"
 #include "cli/session.h"
 #include "cli/verify.h"
 #include "core/dtype.h"
+#include "core/fp8_cache.h"
+
+static struct poptOption own_options[] = {
+    MLA_OPTION_VALUE("weights-dtype", MLA_OPT_WEIGHTS_DTYPE,
+                     "fp8: FP8 weights stay codes with scales; same: as --dtype (default)",
+                     "same|fp8"),
+    MLA_OPTION_VALUE("cache-dtype", MLA_OPT_CACHE_DTYPE,
+                     "fp8: the cache holds FP8 records, one a key; same: as --dtype (default)",
+                     "same|fp8"),
+    POPT_TABLEEND,
+};
 
 static const mla_command command = {
     .name = "verify",
     .summary = "Computes golden cases and compares them with the bounds in their files.",
     .arguments = "[OPTION...] FILE.safetensors...",
+    .own = own_options,
     .has_device = true,
     .has_numerics = true,
     .has_format = true,
@@ -47,8 +59,17 @@ typedef struct bounds {
     double rel_l2, max_abs, cache_rel_l2;
 } bounds;
 
-static bounds bounds_of(const mla_golden *golden, clmla_dtype dtype)
+/* An FP8 cache: e4m3 rounds by up to 2^-4 of a value, evenly spread. The truth is that of the exact
+ * cache, so outputs show what the rounding costs; a softmax that looks at few keys passes their error
+ * on, and errors of its logits come on top. Three times bounds that, and says no more than that
+ * nothing else is wrong: attention itself is tested on the rounded cache. */
+#define E4M3_ROUNDING (0x1p-4 / 1.7320508)
+
+static bounds bounds_of(const mla_golden *golden, const mla_common *common)
 {
+    const clmla_dtype dtype = common->dtype;
+    if (common->cache_dtype == CLMLA_DTYPE_FP8_DS_MLA)
+        return (bounds){3 * E4M3_ROUNDING, (double)NAN, E4M3_ROUNDING};
     if (dtype == CLMLA_DTYPE_F32)
         return (bounds){golden->bound_f32_rel_l2, (double)NAN, golden->bound_f32_rel_l2};
     return (bounds){golden->bound_bf16_rel_l2, golden->bound_bf16_max_abs, CACHE_BOUND_16_BIT};
@@ -62,13 +83,13 @@ static bool passes(const mla_golden_errors *errors, const bounds *bound)
            errors->cache_rel_l2 <= bound->cache_rel_l2 && errors->row_check <= 1.0;
 }
 
-static json_t *row_of(const mla_golden *golden, clmla_dtype dtype, const mla_run_choices *choices,
-                      const mla_golden_errors *errors, bool passed)
+static json_t *row_of(const mla_golden *golden, const mla_common *common,
+                      const mla_run_choices *choices, const mla_golden_errors *errors, bool passed)
 {
-    const bounds bound = bounds_of(golden, dtype);
+    const bounds bound = bounds_of(golden, common);
     const bool with_max = !isnan(bound.max_abs);
     return json_pack("{s:s, s:s, s:s, s:s, s:o, s:f, s:o, s:o, s:o, s:f, s:o, s:b, s:s}", "case",
-                     golden->name, "dtype", mla__dtype_name(dtype), "projection",
+                     golden->job.name, "dtype", mla__dtype_name(common->dtype), "projection",
                      choices->projection, "kernels", clmla_kernel_class_name(choices->kernels),
                      "rel_l2", mla_report_real(errors->rel_l2), "rel_l2_bound", bound.rel_l2,
                      "max_abs", with_max ? mla_report_real(errors->max_abs) : json_null(),
@@ -79,49 +100,68 @@ static json_t *row_of(const mla_golden *golden, clmla_dtype dtype, const mla_run
                      errors->finite, "result", passed ? "PASS" : "FAIL");
 }
 
+/* Why the case cannot be asked for as the options have it, or false. */
+static bool is_skipped(const mla_golden *golden, const mla_common *common, char *reason,
+                       size_t capacity)
+{
+    const clmla_config *config = &golden->job.config;
+    mla_outlier outlier;
+    if (common->dtype == CLMLA_DTYPE_F16 && !mla_job_fits(&golden->job, MLA_F16_MAX, &outlier)) {
+        (void)snprintf(reason, capacity, "%s has %g, f16 ends at %g", outlier.tensor, outlier.value,
+                       (double)MLA_F16_MAX);
+        return true;
+    }
+    if (common->cache_dtype == CLMLA_DTYPE_FP8_DS_MLA &&
+        !mla__fp8_cache_fits(config->kv_lora_rank, config->qk_rope_head_dim)) {
+        (void)snprintf(reason, capacity, "kv_lora_rank %d makes no FP8 records",
+                       (int)config->kv_lora_rank);
+        return true;
+    }
+    if (common->weights_dtype == CLMLA_DTYPE_F8_E4M3 && !golden->fp8) {
+        (void)snprintf(reason, capacity, "its weights are not FP8");
+        return true;
+    }
+    return false;
+}
+
 /* Says on stderr why, and adds a row without figures. */
-static int skip_case(const mla_golden *golden, clmla_dtype dtype, const mla_golden_outlier *outlier,
+static int skip_case(const mla_golden *golden, clmla_dtype dtype, const char *reason,
                      mla_report *report)
 {
-    char reason[192];
-    (void)snprintf(reason, sizeof(reason), "%s has %g, %s ends at %g", outlier->tensor,
-                   outlier->value, mla__dtype_name(dtype), (double)MLA_F16_MAX);
-    mla_note("%s: skipped, %s", golden->name, reason);
-    if (!mla_report_add(report,
-                        json_pack("{s:s, s:s, s:s, s:s}", "case", golden->name, "dtype",
-                                  mla__dtype_name(dtype), "result", "SKIP", "reason", reason))) {
-        mla_error("out of memory");
-        return MLA_EXIT_FAILED;
-    }
-    return MLA_EXIT_SUCCESS;
+    mla_note("%s: skipped, %s", golden->job.name, reason);
+    if (mla_report_add(report,
+                       json_pack("{s:s, s:s, s:s, s:s}", "case", golden->job.name, "dtype",
+                                 mla__dtype_name(dtype), "result", "SKIP", "reason", reason)))
+        return MLA_EXIT_SUCCESS;
+    mla_error("out of memory");
+    return MLA_EXIT_FAILED;
 }
 
 /* Computes an opened case and adds its row. Returns an exit code. */
 static int verify_case(mla_session *session, const mla_golden *golden, const char *path,
                        mla_report *report)
 {
-    const clmla_dtype dtype = session->common->dtype;
-    const bounds bound = bounds_of(golden, dtype);
-    mla_golden_results results = {0};
+    const bounds bound = bounds_of(golden, session->common);
+    mla_results results = {0};
     mla_golden_errors errors = {0};
     clmla_model_error error = {{0}};
     mla_run_choices choices;
-    clmla_status status = mla_golden_results_create(golden, &results);
+    clmla_status status = mla_results_create(&golden->job, &results);
     if (status != CLMLA_SUCCESS)
         return mla_session_fail(session, path, status);
-    status = mla_run_golden(session, golden, &results, &choices);
+    status = mla_run_job(session, &golden->job, &results, &choices);
     if (status != CLMLA_SUCCESS) {
-        mla_golden_results_release(golden, &results);
+        mla_results_release(&golden->job, &results);
         return mla_session_fail(session, path, status);
     }
     status = mla_golden_compare(golden, &results, bound.rel_l2, &errors, &error);
-    mla_golden_results_release(golden, &results);
+    mla_results_release(&golden->job, &results);
     if (status != CLMLA_SUCCESS) {
         mla_error("%s", error.text);
         return MLA_EXIT_FAILED;
     }
     const bool passed = passes(&errors, &bound);
-    if (!mla_report_add(report, row_of(golden, dtype, &choices, &errors, passed))) {
+    if (!mla_report_add(report, row_of(golden, session->common, &choices, &errors, passed))) {
         mla_error("out of memory");
         return MLA_EXIT_FAILED;
     }
@@ -137,10 +177,9 @@ static int verify_file(mla_session *session, const char *path, mla_report *repor
         return MLA_EXIT_FAILED;
     }
     mla_progress_clear();
-    const clmla_dtype dtype = session->common->dtype;
-    mla_golden_outlier outlier;
-    const int code = dtype == CLMLA_DTYPE_F16 && !mla_golden_fits(&golden, MLA_F16_MAX, &outlier)
-                         ? skip_case(&golden, dtype, &outlier, report)
+    char reason[192];
+    const int code = is_skipped(&golden, session->common, reason, sizeof(reason))
+                         ? skip_case(&golden, session->common->dtype, reason, report)
                          : verify_case(session, &golden, path, report);
     mla_golden_close(&golden);
     return code;

@@ -4,14 +4,16 @@
 
 #include "core/dtype.h"
 
-void mla_store_bf16(const uint16_t *from, size_t count, clmla_dtype dtype, void *to, size_t first)
+void mla_store_array(const void *from, clmla_dtype from_dtype, size_t count, clmla_dtype dtype,
+                     void *to, size_t first)
 {
-    if (dtype == CLMLA_DTYPE_BF16) {
-        memcpy((uint16_t *)to + first, from, count * sizeof(*from));
+    const size_t bytes = mla__dtype_bytes(dtype);
+    if (dtype == from_dtype) {
+        memcpy((unsigned char *)to + first * bytes, from, count * bytes);
         return;
     }
     for (size_t i = 0; i < count; i++)
-        mla__store(to, dtype, first + i, (double)mla__bf16_to_float(from[i]));
+        mla__store(to, dtype, first + i, mla__load(from, from_dtype, i));
 }
 
 void mla_load_floats(const void *from, clmla_dtype dtype, size_t first, size_t count, float *to)

@@ -27,23 +27,12 @@ clmla_status mla_golden_fail(clmla_model_error *error, clmla_status status, cons
     return status;
 }
 
-mla_golden_key mla_golden_request_key(const mla_golden_request *request, int32_t step,
-                                      const char *what)
+mla_golden_key mla_golden_request_key(const mla_golden *golden, const mla_request *request,
+                                      int32_t step, const char *what)
 {
     mla_golden_key key = {.rank = 0};
-    if (step >= 0)
-        (void)snprintf(key.name, sizeof key.name, "%sstep%d.%s", request->prefix, step, what);
-    else
-        (void)snprintf(key.name, sizeof key.name, "%s%s", request->prefix, what);
+    mla_job_tensor_name(&golden->job, request, step, what, key.name);
     return key;
-}
-
-int32_t mla_golden_new_tokens(const mla_golden_request *request)
-{
-    int32_t tokens = 0;
-    for (int32_t i = 0; i < request->num_steps; i++)
-        tokens += request->steps[i];
-    return tokens;
 }
 
 clmla_status mla_golden_stored(const mla_golden *golden, const mla_golden_key *key,
@@ -53,8 +42,8 @@ clmla_status mla_golden_stored(const mla_golden *golden, const mla_golden_key *k
     const clmla_safetensors_tensor *tensor = clmla_safetensors_find(golden->file, key->name);
     bool fits;
     if (tensor == NULL)
-        return mla_golden_fail(error, CLMLA_BAD_FILE, "%s: tensor '%s' is missing", golden->name,
-                               key->name);
+        return mla_golden_fail(error, CLMLA_BAD_FILE, "%s: tensor '%s' is missing",
+                               golden->job.name, key->name);
     fits = tensor->dtype == dtype && tensor->rank == key->rank;
     for (int32_t i = 0; i < key->rank && fits; i++)
         fits = tensor->shape[i] == key->shape[i];
@@ -62,10 +51,10 @@ clmla_status mla_golden_stored(const mla_golden *golden, const mla_golden_key *k
         return mla_golden_fail(error, CLMLA_BAD_FILE,
                                "%s: tensor '%s' is not %s of the shape that the case's config and "
                                "requests ask for",
-                               golden->name, key->name, clmla_safetensors_dtype_name(dtype));
+                               golden->job.name, key->name, clmla_safetensors_dtype_name(dtype));
     if ((uintptr_t)tensor->data % clmla_safetensors_dtype_bytes(dtype) != 0)
         return mla_golden_fail(error, CLMLA_BAD_FILE, "%s: tensor '%s' is not aligned to its %s",
-                               golden->name, key->name, clmla_safetensors_dtype_name(dtype));
+                               golden->job.name, key->name, clmla_safetensors_dtype_name(dtype));
     *data = tensor->data;
     return CLMLA_SUCCESS;
 }
@@ -77,7 +66,7 @@ clmla_status mla_golden_own(mla_golden *golden, void *memory, clmla_model_error 
         owned = realloc(golden->owned, (golden->num_owned + 1) * sizeof *owned);
     if (owned == NULL) {
         free(memory);
-        return mla_golden_fail(error, CL_OUT_OF_HOST_MEMORY, "%s: out of memory", golden->name);
+        return mla_golden_fail(error, CL_OUT_OF_HOST_MEMORY, "%s: out of memory", golden->job.name);
     }
     golden->owned = owned;
     owned[golden->num_owned++] = memory;
@@ -92,7 +81,7 @@ static const char *read_text(const mla_golden_opener *open, const char *key)
     const char *text = clmla_safetensors_metadata(open->golden.file, key);
     if (text == NULL)
         (void)mla_golden_fail(open->error, CLMLA_BAD_FILE, "%s: metadata '%s' is missing",
-                              open->golden.name, key);
+                              open->golden.job.name, key);
     return text;
 }
 
@@ -105,8 +94,8 @@ static clmla_status read_bound(const mla_golden_opener *open, const char *key, d
     *bound = strtod(text, &end);
     if (end == text || *end != '\0' || !isfinite(*bound) || !(*bound > 0.0))
         return mla_golden_fail(open->error, CLMLA_BAD_FILE,
-                               "%s: metadata '%s' is '%.40s', not a number > 0", open->golden.name,
-                               key, text);
+                               "%s: metadata '%s' is '%.40s', not a number > 0",
+                               open->golden.job.name, key, text);
     return CLMLA_SUCCESS;
 }
 
@@ -120,7 +109,7 @@ static clmla_status read_choice(const mla_golden_opener *open, const char *key, 
     if (strcmp(text, no) != 0 && strcmp(text, yes) != 0)
         return mla_golden_fail(open->error, CLMLA_BAD_FILE,
                                "%s: metadata '%s' is '%.40s', neither '%s' nor '%s'",
-                               open->golden.name, key, text, no, yes);
+                               open->golden.job.name, key, text, no, yes);
     *chosen = strcmp(text, yes) == 0;
     return CLMLA_SUCCESS;
 }
@@ -135,7 +124,7 @@ static clmla_status read_layout(mla_golden_opener *open, bool *prefixed)
     if (!*prefixed && strcmp(layout, "batch") != 0)
         return mla_golden_fail(open->error, CLMLA_BAD_FILE,
                                "%s: metadata 'layout' is '%.40s'; batch, ragged and recipe exist",
-                               open->golden.name, layout);
+                               open->golden.job.name, layout);
     return CLMLA_SUCCESS;
 }
 
@@ -144,7 +133,7 @@ static clmla_status read_config(mla_golden_opener *open)
     const char *text = read_text(open, "config");
     if (text == NULL)
         return CLMLA_BAD_FILE;
-    return clmla_model_config_parse(text, strlen(text), &open->golden.config, open->error);
+    return clmla_model_config_parse(text, strlen(text), &open->golden.job.config, open->error);
 }
 
 static clmla_status read_metadata(mla_golden_opener *open, const char *path, bool *prefixed)
@@ -154,7 +143,7 @@ static clmla_status read_metadata(mla_golden_opener *open, const char *path, boo
     const char *name;
     clmla_status status;
 
-    golden->name = path; /* until the case's own name is known */
+    golden->job.name = path; /* until the case's own name is known */
     if (format == NULL || strcmp(format, "mla-golden 1") != 0)
         return mla_golden_fail(open->error, CLMLA_BAD_FILE,
                                "%s: not a golden case: metadata 'format' is %.40s, not "
@@ -163,7 +152,7 @@ static clmla_status read_metadata(mla_golden_opener *open, const char *path, boo
     name = read_text(open, "case");
     if (name == NULL)
         return CLMLA_BAD_FILE;
-    golden->name = name;
+    golden->job.name = name;
     status = read_layout(open, prefixed);
     if (status == CLMLA_SUCCESS)
         status = read_choice(open, "feedback", "false", "true", &golden->feedback);
@@ -189,7 +178,7 @@ static bool in_range(const json_t *value, json_int_t low)
 }
 
 /* batch, past and steps; positions must fit an int32. */
-static bool parse_request(const json_t *entry, bool recipe, mla_golden_request *out)
+static bool parse_request(const json_t *entry, bool recipe, mla_request *out)
 {
     const json_t *batch = json_object_get(entry, "batch");
     const json_t *past = json_object_get(entry, "past");
@@ -213,10 +202,10 @@ static bool parse_request(const json_t *entry, bool recipe, mla_golden_request *
 }
 
 static clmla_status read_request(mla_golden_opener *open, const json_t *entry, bool prefixed,
-                                 mla_golden_request *out)
+                                 mla_request *out)
 {
     const size_t num_steps = json_array_size(json_object_get(entry, "steps"));
-    const int32_t index = open->golden.num_requests;
+    const int32_t index = open->golden.job.num_requests;
     clmla_status status;
 
     out->steps = calloc(num_steps + 1, sizeof *out->steps);
@@ -233,7 +222,8 @@ static clmla_status read_request(mla_golden_opener *open, const json_t *entry, b
         return mla_golden_fail(open->error, CLMLA_BAD_FILE,
                                "%s: metadata 'requests': request %d is not a batch >= 1%s, a past "
                                ">= 0 and steps >= 1",
-                               open->golden.name, index, open->golden.recipe ? " (recipe: 1)" : "");
+                               open->golden.job.name, index,
+                               open->golden.recipe ? " (recipe: 1)" : "");
     return CLMLA_SUCCESS;
 }
 
@@ -248,13 +238,13 @@ static clmla_status read_requests(mla_golden_opener *open, bool prefixed)
         return CLMLA_BAD_FILE;
     list = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
     count = json_array_size(list);
-    if (count == 0 || count > MLA_GOLDEN_MAX_REQUESTS || (!prefixed && count != 1))
+    if (count == 0 || count > MLA_MAX_REQUESTS || (!prefixed && count != 1))
         status = mla_golden_fail(open->error, CLMLA_BAD_FILE,
                                  "%s: metadata 'requests' is not a list of 1 to %d requests",
-                                 golden->name, prefixed ? MLA_GOLDEN_MAX_REQUESTS : 1);
+                                 golden->job.name, prefixed ? MLA_MAX_REQUESTS : 1);
     for (size_t r = 0; r < count && status == CLMLA_SUCCESS; r++) {
-        status = read_request(open, json_array_get(list, r), prefixed, &golden->requests[r]);
-        golden->num_requests++;
+        status = read_request(open, json_array_get(list, r), prefixed, &golden->job.requests[r]);
+        golden->job.num_requests++;
     }
     json_decref(list);
     return status;
@@ -263,38 +253,35 @@ static clmla_status read_requests(mla_golden_opener *open, bool prefixed)
 /* ---- tensors -------------------------------------------------------------------------------- */
 
 /* A bf16 tensor: drawn when the recipe names it, else stored. */
-static clmla_status load_bf16(mla_golden_opener *open, const mla_golden_key *key,
-                              const uint16_t **out)
+static clmla_status load_bf16(mla_golden_opener *open, const mla_golden_key *key, const void **out)
 {
-    const void *data;
-    clmla_status status;
     if (open->recipe != NULL && json_object_get(open->recipe, key->name) != NULL)
         return mla_golden_draw(open, key, out);
-    status = mla_golden_stored(&open->golden, key, CLMLA_ST_BF16, &data, open->error);
-    if (status == CLMLA_SUCCESS)
-        *out = data;
-    return status;
+    return mla_golden_stored(&open->golden, key, CLMLA_ST_BF16, out, open->error);
+}
+
+static clmla_status load_array(mla_golden_opener *open, const mla_golden_key *key, mla_array *out)
+{
+    out->dtype = CLMLA_DTYPE_BF16;
+    return load_bf16(open, key, &out->data);
 }
 
 /* A matrix [rows, columns], or a norm's weights [columns] with rows == 0. */
 static clmla_status load_weight(mla_golden_opener *open, const char *which, int32_t rows,
-                                int32_t columns, mla_golden_weight *out)
+                                int32_t columns, clmla_checkpoint_weight *out)
 {
     mla_golden_key key = {.rank = rows > 0 ? 2 : 1};
     const bool fp8 = open->golden.fp8 && rows > 0;
-    mla_golden_weight weight = {.dtype = fp8 ? CLMLA_ST_F8_E4M3 : CLMLA_ST_BF16,
-                                .rows = rows > 0 ? (uint64_t)rows : 1,
-                                .columns = (uint64_t)columns};
-    const uint16_t *bf16 = NULL;
-    const void *scale = NULL;
+    clmla_checkpoint_weight weight = {.dtype = fp8 ? CLMLA_ST_F8_E4M3 : CLMLA_ST_BF16,
+                                      .rows = rows > 0 ? (uint64_t)rows : 1,
+                                      .columns = (uint64_t)columns};
     clmla_status status;
 
     (void)snprintf(key.name, sizeof key.name, "model.layers.0.self_attn.%s.weight", which);
     key.shape[0] = rows > 0 ? weight.rows : weight.columns;
     key.shape[1] = weight.columns;
     if (!fp8) {
-        status = load_bf16(open, &key, &bf16);
-        weight.data = bf16;
+        status = load_bf16(open, &key, &weight.data);
     } else {
         status = mla_golden_stored(&open->golden, &key, weight.dtype, &weight.data, open->error);
         if (status == CLMLA_SUCCESS) {
@@ -302,8 +289,8 @@ static clmla_status load_weight(mla_golden_opener *open, const char *which, int3
                            "model.layers.0.self_attn.%s.weight_scale_inv", which);
             key.shape[0] = mla__ceil_div(weight.rows, FP8_BLOCK);
             key.shape[1] = mla__ceil_div(weight.columns, FP8_BLOCK);
-            status = mla_golden_stored(&open->golden, &key, CLMLA_ST_F32, &scale, open->error);
-            weight.scale_inv = scale;
+            status = mla_golden_stored(&open->golden, &key, CLMLA_ST_F32, &weight.scale_inv,
+                                       open->error);
         }
     }
     if (status == CLMLA_SUCCESS)
@@ -313,8 +300,8 @@ static clmla_status load_weight(mla_golden_opener *open, const char *which, int3
 
 static clmla_status load_weights(mla_golden_opener *open)
 {
-    const clmla_config *c = &open->golden.config;
-    mla_golden_weights *weights = &open->golden.weights;
+    const clmla_config *c = &open->golden.job.config;
+    clmla_checkpoint_weights *weights = &open->golden.job.weights;
     const int32_t heads = c->num_attention_heads;
     const int32_t q_rows = heads * (c->qk_nope_head_dim + c->qk_rope_head_dim);
     clmla_status status;
@@ -342,24 +329,24 @@ static clmla_status load_weights(mla_golden_opener *open)
     return status;
 }
 
-static clmla_status load_cache(mla_golden_opener *open, const mla_golden_request *request,
-                               const char *what, int32_t width, const uint16_t **out)
+static clmla_status load_cache(mla_golden_opener *open, const mla_request *request,
+                               const char *what, int32_t width, mla_array *out)
 {
-    mla_golden_key key = mla_golden_request_key(request, -1, what);
+    mla_golden_key key = mla_golden_request_key(&open->golden, request, -1, what);
     if (request->past == 0 || width == 0)
         return CLMLA_SUCCESS;
     key.rank = 3;
     key.shape[0] = (uint64_t)request->batch;
     key.shape[1] = (uint64_t)request->past;
     key.shape[2] = (uint64_t)width;
-    return load_bf16(open, &key, out);
+    return load_array(open, &key, out);
 }
 
 /* The hidden states of a step, and that it starts where the steps before it end. */
-static clmla_status load_step(mla_golden_opener *open, mla_golden_request *request, int32_t step,
+static clmla_status load_step(mla_golden_opener *open, mla_request *request, int32_t step,
                               int32_t start)
 {
-    mla_golden_key key = mla_golden_request_key(request, step, "start_pos");
+    mla_golden_key key = mla_golden_request_key(&open->golden, request, step, "start_pos");
     const void *start_pos;
     clmla_status status;
 
@@ -371,18 +358,18 @@ static clmla_status load_step(mla_golden_opener *open, mla_golden_request *reque
     if (*(const int32_t *)start_pos != start)
         return mla_golden_fail(open->error, CLMLA_BAD_FILE,
                                "%s: tensor '%s' is %d, but %d tokens come before the step",
-                               open->golden.name, key.name, *(const int32_t *)start_pos, start);
-    key = mla_golden_request_key(request, step, "hidden_states");
+                               open->golden.job.name, key.name, *(const int32_t *)start_pos, start);
+    key = mla_golden_request_key(&open->golden, request, step, "hidden_states");
     key.rank = 3;
     key.shape[0] = (uint64_t)request->batch;
     key.shape[1] = (uint64_t)request->steps[step];
-    key.shape[2] = (uint64_t)open->golden.config.hidden_size;
-    return load_bf16(open, &key, &request->hidden[step]);
+    key.shape[2] = (uint64_t)open->golden.job.config.hidden_size;
+    return load_array(open, &key, &request->hidden[step]);
 }
 
-static clmla_status load_request(mla_golden_opener *open, mla_golden_request *request)
+static clmla_status load_request(mla_golden_opener *open, mla_request *request)
 {
-    const clmla_config *c = &open->golden.config;
+    const clmla_config *c = &open->golden.job.config;
     int32_t start = request->past;
     clmla_status status =
         load_cache(open, request, "init.kv_cache", c->kv_lora_rank, &request->kv_cache);
@@ -406,8 +393,8 @@ static clmla_status load_case(mla_golden_opener *open, const char *path)
         status = mla_golden_read_recipe(open);
     if (status == CLMLA_SUCCESS)
         status = load_weights(open);
-    for (int32_t r = 0; r < open->golden.num_requests && status == CLMLA_SUCCESS; r++)
-        status = load_request(open, &open->golden.requests[r]);
+    for (int32_t r = 0; r < open->golden.job.num_requests && status == CLMLA_SUCCESS; r++)
+        status = load_request(open, &open->golden.job.requests[r]);
     return status;
 }
 

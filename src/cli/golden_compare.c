@@ -20,7 +20,7 @@ typedef struct error_sums {
 
 typedef struct comparison {
     const mla_golden *golden;
-    const mla_golden_results *results;
+    const mla_results *results;
     double bound;
     error_sums output, cache;
     double row_check;
@@ -105,13 +105,13 @@ static clmla_status bad_row(const comparison *c, const char *name, int32_t row)
     return mla_golden_fail(c->error, CLMLA_BAD_FILE,
                            "%s: tensor '%s' names row %d, which no step "
                            "computes",
-                           c->golden->name, name, row);
+                           c->golden->job.name, name, row);
 }
 
 /* sum, L2 norm and products with the probes of every row; see README, "Full-size cases". */
 static double check_row(const comparison *c, const float *y, const double *stored)
 {
-    const size_t hidden = (size_t)c->golden->config.hidden_size;
+    const size_t hidden = (size_t)c->golden->job.config.hidden_size;
     const double norm = stored[1];
     double squares = 0.0;
     double products[2] = {0.0, 0.0};
@@ -132,12 +132,12 @@ static double check_row(const comparison *c, const float *y, const double *store
     return worst;
 }
 
-static clmla_status compare_recipe_step(comparison *c, const mla_golden_request *request,
-                                        int32_t step, const float *y)
+static clmla_status compare_recipe_step(comparison *c, const mla_request *request, int32_t step,
+                                        const float *y)
 {
-    const int32_t hidden = c->golden->config.hidden_size;
-    const mla_golden_key indices = mla_golden_request_key(request, step, "rows");
-    mla_golden_key key = mla_golden_request_key(request, step, "output_rows");
+    const int32_t hidden = c->golden->job.config.hidden_size;
+    const mla_golden_key indices = mla_golden_request_key(c->golden, request, step, "rows");
+    mla_golden_key key = mla_golden_request_key(c->golden, request, step, "output_rows");
     selected_rows rows;
     const void *row_check;
     clmla_status status = select_rows(c, indices, key, hidden, &rows);
@@ -150,7 +150,7 @@ static clmla_status compare_recipe_step(comparison *c, const mla_golden_request 
         add_row(&c->output, y + (size_t)row * (size_t)hidden, rows.values + i * (size_t)hidden,
                 CLMLA_ST_F32, (size_t)hidden);
     }
-    key = mla_golden_request_key(request, step, "row_check");
+    key = mla_golden_request_key(c->golden, request, step, "row_check");
     key.rank = 2;
     key.shape[0] = (uint64_t)request->steps[step];
     key.shape[1] = 4;
@@ -163,12 +163,12 @@ static clmla_status compare_recipe_step(comparison *c, const mla_golden_request 
     return CLMLA_SUCCESS;
 }
 
-static clmla_status compare_step(comparison *c, const mla_golden_request *request, int32_t step,
+static clmla_status compare_step(comparison *c, const mla_request *request, int32_t step,
                                  const float *y)
 {
     const size_t count = (size_t)request->batch * (size_t)request->steps[step] *
-                         (size_t)c->golden->config.hidden_size;
-    mla_golden_key key = mla_golden_request_key(request, step, "output");
+                         (size_t)c->golden->job.config.hidden_size;
+    mla_golden_key key = mla_golden_request_key(c->golden, request, step, "output");
     const void *truth;
     clmla_status status;
     if (!all_finite(y, count))
@@ -178,7 +178,7 @@ static clmla_status compare_step(comparison *c, const mla_golden_request *reques
     key.rank = 3;
     key.shape[0] = (uint64_t)request->batch;
     key.shape[1] = (uint64_t)request->steps[step];
-    key.shape[2] = (uint64_t)c->golden->config.hidden_size;
+    key.shape[2] = (uint64_t)c->golden->job.config.hidden_size;
     status = mla_golden_stored(c->golden, &key, CLMLA_ST_F64, &truth, c->error);
     if (status == CLMLA_SUCCESS)
         add_row(&c->output, y, truth, CLMLA_ST_F64, count);
@@ -188,18 +188,18 @@ static clmla_status compare_step(comparison *c, const mla_golden_request *reques
 /* ---- caches --------------------------------------------------------------------------------- */
 
 /* cache_rows are positions: row p of the cache is row p - past of the appended ones. */
-static clmla_status compare_recipe_cache(comparison *c, const mla_golden_request *request,
+static clmla_status compare_recipe_cache(comparison *c, const mla_request *request,
                                          const char *what, int32_t width, const float *y)
 {
-    const mla_golden_key indices = mla_golden_request_key(request, -1, "cache_rows");
+    const mla_golden_key indices = mla_golden_request_key(c->golden, request, -1, "cache_rows");
     selected_rows rows;
     const clmla_status status =
-        select_rows(c, indices, mla_golden_request_key(request, -1, what), width, &rows);
+        select_rows(c, indices, mla_golden_request_key(c->golden, request, -1, what), width, &rows);
     if (status != CLMLA_SUCCESS)
         return status;
     for (size_t i = 0; i < rows.count; i++) {
         const int32_t position = rows.indices[i];
-        if (position < 0 || position - request->past >= mla_golden_new_tokens(request))
+        if (position < 0 || position - request->past >= mla_request_new_tokens(request))
             return bad_row(c, indices.name, position);
         if (position >= request->past) /* earlier rows were there before the run */
             add_row(&c->cache, y + (size_t)(position - request->past) * (size_t)width,
@@ -208,12 +208,11 @@ static clmla_status compare_recipe_cache(comparison *c, const mla_golden_request
     return CLMLA_SUCCESS;
 }
 
-static clmla_status compare_cache(comparison *c, const mla_golden_request *request,
-                                  const char *stored, const char *recipe, int32_t width,
-                                  const float *y)
+static clmla_status compare_cache(comparison *c, const mla_request *request, const char *stored,
+                                  const char *recipe, int32_t width, const float *y)
 {
-    mla_golden_key key = mla_golden_request_key(request, -1, stored);
-    const uint64_t tokens = (uint64_t)mla_golden_new_tokens(request);
+    mla_golden_key key = mla_golden_request_key(c->golden, request, -1, stored);
+    const uint64_t tokens = (uint64_t)mla_request_new_tokens(request);
     const size_t count = (size_t)request->batch * (size_t)tokens * (size_t)width;
     const void *truth;
     clmla_status status;
@@ -235,22 +234,22 @@ static clmla_status compare_cache(comparison *c, const mla_golden_request *reque
 
 static clmla_status compare_request(comparison *c, int32_t r)
 {
-    const mla_golden_request *request = &c->golden->requests[r];
-    const mla_golden_results *results = c->results;
+    const mla_request *request = &c->golden->job.requests[r];
+    const mla_results *results = c->results;
     clmla_status status = CLMLA_SUCCESS;
     for (int32_t i = 0; i < request->num_steps && status == CLMLA_SUCCESS; i++)
         status = compare_step(c, request, i, results->output[r][i]);
     if (status == CLMLA_SUCCESS)
         status = compare_cache(c, request, "kv_cache", "kv_cache_rows",
-                               c->golden->config.kv_lora_rank, results->kv_cache[r]);
+                               c->golden->job.config.kv_lora_rank, results->kv_cache[r]);
     if (status == CLMLA_SUCCESS)
         status = compare_cache(c, request, "pe_cache", "pe_cache_rows",
-                               c->golden->config.qk_rope_head_dim, results->pe_cache[r]);
+                               c->golden->job.config.qk_rope_head_dim, results->pe_cache[r]);
     return status;
 }
 
-clmla_status mla_golden_compare(const mla_golden *golden, const mla_golden_results *results,
-                                double bound, mla_golden_errors *out, clmla_model_error *error)
+clmla_status mla_golden_compare(const mla_golden *golden, const mla_results *results, double bound,
+                                mla_golden_errors *out, clmla_model_error *error)
 {
     comparison c = {.golden = golden,
                     .results = results,
@@ -260,75 +259,18 @@ clmla_status mla_golden_compare(const mla_golden *golden, const mla_golden_resul
                     .error = error};
     if (!(bound > 0.0))
         return mla_golden_fail(error, CLMLA_INVALID_ARGUMENT, "%s: bound %g is not > 0",
-                               golden->name, bound);
-    for (int32_t r = 0; r < golden->num_requests; r++) {
+                               golden->job.name, bound);
+    for (int32_t r = 0; r < golden->job.num_requests; r++) {
         const clmla_status status = compare_request(&c, r);
         if (status != CLMLA_SUCCESS)
             return status;
     }
     if (c.output.count == 0)
-        return mla_golden_fail(error, CLMLA_BAD_FILE, "%s: no output is stored", golden->name);
+        return mla_golden_fail(error, CLMLA_BAD_FILE, "%s: no output is stored", golden->job.name);
     out->rel_l2 = relative(&c.output);
     out->max_abs = c.output.finite ? c.output.max_abs : (double)NAN;
     out->cache_rel_l2 = relative(&c.cache);
     out->row_check = c.output.finite ? c.row_check : (double)NAN;
     out->finite = c.output.finite && c.cache.finite;
     return CLMLA_SUCCESS;
-}
-
-/* ---- room for results ----------------------------------------------------------------------- */
-
-static float *allocate_rows(int32_t batch, int32_t tokens, int32_t width)
-{
-    uint64_t count = (uint64_t)batch * (uint64_t)tokens;
-    if (!mla__checked_mul(count, (uint64_t)width, &count) || count >= SIZE_MAX / sizeof(float))
-        return NULL;
-    return calloc((size_t)count + 1, sizeof(float)); /* + 1: a width of 0 is not a failure */
-}
-
-static bool allocate_request(const mla_golden *golden, int32_t r, mla_golden_results *results)
-{
-    const mla_golden_request *request = &golden->requests[r];
-    const clmla_config *config = &golden->config;
-    const int32_t tokens = mla_golden_new_tokens(request);
-    bool complete;
-    results->output[r] = calloc((size_t)request->num_steps, sizeof *results->output[r]);
-    results->kv_cache[r] = allocate_rows(request->batch, tokens, config->kv_lora_rank);
-    results->pe_cache[r] = allocate_rows(request->batch, tokens, config->qk_rope_head_dim);
-    complete =
-        results->output[r] != NULL && results->kv_cache[r] != NULL && results->pe_cache[r] != NULL;
-    for (int32_t i = 0; i < request->num_steps && complete; i++) {
-        results->output[r][i] =
-            allocate_rows(request->batch, request->steps[i], config->hidden_size);
-        complete = results->output[r][i] != NULL;
-    }
-    return complete;
-}
-
-clmla_status mla_golden_results_create(const mla_golden *golden, mla_golden_results *out)
-{
-    mla_golden_results results;
-    memset(&results, 0, sizeof results);
-    for (int32_t r = 0; r < golden->num_requests; r++) {
-        if (!allocate_request(golden, r, &results)) {
-            mla_golden_results_release(golden, &results);
-            return CL_OUT_OF_HOST_MEMORY;
-        }
-    }
-    *out = results;
-    return CLMLA_SUCCESS;
-}
-
-void mla_golden_results_release(const mla_golden *golden, mla_golden_results *results)
-{
-    if (results == NULL)
-        return;
-    for (int32_t r = 0; r < golden->num_requests; r++) {
-        for (int32_t i = 0; results->output[r] != NULL && i < golden->requests[r].num_steps; i++)
-            free(results->output[r][i]);
-        free(results->output[r]);
-        free(results->kv_cache[r]);
-        free(results->pe_cache[r]);
-    }
-    memset(results, 0, sizeof *results);
 }

@@ -14,11 +14,11 @@
 #define MLA_GOLDEN_PRINTF
 #endif
 
-enum { MLA_GOLDEN_NAME_BYTES = 96, MLA_GOLDEN_MAX_RANK = 3 };
+enum { MLA_GOLDEN_MAX_RANK = 3 };
 
 /* A tensor's name and expected shape. */
 typedef struct mla_golden_key {
-    char name[MLA_GOLDEN_NAME_BYTES];
+    char name[MLA_TENSOR_NAME_BYTES];
     int32_t rank;
     uint64_t shape[MLA_GOLDEN_MAX_RANK];
 } mla_golden_key;
@@ -37,9 +37,9 @@ typedef struct mla_golden_opener {
 clmla_status mla_golden_fail(clmla_model_error *error, clmla_status status, const char *format,
                              ...) MLA_GOLDEN_PRINTF;
 
-/* "{prefix}kv_cache", "{prefix}step{step}.output": the latter where step >= 0. */
-mla_golden_key mla_golden_request_key(const mla_golden_request *request, int32_t step,
-                                      const char *what);
+/* The key of a request's tensor (see mla_job_tensor_name), its rank 0. */
+mla_golden_key mla_golden_request_key(const mla_golden *golden, const mla_request *request,
+                                      int32_t step, const char *what);
 
 /* The data of a stored tensor; BAD_FILE when it is missing, or of another dtype, shape or alignment
  * than its size. */
@@ -53,10 +53,6 @@ clmla_status mla_golden_own(mla_golden *golden, void *memory, clmla_model_error 
 /* golden_recipe.c: reads the metadata, draws the probes. */
 clmla_status mla_golden_read_recipe(mla_golden_opener *open);
 /* Draws a tensor that the recipe names and compares its checksums. */
-clmla_status mla_golden_draw(mla_golden_opener *open, const mla_golden_key *key,
-                             const uint16_t **data);
-
-/* New tokens of a request: the sum of its steps. */
-int32_t mla_golden_new_tokens(const mla_golden_request *request);
+clmla_status mla_golden_draw(mla_golden_opener *open, const mla_golden_key *key, const void **data);
 
 #endif

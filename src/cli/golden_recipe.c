@@ -74,7 +74,7 @@ static clmla_status parse_entry(const mla_golden_opener *open, const mla_golden_
                                 recipe_entry *out)
 {
     const json_t *entry = json_object_get(open->recipe, key->name);
-    const char *name = open->golden.name;
+    const char *name = open->golden.job.name;
     if (!same_shape(json_object_get(entry, "shape"), key))
         return mla_golden_fail(open->error, CLMLA_BAD_FILE,
                                "%s: recipe of '%s': not the shape that the case's config and "
@@ -105,15 +105,14 @@ static clmla_status allocate(mla_golden_opener *open, const mla_golden_key *key,
     memory = bytes <= SIZE_MAX / 2 ? malloc((size_t)bytes) : NULL;
     status = mla_golden_own(&open->golden, memory, open->error);
     if (status != CLMLA_SUCCESS)
-        return mla_golden_fail(open->error, status, "%s: no memory to draw '%s'", open->golden.name,
-                               key->name);
+        return mla_golden_fail(open->error, status, "%s: no memory to draw '%s'",
+                               open->golden.job.name, key->name);
     *out = memory;
     *count = (size_t)bytes / sizeof **out;
     return CLMLA_SUCCESS;
 }
 
-clmla_status mla_golden_draw(mla_golden_opener *open, const mla_golden_key *key,
-                             const uint16_t **data)
+clmla_status mla_golden_draw(mla_golden_opener *open, const mla_golden_key *key, const void **data)
 {
     recipe_entry entry = {.exp = 0};
     uint16_t *values;
@@ -133,7 +132,7 @@ clmla_status mla_golden_draw(mla_golden_opener *open, const mla_golden_key *key,
         return mla_golden_fail(open->error, CLMLA_BAD_FILE,
                                "%s: tensor '%s' as drawn has sum16 %016llx and wsum16 %016llx, the "
                                "recipe says %016llx and %016llx",
-                               open->golden.name, key->name, (unsigned long long)sum,
+                               open->golden.job.name, key->name, (unsigned long long)sum,
                                (unsigned long long)weighted_sum, (unsigned long long)entry.sum,
                                (unsigned long long)entry.weighted_sum);
     *data = values;
@@ -145,7 +144,7 @@ static clmla_status draw_probes(mla_golden_opener *open)
 {
     static const char *const names[2] = {"probe0", "probe1"};
     for (int p = 0; p < 2; p++) {
-        mla_golden_key key = {.rank = 1, .shape = {(uint64_t)open->golden.config.hidden_size}};
+        mla_golden_key key = {.rank = 1, .shape = {(uint64_t)open->golden.job.config.hidden_size}};
         size_t count;
         clmla_status status;
         memcpy(key.name, names[p], strlen(names[p]) + 1);
@@ -168,7 +167,7 @@ clmla_status mla_golden_read_recipe(mla_golden_opener *open)
         json_decref(root);
         return mla_golden_fail(open->error, CLMLA_BAD_FILE,
                                "%s: metadata 'recipe' is not an object with seed and tensors",
-                               open->golden.name);
+                               open->golden.job.name);
     }
     open->seed = (uint64_t)json_integer_value(seed);
     open->recipe = json_incref(tensors);

@@ -27,7 +27,8 @@ static const subcommand subcommands[] = {
     {"devices", mla_cmd_devices, "every OpenCL platform and device"},
     {"bench", mla_cmd_bench, "prefill latency and decode throughput of an MLA layer"},
     {"verify", mla_cmd_verify, "golden cases: error against their bounds"},
-    {"run", mla_cmd_run, "compute a golden case and write its outputs"},
+    {"run", mla_cmd_run,
+     "compute a golden case, or a layer of a checkpoint, and write the outputs"},
     {"report", mla_cmd_report, "one JSON with devices, versions, verify and bench, for sending in"},
     {"tune", cmd_tune, "search this device's parameters (not in this build yet)"},
 };

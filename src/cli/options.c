@@ -52,6 +52,8 @@ static struct poptOption numerics_table[] = {
     MLA_OPTION_VALUE("clblast-overrides", MLA_OPT_CLBLAST_OVERRIDES,
                      "give CLBlast this program's parameters for the device (default on)",
                      "on|off"),
+    MLA_OPTION_FLAG("sm-90a", MLA_OPT_SM_90A,
+                    "on NVIDIA's compute capability 9.0 products by warpgroups, where they work"),
     MLA_OPTION_VALUE("kernels", MLA_OPT_KERNELS, "class of the kernels", "auto|cpu|gpu|nvidia"),
     MLA_OPTION_VALUE("kernel-dir", MLA_OPT_KERNEL_DIR,
                      ".cl files found here replace the built-in ones", "DIR"),
@@ -447,9 +449,12 @@ static bool take_numerics(const mla_options *options, mla_common *common)
     static const char *const matrix_units[] = {"auto", "off"};
     static const char *const switches[] = {"off", "on"};
     static const char *const kernels[] = {"auto", "cpu", "gpu", "nvidia"};
-    int32_t dtype = 0;
+    static const char *const storages[] = {"same", "fp8"};
+    int32_t dtype = 0, weights = 0, cache = 0;
     int64_t seed = 1, page_block_size = DEFAULT_PAGE_BLOCK_SIZE;
     if (!mla_option_choice(options, MLA_OPT_DTYPE, dtypes, 3, &dtype) ||
+        !mla_option_choice(options, MLA_OPT_WEIGHTS_DTYPE, storages, 2, &weights) ||
+        !mla_option_choice(options, MLA_OPT_CACHE_DTYPE, storages, 2, &cache) ||
         !take_projections(options, common) ||
         !mla_option_choice(options, MLA_OPT_MATRIX_UNITS, matrix_units, 2, &common->matrix_units) ||
         !mla_option_choice(options, MLA_OPT_CLBLAST_OVERRIDES, switches, 2,
@@ -460,9 +465,12 @@ static bool take_numerics(const mla_options *options, mla_common *common)
         !mla_option_integer(options, MLA_OPT_SEED, 0, INT64_MAX, &seed))
         return false;
     common->dtype = dtype_values[dtype];
+    common->weights_dtype = weights == 1 ? CLMLA_DTYPE_F8_E4M3 : common->dtype;
+    common->cache_dtype = cache == 1 ? CLMLA_DTYPE_FP8_DS_MLA : common->dtype;
     common->page_block_size = (int32_t)page_block_size;
     common->seed = (uint64_t)seed;
     common->kernel_directory = options->text[MLA_OPT_KERNEL_DIR];
+    common->sm_90a = options->text[MLA_OPT_SM_90A] != NULL;
     common->verbose = options->text[MLA_OPT_VERBOSE] != NULL;
     return true;
 }

@@ -27,9 +27,12 @@
     X(ILUVATAR, "iluvatar")                                                                        \
     X(CPU, "cpu")                                                                                  \
     X(DTYPE, "dtype")                                                                              \
+    X(WEIGHTS_DTYPE, "weights-dtype")                                                              \
+    X(CACHE_DTYPE, "cache-dtype")                                                                  \
     X(PROJECTION, "projection")                                                                    \
     X(MATRIX_UNITS, "matrix-units")                                                                \
     X(CLBLAST_OVERRIDES, "clblast-overrides")                                                      \
+    X(SM_90A, "sm-90a")                                                                            \
     X(KERNELS, "kernels")                                                                          \
     X(KERNEL_DIR, "kernel-dir")                                                                    \
     X(NO_CACHE, "no-cache")                                                                        \
@@ -132,9 +135,11 @@ const char *mla_projection_name(clmla_projection_backend projection);
 typedef struct mla_common {
     mla_device_request device;
     clmla_dtype dtype;
+    clmla_dtype weights_dtype, cache_dtype; /* dtype, or FP8 where the command takes these */
     clmla_projection_backend projections[MLA_MAX_PROJECTIONS]; /* in the order given */
     size_t num_projections; /* one, but where the command takes many */
     clmla_matrix_units matrix_units;
+    int32_t sm_90a;            /* 0, 1 */
     int32_t clblast_overrides; /* 0, 1; the program owns its process: 1 unless told otherwise */
     clmla_kernel_class kernels;
     const char *kernel_directory;

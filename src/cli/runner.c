@@ -9,6 +9,7 @@
 #include "cli/pages.h"
 #include "core/checked.h"
 #include "core/dtype.h"
+#include "core/fp8_cache.h"
 
 /* One sequence of the batch: a member of a request group. */
 typedef struct sequence {
@@ -18,7 +19,7 @@ typedef struct sequence {
 
 typedef struct runner {
     mla_session *session;
-    const mla_golden *golden;
+    const mla_job *job;
     clmla_dtype dtype;
     size_t hidden_size, kv_lora, rope;
 
@@ -41,13 +42,13 @@ typedef struct runner {
 
 /* ---- the batch ------------------------------------------------------------------------------- */
 
-static int32_t step_tokens(const mla_golden_request *request, int32_t step)
+static int32_t step_tokens(const mla_request *request, int32_t step)
 {
     return step < request->num_steps ? request->steps[step] : 0;
 }
 
 /* Tokens of steps 0 .. end - 1 */
-static int32_t tokens_before(const mla_golden_request *request, int32_t end)
+static int32_t tokens_before(const mla_request *request, int32_t end)
 {
     int32_t tokens = 0;
     for (int32_t i = 0; i < end; i++)
@@ -57,11 +58,11 @@ static int32_t tokens_before(const mla_golden_request *request, int32_t end)
 
 static clmla_status lay_out_batch(runner *r)
 {
-    const mla_golden *golden = r->golden;
-    for (int32_t i = 0; i < golden->num_requests; i++) {
-        r->num_sequences += golden->requests[i].batch;
-        if (golden->requests[i].num_steps > r->num_steps)
-            r->num_steps = golden->requests[i].num_steps;
+    const mla_job *job = r->job;
+    for (int32_t i = 0; i < job->num_requests; i++) {
+        r->num_sequences += job->requests[i].batch;
+        if (job->requests[i].num_steps > r->num_steps)
+            r->num_steps = job->requests[i].num_steps;
     }
     r->sequences = calloc((size_t)r->num_sequences, sizeof(*r->sequences));
     r->keys = calloc((size_t)r->num_sequences, sizeof(*r->keys));
@@ -71,8 +72,8 @@ static clmla_status lay_out_batch(runner *r)
         r->cu_seqlens_q == NULL)
         return CL_OUT_OF_HOST_MEMORY;
     int32_t b = 0;
-    for (int32_t i = 0; i < golden->num_requests; i++) {
-        const mla_golden_request *request = &golden->requests[i];
+    for (int32_t i = 0; i < job->num_requests; i++) {
+        const mla_request *request = &job->requests[i];
         for (int32_t member = 0; member < request->batch; member++, b++) {
             r->keys[b] = request->past + tokens_before(request, request->num_steps);
             r->sequences[b] = (sequence){.request = i, .member = member, .keys = r->keys[b]};
@@ -82,8 +83,8 @@ static clmla_status lay_out_batch(runner *r)
     }
     for (int32_t step = 0; step < r->num_steps; step++) {
         int32_t tokens = 0;
-        for (int32_t i = 0; i < golden->num_requests; i++)
-            tokens += golden->requests[i].batch * step_tokens(&golden->requests[i], step);
+        for (int32_t i = 0; i < job->num_requests; i++)
+            tokens += job->requests[i].batch * step_tokens(&job->requests[i], step);
         if (tokens > r->max_tokens)
             r->max_tokens = tokens;
     }
@@ -92,70 +93,28 @@ static clmla_status lay_out_batch(runner *r)
 
 /* ---- weights --------------------------------------------------------------------------------- */
 
-/* FP8: code · scale of its 128 x 128 block, in float32. */
-static float *widen_fp8(const mla_golden_weight *weight)
-{
-    enum { BLOCK = 128 };
-    const uint8_t *codes = weight->data;
-    const uint64_t blocks = mla__ceil_div(weight->columns, BLOCK);
-    float *values = malloc((size_t)(weight->rows * weight->columns) * sizeof(*values));
-    for (uint64_t row = 0; values != NULL && row < weight->rows; row++)
-        for (uint64_t column = 0; column < weight->columns; column++) {
-            const uint64_t i = row * weight->columns + column;
-            values[i] = mla__f8_e4m3_to_float(codes[i]) *
-                        weight->scale_inv[row / BLOCK * blocks + column / BLOCK];
-        }
-    return values;
-}
-
-/* *owned: what to free once the weights are packed. */
-static clmla_status weight_source(const mla_golden_weight *weight, clmla_weight_source *out,
-                                  float **owned)
-{
-    if (weight->data == NULL)
-        return CLMLA_SUCCESS;
-    if (weight->dtype == CLMLA_ST_BF16) {
-        *out = (clmla_weight_source){.host = weight->data, .tensor.dtype = CLMLA_DTYPE_BF16};
-        return CLMLA_SUCCESS;
-    }
-    *owned = widen_fp8(weight);
-    if (*owned == NULL)
-        return CL_OUT_OF_HOST_MEMORY;
-    *out = (clmla_weight_source){.host = *owned, .tensor.dtype = CLMLA_DTYPE_F32};
-    return CLMLA_SUCCESS;
-}
-
 static clmla_status create_weights(runner *r)
 {
-    const mla_golden_weights *w = &r->golden->weights;
     clmla_weights_params params = {.struct_size = sizeof(params)};
-    const struct {
-        const mla_golden_weight *from;
-        clmla_weight_source *to;
-    } all[] = {
-        {&w->q_proj, &params.q_proj},
-        {&w->q_a_proj, &params.q_a_proj},
-        {&w->q_a_layernorm, &params.q_a_layernorm},
-        {&w->q_b_proj, &params.q_b_proj},
-        {&w->kv_a_proj_with_mqa, &params.kv_a_proj_with_mqa},
-        {&w->kv_a_layernorm, &params.kv_a_layernorm},
-        {&w->kv_b_proj, &params.kv_b_proj},
-        {&w->o_proj, &params.o_proj},
-    };
-    enum { NUM_WEIGHTS = sizeof(all) / sizeof(all[0]) };
-    float *owned[NUM_WEIGHTS] = {NULL};
-    clmla_status status = CLMLA_SUCCESS;
-    for (int i = 0; i < NUM_WEIGHTS && status == CLMLA_SUCCESS; i++)
-        status = weight_source(all[i].from, all[i].to, &owned[i]);
+    void *decoded = NULL;
+    clmla_status status = clmla_checkpoint_sources(
+        &r->job->weights, r->session->common->weights_dtype, &params, &decoded, NULL);
     if (status == CLMLA_SUCCESS)
         status = clmla_weights_create(r->layer, &params, r->session->queue, &r->weights);
-    for (int i = 0; i < NUM_WEIGHTS; i++)
-        free(owned[i]);
+    clmla_checkpoint_sources_free(decoded);
     return status;
 }
 
-/* ---- device memory
- * -------------------------------------------------------------------------------- */
+/* ---- device memory --------------------------------------------------------------------------- */
+
+/* Elements from_first .. from_first + count - 1 of an array. */
+static void store_part(const mla_array *from, size_t from_first, size_t count, clmla_dtype dtype,
+                       void *to, size_t first)
+{
+    const unsigned char *data = from->data;
+    mla_store_array(data + from_first * mla__dtype_bytes(from->dtype), from->dtype, count, dtype,
+                    to, first);
+}
 
 /* A cache of NaN with the requests' past rows in their places. */
 static clmla_status create_cache(runner *r, bool rope_part, cl_mem *out)
@@ -169,16 +128,70 @@ static clmla_status create_cache(runner *r, bool rope_part, cl_mem *out)
         return CL_OUT_OF_HOST_MEMORY;
     memset(host, 0xff, bytes);
     for (int32_t b = 0; b < r->num_sequences; b++) {
-        const mla_golden_request *request = &r->golden->requests[r->sequences[b].request];
-        const uint16_t *rows = rope_part ? request->pe_cache : request->kv_cache;
+        const mla_request *request = &r->job->requests[r->sequences[b].request];
+        const mla_array *rows = rope_part ? &request->pe_cache : &request->kv_cache;
         const size_t first = (size_t)r->sequences[b].member * (size_t)request->past;
         for (int32_t key = 0; key < request->past; key++)
-            mla_store_bf16(rows + (first + (size_t)key) * width, width, r->dtype, host,
-                           mla_pages_row(&r->pages, b, key) * width);
+            store_part(rows, (first + (size_t)key) * width, width, r->dtype, host,
+                       mla_pages_row(&r->pages, b, key) * width);
     }
     const clmla_status status = mla_session_buffer(r->session, host, bytes, out);
     free(host);
     return status;
+}
+
+static bool is_fp8_cache(const runner *r)
+{
+    return r->session->common->cache_dtype == CLMLA_DTYPE_FP8_DS_MLA;
+}
+
+static size_t record_bytes(const runner *r)
+{
+    return (size_t)mla__fp8_record_bytes((int32_t)r->kv_lora, (int32_t)r->rope);
+}
+
+/* The same as FP8 records; scratch holds a latent. */
+static void store_records(const runner *r, unsigned char *records, float *scratch)
+{
+    const size_t latent_bytes = (size_t)mla__fp8_latent_bytes((int32_t)r->kv_lora);
+    for (int32_t b = 0; b < r->num_sequences; b++) {
+        const mla_request *request = &r->job->requests[r->sequences[b].request];
+        const size_t first = (size_t)r->sequences[b].member * (size_t)request->past;
+        for (int32_t key = 0; key < request->past; key++) {
+            const size_t row = first + (size_t)key;
+            unsigned char *record = records + mla_pages_row(&r->pages, b, key) * record_bytes(r);
+            mla_load_floats(request->kv_cache.data, request->kv_cache.dtype, row * r->kv_lora,
+                            r->kv_lora, scratch);
+            mla__fp8_encode_latent(scratch, (int32_t)r->kv_lora, record);
+            if (r->rope > 0)
+                store_part(&request->pe_cache, row * r->rope, r->rope, CLMLA_DTYPE_BF16,
+                           record + latent_bytes, 0);
+        }
+    }
+}
+
+static clmla_status create_records(runner *r)
+{
+    const size_t bytes = mla_pages_rows(&r->pages) * record_bytes(r);
+    unsigned char *records = malloc(bytes);
+    float *scratch = malloc(r->kv_lora * sizeof(*scratch));
+    clmla_status status = CL_OUT_OF_HOST_MEMORY;
+    if (records != NULL && scratch != NULL) {
+        memset(records, 0xff, bytes);
+        store_records(r, records, scratch);
+        status = mla_session_buffer(r->session, records, bytes, &r->kv_cache);
+    }
+    free(records);
+    free(scratch);
+    return status;
+}
+
+static clmla_status create_caches(runner *r)
+{
+    if (is_fp8_cache(r))
+        return create_records(r);
+    const clmla_status status = create_cache(r, false, &r->kv_cache);
+    return status == CLMLA_SUCCESS ? create_cache(r, true, &r->pe_cache) : status;
 }
 
 static clmla_status create_buffers(runner *r)
@@ -195,29 +208,24 @@ static clmla_status create_buffers(runner *r)
         status = mla_session_buffer(r->session, NULL, rows_bytes, &r->output);
     if (status == CLMLA_SUCCESS)
         status = mla_session_buffer(r->session, NULL, info.workspace_bytes, &r->workspace);
-    if (status == CLMLA_SUCCESS)
-        status = create_cache(r, false, &r->kv_cache);
-    if (status == CLMLA_SUCCESS)
-        status = create_cache(r, true, &r->pe_cache);
-    return status;
+    return status == CLMLA_SUCCESS ? create_caches(r) : status;
 }
 
-/* ---- objects
- * ----------------------------------------------------------------------------------------- */
+/* ---- objects --------------------------------------------------------------------------------- */
 
 static clmla_status create_layer(runner *r, mla_run_choices *choices)
 {
     clmla_layer_info info = {.struct_size = sizeof(info)};
     const clmla_layer_params params = {
         .struct_size = sizeof(params),
-        .config = &r->golden->config,
+        .config = &r->job->config,
         .max_num_sequences = r->num_sequences,
         .max_num_tokens = r->max_tokens,
         .max_cache_seqlen = r->max_keys,
         .page_block_size = r->paged ? r->pages.page_block_size : 0,
         .num_pages = r->pages.num_pages,
-        .weights_dtype = r->dtype,
-        .cache_dtype = r->dtype,
+        .weights_dtype = r->session->common->weights_dtype,
+        .cache_dtype = r->session->common->cache_dtype,
         .hidden_dtype = r->dtype,
     };
     clmla_status status = clmla_layer_create(r->session->clmla, &params, &r->layer);
@@ -227,7 +235,6 @@ static clmla_status create_layer(runner *r, mla_run_choices *choices)
         return status;
     (void)snprintf(choices->projection, sizeof(choices->projection), "%s", info.projection);
     choices->kernels = info.kernel_class;
-    mla_session_describe(r->session, r->layer);
     return CLMLA_SUCCESS;
 }
 
@@ -251,7 +258,7 @@ static clmla_status create_binding(runner *r)
 static clmla_status set_up(runner *r, mla_run_choices *choices)
 {
     const int32_t page_block_size = r->session->common->page_block_size;
-    const clmla_config *config = &r->golden->config;
+    const clmla_config *config = &r->job->config;
     r->hidden_size = (size_t)config->hidden_size;
     r->kv_lora = (size_t)config->kv_lora_rank;
     r->rope = (size_t)config->qk_rope_head_dim;
@@ -265,6 +272,8 @@ static clmla_status set_up(runner *r, mla_run_choices *choices)
         status = create_layer(r, choices);
     if (status == CLMLA_SUCCESS)
         status = create_weights(r);
+    if (r->layer != NULL) /* now it is known what --sm-90a comes to */
+        mla_session_describe(r->session, r->layer);
     if (status == CLMLA_SUCCESS)
         status = create_buffers(r);
     if (status == CLMLA_SUCCESS)
@@ -292,22 +301,21 @@ static void tear_down(runner *r)
     free(r->cache_seqlens);
 }
 
-/* ---- steps
- * -------------------------------------------------------------------------------------------- */
+/* ---- steps ----------------------------------------------------------------------------------- */
 
 /* The step's tables and hidden states, in the order of the sequences; returns the tokens. */
 static int32_t gather_step(runner *r, int32_t step)
 {
     int32_t tokens = 0;
     for (int32_t b = 0; b < r->num_sequences; b++) {
-        const mla_golden_request *request = &r->golden->requests[r->sequences[b].request];
+        const mla_request *request = &r->job->requests[r->sequences[b].request];
         const int32_t new_tokens = step_tokens(request, step);
         r->cu_seqlens_q[b] = tokens;
         r->cache_seqlens[b] = request->past + tokens_before(request, step + 1);
         if (new_tokens > 0) {
             const size_t count = (size_t)new_tokens * r->hidden_size;
-            mla_store_bf16(request->hidden[step] + (size_t)r->sequences[b].member * count, count,
-                           r->dtype, r->rows, (size_t)tokens * r->hidden_size);
+            store_part(&request->hidden[step], (size_t)r->sequences[b].member * count, count,
+                       r->dtype, r->rows, (size_t)tokens * r->hidden_size);
         }
         tokens += new_tokens;
     }
@@ -315,19 +323,19 @@ static int32_t gather_step(runner *r, int32_t step)
     return tokens;
 }
 
-static void scatter_outputs(const runner *r, int32_t step, mla_golden_results *results)
+static void scatter_outputs(const runner *r, int32_t step, mla_results *results)
 {
     for (int32_t b = 0; b < r->num_sequences; b++) {
         const sequence *s = &r->sequences[b];
         const size_t count =
-            (size_t)step_tokens(&r->golden->requests[s->request], step) * r->hidden_size;
+            (size_t)step_tokens(&r->job->requests[s->request], step) * r->hidden_size;
         if (count > 0)
             mla_load_floats(r->rows, r->dtype, (size_t)r->cu_seqlens_q[b] * r->hidden_size, count,
                             results->output[s->request][step] + (size_t)s->member * count);
     }
 }
 
-static clmla_status run_step(runner *r, int32_t step, mla_golden_results *results)
+static clmla_status run_step(runner *r, int32_t step, mla_results *results)
 {
     const cl_command_queue queue = r->session->queue;
     const int32_t tokens = gather_step(r, step);
@@ -366,7 +374,7 @@ static clmla_status read_cache(const runner *r, cl_mem buffer, size_t width, flo
         clEnqueueReadBuffer(r->session->queue, buffer, CL_TRUE, 0, bytes, host, 0, NULL, NULL);
     for (int32_t b = 0; b < r->num_sequences && status == CLMLA_SUCCESS; b++) {
         const sequence *s = &r->sequences[b];
-        const int32_t past = r->golden->requests[s->request].past;
+        const int32_t past = r->job->requests[s->request].past;
         const size_t new_rows = (size_t)(s->keys - past);
         float *rows = results[s->request] + (size_t)s->member * new_rows * width;
         for (size_t i = 0; i < new_rows; i++)
@@ -377,19 +385,55 @@ static clmla_status read_cache(const runner *r, cl_mem buffer, size_t width, flo
     return status;
 }
 
-clmla_status mla_run_golden(mla_session *session, const mla_golden *golden,
-                            mla_golden_results *results, mla_run_choices *choices)
+/* The same of FP8 records. */
+static clmla_status read_records(const runner *r, mla_results *results)
 {
-    runner r = {.session = session, .golden = golden, .dtype = session->common->dtype};
+    const size_t bytes = mla_pages_rows(&r->pages) * record_bytes(r);
+    const size_t latent_bytes = (size_t)mla__fp8_latent_bytes((int32_t)r->kv_lora);
+    unsigned char *records = malloc(bytes);
+    if (records == NULL)
+        return CL_OUT_OF_HOST_MEMORY;
+    const clmla_status status = clEnqueueReadBuffer(r->session->queue, r->kv_cache, CL_TRUE, 0,
+                                                    bytes, records, 0, NULL, NULL);
+    for (int32_t b = 0; b < r->num_sequences && status == CLMLA_SUCCESS; b++) {
+        const sequence *s = &r->sequences[b];
+        const int32_t past = r->job->requests[s->request].past;
+        const size_t new_rows = (size_t)(s->keys - past);
+        for (size_t i = 0; i < new_rows; i++) {
+            const size_t row = (size_t)s->member * new_rows + i;
+            const unsigned char *record =
+                records + mla_pages_row(&r->pages, b, past + (int32_t)i) * record_bytes(r);
+            mla__fp8_decode_latent(record, (int32_t)r->kv_lora,
+                                   results->kv_cache[s->request] + row * r->kv_lora);
+            if (r->rope > 0)
+                mla_load_floats(record + latent_bytes, CLMLA_DTYPE_BF16, 0, r->rope,
+                                results->pe_cache[s->request] + row * r->rope);
+        }
+    }
+    free(records);
+    return status;
+}
+
+static clmla_status read_caches(const runner *r, mla_results *results)
+{
+    if (is_fp8_cache(r))
+        return read_records(r, results);
+    const clmla_status status = read_cache(r, r->kv_cache, r->kv_lora, results->kv_cache);
+    return status == CLMLA_SUCCESS ? read_cache(r, r->pe_cache, r->rope, results->pe_cache)
+                                   : status;
+}
+
+clmla_status mla_run_job(mla_session *session, const mla_job *job, mla_results *results,
+                         mla_run_choices *choices)
+{
+    runner r = {.session = session, .job = job, .dtype = session->common->dtype};
     clmla_status status = set_up(&r, choices);
     for (int32_t step = 0; step < r.num_steps && status == CLMLA_SUCCESS; step++) {
-        mla_progress("%s: step %d of %d", golden->name, (int)step + 1, (int)r.num_steps);
+        mla_progress("%s: step %d of %d", job->name, (int)step + 1, (int)r.num_steps);
         status = run_step(&r, step, results);
     }
     if (status == CLMLA_SUCCESS)
-        status = read_cache(&r, r.kv_cache, r.kv_lora, results->kv_cache);
-    if (status == CLMLA_SUCCESS)
-        status = read_cache(&r, r.pe_cache, r.rope, results->pe_cache);
+        status = read_caches(&r, results);
     tear_down(&r);
     mla_progress_clear();
     return status;

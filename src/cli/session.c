@@ -61,6 +61,7 @@ static int open_clmla(mla_session *session, clmla_projection_backend projection)
         .projection = projection,
         .matrix_units = common->matrix_units,
         .allow_clblast_overrides = common->clblast_overrides,
+        .sm_90a = common->sm_90a,
     };
     const clmla_status status =
         clmla_context_create(session->context, session->device->id, &options, &session->clmla);

@@ -203,6 +203,26 @@ static void describe_attention(const clmla_layer *layer, text_sink *sink)
         append(sink, "attention: not by tensor cores, %s\n", choice.why_portable);
 }
 
+/* Kernels for target sm_90a, where they were asked for. */
+static void describe_sm_90a(const clmla_layer *layer, text_sink *sink)
+{
+    const char *why;
+    switch (mla__context_sm_90a(layer->context, &why)) {
+    case MLA__SM_90A_OFF:
+        break;
+    case MLA__SM_90A_ASKED:
+        append(sink, "sm_90a: asked for, not tried before weights are made\n");
+        break;
+    case MLA__SM_90A_READY:
+        append(sink, "sm_90a: tried, its results are right%s\n",
+               layer->batch_invariant ? "; not used, the layer is batch-invariant" : "");
+        break;
+    case MLA__SM_90A_REFUSED:
+        append(sink, "sm_90a: refused, %s\n", why);
+        break;
+    }
+}
+
 clmla_status clmla_layer_describe(const clmla_layer *layer, char *text, size_t capacity,
                                   size_t *length)
 {
@@ -226,6 +246,7 @@ clmla_status clmla_layer_describe(const clmla_layer *layer, char *text, size_t c
            mla__dtype_name(layer->latent_dtype));
     append(&sink, "workspace: %llu bytes, %d tokens at a time\n",
            (unsigned long long)layer->workspace.bytes, (int)layer->tokens_per_block);
+    describe_sm_90a(layer, &sink);
     append(&sink, "projections: %s\n", projection_reason(layer));
     for (int role = 0; role < MLA__NUM_ROLES; role++)
         describe_projection(layer, (enum mla__role)role, &sink);

@@ -9,6 +9,7 @@
 
 #include "core/dtype.h"
 #include "layer/binding.h"
+#include "ops/sm_90a.h"
 
 typedef struct rehearsal {
     clmla_layer *layer; /* the twin */
@@ -154,6 +155,7 @@ clmla_status clmla_layer_prepare(clmla_layer *layer, cl_command_queue queue)
         return CLMLA_INVALID_ARGUMENT;
     if (queue == NULL)
         return CL_INVALID_COMMAND_QUEUE;
+    mla__sm_90a_probe(layer->context); /* before kernels are chosen */
     rehearsal r = {.layer = make_twin(layer)};
     if (r.layer == NULL)
         return CL_OUT_OF_HOST_MEMORY;

@@ -5,6 +5,7 @@
 #include "core/checked.h"
 #include "core/dtype.h"
 #include "ops/op.h"
+#include "ops/sm_90a.h"
 
 enum { ALIGNMENT = 256 };
 
@@ -263,6 +264,7 @@ clmla_status clmla_weights_create(clmla_layer *layer, const clmla_weights_params
     if (status != CLMLA_SUCCESS || (status = check_sources(layer, &p)) != CLMLA_SUCCESS ||
         (status = make(layer, &p, &weights)) != CLMLA_SUCCESS)
         return status;
+    mla__sm_90a_probe(layer->context);
     status = pack_all(weights, &p, queue);
     if (status != CLMLA_SUCCESS) {
         clmla_weights_release(weights);

@@ -120,6 +120,23 @@ static void refuse_flag(reader *in, section from, const char *key, bool refused)
              from.name, key, refused ? "true" : "false");
 }
 
+/* Refuses a key whatever its value; absent and null are fine. */
+static void refuse_key(reader *in, section from, const char *key, const char *meaning)
+{
+    if (value_of(in, from, key) != NULL)
+        FAIL(in, CLMLA_UNSUPPORTED_CONFIG, "%s: %s%s: %s is not supported", in->source, from.name,
+             key, meaning);
+}
+
+/* Refuses a factor that is not 1. */
+static void refuse_factor(reader *in, section from, const char *key)
+{
+    const double factor = read_positive(in, from, key, 1.0);
+    if (in->status == CLMLA_SUCCESS && (factor < 1.0 || factor > 1.0))
+        FAIL(in, CLMLA_UNSUPPORTED_CONFIG, "%s: %s%s is %g, only 1 is supported", in->source,
+             from.name, key, factor);
+}
+
 /* An object, or NULL when there is none. */
 static json_t *read_object(reader *in, section from, const char *key)
 {
@@ -150,7 +167,6 @@ static void read_yarn(reader *in, section from, clmla_rope_scaling *out)
 {
     const bool has_mscale = value_of(in, from, "mscale") != NULL;
     const bool has_all_dim = value_of(in, from, "mscale_all_dim") != NULL;
-    double attention_factor;
     if (value_of(in, from, "factor") == NULL)
         missing(in, from, "factor");
     out->factor = read_positive(in, from, "factor", 0.0);
@@ -161,7 +177,9 @@ static void read_yarn(reader *in, section from, clmla_rope_scaling *out)
     out->beta_slow = read_positive(in, from, "beta_slow", 1.0);
     out->mscale = read_positive(in, from, "mscale", 1.0);
     out->mscale_all_dim = read_positive(in, from, "mscale_all_dim", 1.0);
-    attention_factor = read_positive(in, from, "attention_factor", 1.0);
+    refuse_factor(in, from, "attention_factor"); /* scales cos and sin */
+    refuse_factor(in, from, "attn_factor");      /* the same */
+    refuse_factor(in, from, "extrapolation_factor");
     refuse_flag(in, from, "truncate", false);
     if (in->status != CLMLA_SUCCESS)
         return;
@@ -173,9 +191,6 @@ static void read_yarn(reader *in, section from, clmla_rope_scaling *out)
     else if (out->mscale < out->mscale_all_dim || out->mscale > out->mscale_all_dim)
         FAIL(in, CLMLA_UNSUPPORTED_CONFIG, "%s: %smscale is %g, but mscale_all_dim is %g",
              in->source, from.name, out->mscale, out->mscale_all_dim);
-    else if (attention_factor < 1.0 || attention_factor > 1.0) /* scales cos and sin, too */
-        FAIL(in, CLMLA_UNSUPPORTED_CONFIG, "%s: %sattention_factor is %g, only 1 is supported",
-             in->source, from.name, attention_factor);
 }
 
 static rope read_rope(reader *in, section top, const char *key, const char *name)
@@ -189,6 +204,8 @@ static rope read_rope(reader *in, section top, const char *key, const char *name
         return out;
     out.present = true;
     out.theta = read_positive(in, from, "rope_theta", 0.0);
+    refuse_factor(in, from, "partial_rotary_factor");
+    refuse_key(in, from, "llama_4_scaling_beta", "a scale of queries by position"); /* Mistral 4 */
     type = read_rope_type(in, from);
     if (in->status != CLMLA_SUCCESS)
         return out;
@@ -279,12 +296,15 @@ static void refuse_variants(reader *in, section top)
 {
     refuse_flag(in, top, "attention_bias", true);
     refuse_flag(in, top, "rope_interleave", false);
-    refuse_flag(in, top, "mla_scale_q_lora", true);  /* LongCat-Flash: scaled latents */
-    refuse_flag(in, top, "mla_scale_kv_lora", true); /* the same */
-    refuse_flag(in, top, "mla_use_nope", true);      /* Kimi-Linear: no rotation */
-    if (value_of(in, top, "index_topk") != NULL)     /* DeepSeek-V3.2: sparse attention */
-        FAIL(in, CLMLA_UNSUPPORTED_CONFIG, "%s: index_topk: sparse attention is not supported",
-             in->source);
+    refuse_flag(in, top, "mla_scale_q_lora", true);        /* LongCat-Flash: scaled latents */
+    refuse_flag(in, top, "mla_scale_kv_lora", true);       /* the same */
+    refuse_flag(in, top, "mla_use_nope", true);            /* Kimi-Linear: no rotation */
+    refuse_key(in, top, "index_topk", "sparse attention"); /* DeepSeek-V3.2 */
+    refuse_key(in, top, "llama_4_scaling", "a scale of queries by position");
+    refuse_key(in, top, "attn_logit_softcapping", "a bound on logits");
+    refuse_key(in, top, "query_pre_attn_scalar", "another softmax scale");
+    refuse_key(in, top, "attention_multiplier", "another softmax scale");
+    refuse_factor(in, top, "partial_rotary_factor");
 }
 
 static void read_config(reader *in, json_t *root, clmla_config *out)

@@ -2,13 +2,13 @@
  * safetensors: u64 little-endian header length | JSON header | data. Source of the rules: the
  * format section of huggingface/safetensors' README; the reader refuses whatever that refuses.
  */
+#include "model/safetensors.h"
+
 #include <jansson.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "clmla_model.h"
 #include "core/checked.h"
 #include "core/os.h"
 #include "model/error.h"
@@ -17,19 +17,35 @@ enum { LENGTH_BYTES = 8, MAX_RANK = 8, MAX_HEADER_BYTES = 100000000 };
 
 typedef struct dtype_info {
     const char *name;
-    size_t bytes;
+    unsigned bits;
 } dtype_info;
 
 static const dtype_info dtypes[] = {
-    [CLMLA_ST_BOOL] = {"BOOL", 1},       [CLMLA_ST_U8] = {"U8", 1},
-    [CLMLA_ST_I8] = {"I8", 1},           [CLMLA_ST_F8_E5M2] = {"F8_E5M2", 1},
-    [CLMLA_ST_F8_E4M3] = {"F8_E4M3", 1}, [CLMLA_ST_I16] = {"I16", 2},
-    [CLMLA_ST_U16] = {"U16", 2},         [CLMLA_ST_F16] = {"F16", 2},
-    [CLMLA_ST_BF16] = {"BF16", 2},       [CLMLA_ST_I32] = {"I32", 4},
-    [CLMLA_ST_U32] = {"U32", 4},         [CLMLA_ST_F32] = {"F32", 4},
-    [CLMLA_ST_F64] = {"F64", 8},         [CLMLA_ST_I64] = {"I64", 8},
-    [CLMLA_ST_U64] = {"U64", 8},
+    [CLMLA_ST_BOOL] = {"BOOL", 8},
+    [CLMLA_ST_U8] = {"U8", 8},
+    [CLMLA_ST_I8] = {"I8", 8},
+    [CLMLA_ST_F8_E5M2] = {"F8_E5M2", 8},
+    [CLMLA_ST_F8_E4M3] = {"F8_E4M3", 8},
+    [CLMLA_ST_I16] = {"I16", 16},
+    [CLMLA_ST_U16] = {"U16", 16},
+    [CLMLA_ST_F16] = {"F16", 16},
+    [CLMLA_ST_BF16] = {"BF16", 16},
+    [CLMLA_ST_I32] = {"I32", 32},
+    [CLMLA_ST_U32] = {"U32", 32},
+    [CLMLA_ST_F32] = {"F32", 32},
+    [CLMLA_ST_F64] = {"F64", 64},
+    [CLMLA_ST_I64] = {"I64", 64},
+    [CLMLA_ST_U64] = {"U64", 64},
+    [CLMLA_ST_F8_E8M0] = {"F8_E8M0", 8},
+    [CLMLA_ST_F8_E4M3FNUZ] = {"F8_E4M3FNUZ", 8},
+    [CLMLA_ST_F8_E5M2FNUZ] = {"F8_E5M2FNUZ", 8},
+    [CLMLA_ST_C64] = {"C64", 64},
+    [CLMLA_ST_F4] = {"F4", 4},
+    [CLMLA_ST_F6_E2M3] = {"F6_E2M3", 6},
+    [CLMLA_ST_F6_E3M2] = {"F6_E3M2", 6},
 };
+
+enum { NUM_DTYPES = sizeof dtypes / sizeof dtypes[0] };
 
 struct clmla_safetensors {
     const char *name; /* for messages, valid during open only */
@@ -42,20 +58,47 @@ struct clmla_safetensors {
     const clmla_safetensors_tensor **by_name;
 };
 
+bool mla__safetensors_knows(clmla_safetensors_dtype dtype)
+{
+    return dtype >= CLMLA_ST_BOOL && dtype < NUM_DTYPES;
+}
+
 const char *clmla_safetensors_dtype_name(clmla_safetensors_dtype dtype)
 {
-    return dtype >= CLMLA_ST_BOOL && dtype <= CLMLA_ST_U64 ? dtypes[dtype].name : "unknown";
+    return mla__safetensors_knows(dtype) ? dtypes[dtype].name : "unknown";
 }
 
 size_t clmla_safetensors_dtype_bytes(clmla_safetensors_dtype dtype)
 {
-    return dtype >= CLMLA_ST_BOOL && dtype <= CLMLA_ST_U64 ? dtypes[dtype].bytes : 0;
+    return mla__safetensors_knows(dtype) ? dtypes[dtype].bits / 8 : 0;
+}
+
+bool mla__safetensors_size(const clmla_safetensors_tensor *tensor, uint64_t *num_elements,
+                           uint64_t *bytes)
+{
+    const unsigned bits = dtypes[tensor->dtype].bits;
+    uint64_t count = 1;
+    uint64_t size;
+    for (int32_t i = 0; i < tensor->rank; i++)
+        if (!mla__checked_mul(count, tensor->shape[i], &count))
+            return false;
+    if (bits % 8 == 0) {
+        if (!mla__checked_mul(count, bits / 8, &size))
+            return false;
+    } else {
+        if (!mla__checked_mul(count, bits, &size) || size % 8 != 0)
+            return false;
+        size /= 8;
+    }
+    *num_elements = count;
+    *bytes = size;
+    return true;
 }
 
 /* 0: no such dtype. */
 static clmla_safetensors_dtype dtype_from_name(const char *name)
 {
-    for (clmla_safetensors_dtype dtype = CLMLA_ST_BOOL; dtype <= CLMLA_ST_U64; dtype++)
+    for (clmla_safetensors_dtype dtype = CLMLA_ST_BOOL; dtype < NUM_DTYPES; dtype++)
         if (strcmp(dtypes[dtype].name, name) == 0)
             return dtype;
     return 0;
@@ -78,16 +121,18 @@ static clmla_status bad_tensor(const clmla_safetensors *file, const char *tensor
                            tensor, what);
 }
 
-/* "[4, 4]" */
-static void shape_text(const clmla_safetensors_tensor *tensor, char *text, size_t bytes)
+void clmla_safetensors_describe(const clmla_safetensors_tensor *tensor, char *text, size_t capacity)
 {
     size_t at = 0;
-    text[0] = '\0';
-    for (int32_t i = 0; i <= tensor->rank && at < bytes; i++) {
-        const char *before = i == 0 ? "[" : ", ";
-        const int written = i == tensor->rank ? snprintf(text + at, bytes - at, i == 0 ? "[]" : "]")
-                                              : snprintf(text + at, bytes - at, "%s%llu", before,
-                                                         (unsigned long long)tensor->shape[i]);
+    if (capacity > 0)
+        text[0] = '\0';
+    for (int32_t i = -1; i <= tensor->rank && at < capacity; i++) {
+        const char *before = i == 0 ? "" : ", ";
+        const int written =
+            i == -1 ? snprintf(text, capacity, "%s [", clmla_safetensors_dtype_name(tensor->dtype))
+            : i == tensor->rank ? snprintf(text + at, capacity - at, "]")
+                                : snprintf(text + at, capacity - at, "%s%llu", before,
+                                           (unsigned long long)tensor->shape[i]);
         at += written > 0 ? (size_t)written : 0;
     }
 }
@@ -102,25 +147,22 @@ static clmla_status read_shape(const clmla_safetensors *file, const json_t *shap
                                "%s: tensor '%.120s': %zu dimensions; at most %d are accepted",
                                file_name(file), tensor->name, json_array_size(shape), MAX_RANK);
     tensor->rank = (int32_t)json_array_size(shape);
-    tensor->num_elements = 1;
     for (int32_t i = 0; i < tensor->rank; i++) {
         const json_t *size = json_array_get(shape, (size_t)i);
         if (!is_count(size))
             return bad_tensor(file, tensor->name, "shape is not a list of integers >= 0", error);
         tensor->shape[i] = (uint64_t)json_integer_value(size);
-        if (!mla__checked_mul(tensor->num_elements, tensor->shape[i], &tensor->num_elements))
-            return bad_tensor(file, tensor->name, "the product of its shape passes 2^64", error);
     }
-    if (!mla__checked_mul(tensor->num_elements, clmla_safetensors_dtype_bytes(tensor->dtype),
-                          &tensor->bytes))
-        return bad_tensor(file, tensor->name, "its size passes 2^64 bytes", error);
+    if (!mla__safetensors_size(tensor, &tensor->num_elements, &tensor->bytes))
+        return bad_tensor(file, tensor->name, "its size passes 2^64 or is no number of bytes",
+                          error);
     return CLMLA_SUCCESS;
 }
 
 static clmla_status read_offsets(const clmla_safetensors *file, const json_t *offsets,
                                  clmla_safetensors_tensor *tensor, clmla_model_error *error)
 {
-    char shape[192];
+    char is[192];
     uint64_t begin;
     uint64_t end;
     if (!json_is_array(offsets) || json_array_size(offsets) != 2 ||
@@ -135,13 +177,12 @@ static clmla_status read_offsets(const clmla_safetensors *file, const json_t *of
                                file_name(file), tensor->name, (unsigned long long)begin,
                                (unsigned long long)end, (unsigned long long)file->data_bytes);
     if (end - begin != tensor->bytes) {
-        shape_text(tensor, shape, sizeof shape);
-        return mla__model_fail(
-            error, CLMLA_BAD_FILE,
-            "%s: tensor '%.120s': data_offsets [%llu, %llu] do not match shape "
-            "%s of %s (%llu bytes)",
-            file_name(file), tensor->name, (unsigned long long)begin, (unsigned long long)end,
-            shape, clmla_safetensors_dtype_name(tensor->dtype), (unsigned long long)tensor->bytes);
+        clmla_safetensors_describe(tensor, is, sizeof is);
+        return mla__model_fail(error, CLMLA_BAD_FILE,
+                               "%s: tensor '%.120s': data_offsets [%llu, %llu] do not match %s "
+                               "(%llu bytes)",
+                               file_name(file), tensor->name, (unsigned long long)begin,
+                               (unsigned long long)end, is, (unsigned long long)tensor->bytes);
     }
     tensor->data = file->data + begin;
     return CLMLA_SUCCESS;

@@ -10,10 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "clmla_model.h"
 #include "core/checked.h"
 #include "core/os.h"
 #include "model/error.h"
+#include "model/safetensors.h"
 
 enum { LENGTH_BYTES = 8, MAX_RANK = 8 };
 
@@ -31,15 +31,11 @@ static clmla_status bad_tensor(const char *path, const clmla_safetensors_tensor 
                            tensor->name != NULL ? tensor->name : "(null)", what);
 }
 
-/* Bytes of a tensor by its shape and dtype. */
+/* Bytes of a tensor that fit into memory. */
 static bool tensor_bytes(const clmla_safetensors_tensor *tensor, uint64_t *bytes)
 {
-    uint64_t product = clmla_safetensors_dtype_bytes(tensor->dtype);
-    for (int32_t i = 0; i < tensor->rank; i++)
-        if (!mla__checked_mul(product, tensor->shape[i], &product))
-            return false;
-    *bytes = product;
-    return product <= SIZE_MAX;
+    uint64_t num_elements;
+    return mla__safetensors_size(tensor, &num_elements, bytes) && *bytes <= SIZE_MAX;
 }
 
 /* A tensor's entry in the header; NULL: no memory. Integers beyond 2^63 cannot be written. */
@@ -70,7 +66,7 @@ static clmla_status add_tensor(const char *path, const clmla_safetensors_tensor 
         return bad_tensor(path, tensor, "not a name a tensor can have", error);
     if (json_object_get(header, tensor->name) != NULL)
         return bad_tensor(path, tensor, "the name occurs twice", error);
-    if (clmla_safetensors_dtype_bytes(tensor->dtype) == 0)
+    if (!mla__safetensors_knows(tensor->dtype))
         return bad_tensor(path, tensor, "unknown dtype", error);
     if (tensor->rank < 0 || tensor->rank > MAX_RANK)
         return bad_tensor(path, tensor, "rank is not 0 to 8", error);
@@ -78,7 +74,7 @@ static clmla_status add_tensor(const char *path, const clmla_safetensors_tensor 
         if (tensor->shape[i] > INT64_MAX)
             return bad_tensor(path, tensor, "a dimension passes 2^63", error);
     if (!tensor_bytes(tensor, &bytes) || !mla__checked_add(*offset, bytes, &end) || end > INT64_MAX)
-        return bad_tensor(path, tensor, "too large", error);
+        return bad_tensor(path, tensor, "too large, or no number of bytes", error);
     if (tensor->data == NULL && bytes != 0)
         return bad_tensor(path, tensor, "data is NULL", error);
 

@@ -195,12 +195,10 @@ static clmla_status read_sizes(cl_program program, parts *p)
                                                       p->count * sizeof *p->sizes, p->sizes, NULL);
 }
 
-/* The whole file: header, key, and the context's device's binary behind them. Other devices of the
- * OpenCL context have no binary: it was built for this one. */
-static clmla_status assemble_file(const clmla_context *context, const mla__binary *binary,
-                                  cl_program program, parts *p, char **file, size_t *file_bytes)
+/* Other devices of the OpenCL context have no binary: it was built for this one. */
+static clmla_status read_own(const clmla_context *context, cl_program program, size_t before,
+                             parts *p, char **out, size_t *bytes)
 {
-    const size_t before = sizeof(header) + binary->key_bytes;
     clmla_status status = read_sizes(program, p);
     if (status != CLMLA_SUCCESS)
         return status;
@@ -211,41 +209,61 @@ static clmla_status assemble_file(const clmla_context *context, const mla__binar
         return CL_INVALID_BINARY;
     if (before > MOST_FILE_BYTES || p->sizes[own] > MOST_FILE_BYTES - before)
         return CL_INVALID_BINARY;
-    char *bytes = malloc(before + p->sizes[own]);
-    if (bytes == NULL)
+    char *text = malloc(before + p->sizes[own]);
+    if (text == NULL)
         return CL_OUT_OF_HOST_MEMORY;
-    p->places[own] = (unsigned char *)bytes + before;
+    p->places[own] = (unsigned char *)text + before;
     status = clGetProgramInfo(program, CL_PROGRAM_BINARIES, p->count * sizeof *p->places, p->places,
                               NULL);
     if (status != CLMLA_SUCCESS) {
-        free(bytes);
+        free(text);
         return status;
     }
+    *out = text;
+    *bytes = p->sizes[own];
+    return CLMLA_SUCCESS;
+}
+
+clmla_status mla__binary_read(const clmla_context *context, cl_program program, size_t before,
+                              char **out, size_t *bytes)
+{
+    parts p = {0};
+    const clmla_status status = read_own(context, program, before, &p, out, bytes);
+    free(p.devices);
+    free(p.sizes);
+    free(p.places);
+    return status;
+}
+
+/* The whole file: header, key, and the binary behind them. */
+static clmla_status assemble_file(const clmla_context *context, const mla__binary *binary,
+                                  cl_program program, char **file, size_t *file_bytes)
+{
+    const size_t before = sizeof(header) + binary->key_bytes;
+    size_t bytes = 0;
+    const clmla_status status = mla__binary_read(context, program, before, file, &bytes);
+    if (status != CLMLA_SUCCESS)
+        return status;
     header head = {.key_bytes = binary->key_bytes,
-                   .binary_bytes = p->sizes[own],
-                   .checksum = hash(bytes + before, p->sizes[own])};
+                   .binary_bytes = bytes,
+                   .checksum = hash(*file + before, bytes)};
     memcpy(head.magic, magic, sizeof magic);
-    memcpy(bytes, &head, sizeof head);
-    memcpy(bytes + sizeof head, binary->key, binary->key_bytes);
-    *file = bytes;
-    *file_bytes = before + p->sizes[own];
+    memcpy(*file, &head, sizeof head);
+    memcpy(*file + sizeof head, binary->key, binary->key_bytes);
+    *file_bytes = before + bytes;
     return CLMLA_SUCCESS;
 }
 
 static void store(const clmla_context *context, mla__binary *binary, cl_program program)
 {
-    parts p = {0};
     char *file = NULL;
     size_t bytes = 0;
-    const clmla_status status = assemble_file(context, binary, program, &p, &file, &bytes);
+    const clmla_status status = assemble_file(context, binary, program, &file, &bytes);
     if (status != CLMLA_SUCCESS)
         note(binary, "nothing to write to", clmla_status_name(status));
     else if (mla__os_replace_file(binary->path, file, bytes) != CLMLA_SUCCESS)
         note(binary, "cannot write", mla__os_last_error());
     free(file);
-    free(p.devices);
-    free(p.sizes);
-    free(p.places);
 }
 
 void mla__binary_finish(const clmla_context *context, mla__binary *binary, cl_program program)

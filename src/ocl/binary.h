@@ -34,6 +34,10 @@ void mla__binary_find(const clmla_context *context, const char *options, const c
 bool mla__binary_build(const clmla_context *context, const char *options, mla__binary *binary,
                        cl_program *out);
 
+/* The program's binary for the context's device behind `before` bytes of room, free() it. */
+clmla_status mla__binary_read(const clmla_context *context, cl_program program, size_t before,
+                              char **out, size_t *bytes);
+
 /* Writes the file where `replace` is set, tells notify of a problem, frees. program NULL: there is
  * none. Takes as long as a compilation with some drivers: outside the context's mutex. */
 void mla__binary_finish(const clmla_context *context, mla__binary *binary, cl_program program);

@@ -22,6 +22,56 @@ clmla_status mla__fail(const clmla_context *context, clmla_status status, const 
     return status;
 }
 
+/* ---- target sm_90a ------------------------------------------------------------------------ */
+
+mla__sm_90a mla__context_sm_90a(const clmla_context *context, const char **why)
+{
+    mla__os_mutex_lock(context->mutex);
+    const mla__sm_90a now = context->sm_90a;
+    if (why != NULL)
+        *why = context->why_not_sm_90a;
+    mla__os_mutex_unlock(context->mutex);
+    return now;
+}
+
+void mla__context_accept_sm_90a(clmla_context *context)
+{
+    mla__os_mutex_lock(context->mutex);
+    if (context->sm_90a == MLA__SM_90A_ASKED)
+        context->sm_90a = MLA__SM_90A_READY;
+    mla__os_mutex_unlock(context->mutex);
+}
+
+void mla__context_refuse_sm_90a(clmla_context *context, const char *why)
+{
+    mla__os_mutex_lock(context->mutex);
+    const bool first = context->sm_90a == MLA__SM_90A_ASKED || context->sm_90a == MLA__SM_90A_READY;
+    if (first) {
+        context->sm_90a = MLA__SM_90A_REFUSED;
+        context->why_not_sm_90a = why;
+    }
+    mla__os_mutex_unlock(context->mutex);
+    if (first)
+        (void)mla__fail(context, CLMLA_SUCCESS,
+                        "sm_90a: %s; kernels for sm_90 take the place of those for sm_90a", why);
+}
+
+/* What is known without a build. */
+static void consider_sm_90a(clmla_context *context)
+{
+    const mla__device *device = &context->device;
+    const char *const why = context->kernel_class != CLMLA_KERNELS_NVIDIA
+                                ? "the kernels are not of class nvidia"
+                            : !context->matrix_units ? "matrix units are off"
+                            : device->has_ptx && device->compute_capability != 90
+                                ? "the device's compute capability is not 9.0"
+                                : NULL;
+    if (why != NULL)
+        mla__context_refuse_sm_90a(context, why);
+}
+
+/* ---- creation ----------------------------------------------------------------------------- */
+
 static void destroy(clmla_context *context)
 {
     mla__program_release_all(context);
@@ -95,6 +145,9 @@ static clmla_status check_options(const clmla_context *context,
         return mla__fail(context, CLMLA_INVALID_ARGUMENT,
                          "context: allow_clblast_overrides is %d, must be 0 or 1",
                          (int)options->allow_clblast_overrides);
+    if (options->sm_90a != 0 && options->sm_90a != 1)
+        return mla__fail(context, CLMLA_INVALID_ARGUMENT, "context: sm_90a is %d, must be 0 or 1",
+                         (int)options->sm_90a);
     if (options->kernel_directory != NULL && !mla__os_is_directory(options->kernel_directory))
         return mla__fail(context, CLMLA_KERNEL_SOURCE_NOT_FOUND,
                          "context: kernel_directory %s is not a directory",
@@ -123,9 +176,11 @@ static clmla_status adopt(clmla_context *context, cl_context cl, cl_device_id de
     context->projection = options->projection;
     context->clblast_overrides = options->allow_clblast_overrides != 0;
     context->matrix_units = options->matrix_units == CLMLA_MATRIX_UNITS_AUTO;
+    context->sm_90a = options->sm_90a != 0 ? MLA__SM_90A_ASKED : MLA__SM_90A_OFF;
     context->mutex = mla__os_mutex_create();
     if (context->mutex == NULL)
         return CL_OUT_OF_HOST_MEMORY;
+    consider_sm_90a(context);
     if (options->kernel_directory != NULL) {
         const size_t bytes = strlen(options->kernel_directory) + 1;
         context->kernel_directory = malloc(bytes);

@@ -5,19 +5,33 @@
 
 /* ---- kernels ------------------------------------------------------------------------------ */
 
-clmla_status mla__kernel_create(clmla_context *context, const char *const *files,
-                                const mla__defines *defines, const char *name, mla__kernel *out)
+static clmla_status create(clmla_context *context, cl_program program, const char *const *files,
+                           const char *name, mla__kernel *out)
 {
-    cl_program program = NULL;
-    clmla_status status = mla__program_get(context, files, defines, &program);
-    if (status != CLMLA_SUCCESS)
-        return status;
+    clmla_status status = CLMLA_SUCCESS;
     cl_kernel kernel = clCreateKernel(program, name, &status);
     if (status != CLMLA_SUCCESS)
         return mla__fail(context, status, "%s: kernel %s: %s", files[0] == NULL ? "" : files[0],
                          name, clmla_status_name(status));
     *out = (mla__kernel){.kernel = kernel};
     return CLMLA_SUCCESS;
+}
+
+clmla_status mla__kernel_create(clmla_context *context, const char *const *files,
+                                const mla__defines *defines, const char *name, mla__kernel *out)
+{
+    cl_program program = NULL;
+    const clmla_status status = mla__program_get(context, files, defines, &program);
+    return status == CLMLA_SUCCESS ? create(context, program, files, name, out) : status;
+}
+
+clmla_status mla__kernel_create_sm_90a(clmla_context *context, const char *const *files,
+                                       const mla__defines *defines, const char *name,
+                                       mla__kernel *out)
+{
+    cl_program program = NULL;
+    const clmla_status status = mla__program_get_sm_90a(context, files, defines, &program);
+    return status == CLMLA_SUCCESS ? create(context, program, files, name, out) : status;
 }
 
 void mla__kernel_release(mla__kernel *kernel)

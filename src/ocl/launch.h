@@ -18,6 +18,10 @@ typedef struct mla__kernel {
 
 clmla_status mla__kernel_create(clmla_context *context, const char *const *files,
                                 const mla__defines *defines, const char *name, mla__kernel *out);
+/* Of mla__program_get_sm_90a. */
+clmla_status mla__kernel_create_sm_90a(clmla_context *context, const char *const *files,
+                                       const mla__defines *defines, const char *name,
+                                       mla__kernel *out);
 void mla__kernel_release(mla__kernel *kernel); /* accepts a zeroed struct */
 
 /* Set the next argument, in order. Errors stick until mla__kernel_ready. */

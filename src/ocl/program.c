@@ -7,8 +7,19 @@
 
 #include "core/dtype.h"
 #include "ocl/binary.h"
+#include "ocl/retarget.h"
 
-static const char build_options[] = "-cl-std=CL1.2";
+static const char source_options[] = "-cl-std=CL1.2";
+
+/* How a program is made. */
+typedef struct recipe {
+    const char *const *files;
+    bool sm_90a;  /* rebuilt from rewritten PTX, see retarget.h */
+    bool reports; /* a failed build's log goes to notify */
+} recipe;
+
+/* Of what the driver builds last: the source, or PTX, for which there are none. */
+static const char *options_of(const recipe *r) { return r->sm_90a ? "" : source_options; }
 
 /* A context holds a few dozen programs, looked up when objects are made: a list will do. */
 struct mla__program_entry {
@@ -104,8 +115,10 @@ static clmla_status assemble(const clmla_context *context, const char *const *fi
 }
 
 /* Names cannot hold a newline in this project, so the key is unambiguous. */
-static clmla_status make_key(const char *const *files, const char *definitions, builder *key)
+static clmla_status make_key(const char *const *files, const char *definitions, bool sm_90a,
+                             builder *key)
 {
+    append(key, sm_90a ? "sm_90a\n" : "");
     for (const char *const *file = files; *file != NULL; file++) {
         append(key, *file);
         append(key, "\n");
@@ -116,14 +129,19 @@ static clmla_status make_key(const char *const *files, const char *definitions, 
 
 /* ---- building ----------------------------------------------------------------------------- */
 
-/* "rmsnorm.cl: clBuildProgram: CL_BUILD_PROGRAM_FAILURE (-11)", then the driver's log. */
-static void describe_failure(const clmla_context *context, const char *const *files,
-                             cl_program program, clmla_status status, builder *text)
+static void append_names(const char *const *files, builder *text)
 {
     for (const char *const *file = files; *file != NULL; file++) {
         append(text, file == files ? "" : ", ");
         append(text, *file);
     }
+}
+
+/* "rmsnorm.cl: clBuildProgram: CL_BUILD_PROGRAM_FAILURE (-11)", then the driver's log. */
+static void describe_failure(const clmla_context *context, const char *const *files,
+                             cl_program program, clmla_status status, builder *text)
+{
+    append_names(files, text);
     char line[128];
     (void)snprintf(line, sizeof line, ": clBuildProgram: %s (%d)\n", clmla_status_name(status),
                    (int)status);
@@ -141,25 +159,83 @@ static void describe_failure(const clmla_context *context, const char *const *fi
     free(log);
 }
 
-/* On a failed build *report holds text for notify. */
-static clmla_status build(const clmla_context *context, const char *const *files,
-                          const char *source, cl_program *out, builder *report)
+/* Builds a program that was made, and releases it where that fails; *report then holds text for
+ * notify. */
+static clmla_status build_made(const clmla_context *context, const char *const *files,
+                               cl_program program, const char *options, builder *report)
 {
-    clmla_status status = CLMLA_SUCCESS;
-    cl_program program = clCreateProgramWithSource(context->context, 1, &source, NULL, &status);
-    if (status != CLMLA_SUCCESS)
-        return status;
     const cl_device_id device = context->device.id;
-    status = clBuildProgram(program, 1, &device, build_options, NULL, NULL);
-    if (status == CLMLA_SUCCESS) {
-        *out = program;
+    const clmla_status status = clBuildProgram(program, 1, &device, options, NULL, NULL);
+    if (status == CLMLA_SUCCESS)
         return CLMLA_SUCCESS;
-    }
     describe_failure(context, files, program, status, report);
     (void)clReleaseProgram(program);
     /* Drivers also say CL_INVALID_BINARY, -9999 or CL_OUT_OF_RESOURCES for source that they
      * cannot compile, such as one with too much local memory. */
     return status == CL_OUT_OF_HOST_MEMORY ? status : CL_BUILD_PROGRAM_FAILURE;
+}
+
+static clmla_status build_source(const clmla_context *context, const char *const *files,
+                                 const char *source, cl_program *out, builder *report)
+{
+    clmla_status status = CLMLA_SUCCESS;
+    const cl_program program =
+        clCreateProgramWithSource(context->context, 1, &source, NULL, &status);
+    if (status == CLMLA_SUCCESS)
+        status = build_made(context, files, program, source_options, report);
+    if (status == CLMLA_SUCCESS)
+        *out = program;
+    return status;
+}
+
+/* Builds PTX that this library rewrote. */
+static clmla_status build_ptx(const clmla_context *context, const char *const *files,
+                              const char *ptx, cl_program *out, builder *report)
+{
+    clmla_status status = CLMLA_SUCCESS;
+    const cl_device_id device = context->device.id;
+    const size_t bytes = strlen(ptx) + 1;
+    const unsigned char *binary = (const unsigned char *)ptx;
+    const cl_program program =
+        clCreateProgramWithBinary(context->context, 1, &device, &bytes, &binary, NULL, &status);
+    if (status != CLMLA_SUCCESS) {
+        append_names(files, report);
+        append(report, ": the driver does not take PTX for sm_90a");
+        return CL_BUILD_PROGRAM_FAILURE;
+    }
+    status = build_made(context, files, program, "", report);
+    if (status == CLMLA_SUCCESS)
+        *out = program;
+    return status;
+}
+
+/* See retarget.h. The source's own program is of no use. */
+static clmla_status build_sm_90a(const clmla_context *context, const char *const *files,
+                                 const char *source, cl_program *out, builder *report)
+{
+    cl_program plain = NULL;
+    char *binary = NULL;
+    size_t bytes = 0;
+    clmla_status status = build_source(context, files, source, &plain, report);
+    if (status != CLMLA_SUCCESS)
+        return status;
+    status = mla__binary_read(context, plain, 0, &binary, &bytes);
+    (void)clReleaseProgram(plain);
+    if (status != CLMLA_SUCCESS)
+        return status;
+    const char *why = NULL;
+    char *const ptx = mla__retarget_sm_90a(binary, bytes, &why);
+    if (ptx == NULL) {
+        append_names(files, report);
+        append(report, ": ");
+        append(report, why);
+        status = CL_BUILD_PROGRAM_FAILURE;
+    } else {
+        status = build_ptx(context, files, ptx, out, report);
+    }
+    free(ptx);
+    free(binary);
+    return status;
 }
 
 static struct mla__program_entry *find(const clmla_context *context, const char *key)
@@ -172,7 +248,7 @@ static struct mla__program_entry *find(const clmla_context *context, const char 
 
 /* Under the context's mutex: two threads that want one program build it once. Takes over the key's
  * text when it makes an entry. */
-static clmla_status find_or_build(clmla_context *context, const char *const *files, builder *key,
+static clmla_status find_or_build(clmla_context *context, const recipe *r, builder *key,
                                   const char *source, mla__binary *binary, cl_program *out,
                                   builder *report)
 {
@@ -184,10 +260,11 @@ static clmla_status find_or_build(clmla_context *context, const char *const *fil
     entry = calloc(1, sizeof *entry);
     if (entry == NULL)
         return CL_OUT_OF_HOST_MEMORY;
-    if (mla__binary_build(context, build_options, binary, &entry->program)) {
+    if (mla__binary_build(context, options_of(r), binary, &entry->program)) {
         context->programs_read++;
     } else {
-        const clmla_status status = build(context, files, source, &entry->program, report);
+        const clmla_status status = (r->sm_90a ? build_sm_90a : build_source)(
+            context, r->files, source, &entry->program, report);
         if (status != CLMLA_SUCCESS) {
             free(entry);
             return status;
@@ -202,8 +279,8 @@ static clmla_status find_or_build(clmla_context *context, const char *const *fil
     return CLMLA_SUCCESS;
 }
 
-static clmla_status get(clmla_context *context, const char *const *files,
-                        const mla__defines *defines, bool reports, cl_program *out)
+static clmla_status get(clmla_context *context, const recipe *r, const mla__defines *defines,
+                        cl_program *out)
 {
     const char *definitions = defines == NULL ? "" : defines->text;
     builder key = {0}, source = {0}, report = {0};
@@ -212,8 +289,8 @@ static clmla_status get(clmla_context *context, const char *const *files,
 
     if (defines != NULL && defines->overflow)
         return mla__fail(context, CLMLA_INTERNAL, "%s: definitions longer than %zu bytes",
-                         files[0] == NULL ? "program" : files[0], sizeof defines->text);
-    status = make_key(files, definitions, &key);
+                         r->files[0] == NULL ? "program" : r->files[0], sizeof defines->text);
+    status = make_key(r->files, definitions, r->sm_90a, &key);
     if (status != CLMLA_SUCCESS)
         goto cleanup;
 
@@ -224,16 +301,16 @@ static clmla_status get(clmla_context *context, const char *const *files,
 
     if (program == NULL) {
         /* Files are read, and notify is called, outside the mutex. */
-        status = assemble(context, files, definitions, &source);
+        status = assemble(context, r->files, definitions, &source);
         if (status != CLMLA_SUCCESS)
             goto cleanup;
         mla__binary binary;
-        mla__binary_find(context, build_options, source.text, &binary);
+        mla__binary_find(context, options_of(r), source.text, &binary);
         mla__os_mutex_lock(context->mutex);
-        status = find_or_build(context, files, &key, source.text, &binary, &program, &report);
+        status = find_or_build(context, r, &key, source.text, &binary, &program, &report);
         mla__os_mutex_unlock(context->mutex);
         mla__binary_finish(context, &binary, program);
-        if (report.text != NULL && reports && context->notify != NULL)
+        if (report.text != NULL && r->reports && context->notify != NULL)
             context->notify(status, report.text, context->notify_user);
     }
     if (status == CLMLA_SUCCESS)
@@ -249,13 +326,19 @@ cleanup:
 clmla_status mla__program_get(clmla_context *context, const char *const *files,
                               const mla__defines *defines, cl_program *out)
 {
-    return get(context, files, defines, true, out);
+    return get(context, &(recipe){.files = files, .reports = true}, defines, out);
+}
+
+clmla_status mla__program_get_sm_90a(clmla_context *context, const char *const *files,
+                                     const mla__defines *defines, cl_program *out)
+{
+    return get(context, &(recipe){.files = files, .sm_90a = true, .reports = true}, defines, out);
 }
 
 clmla_status mla__program_try(clmla_context *context, const char *const *files,
                               const mla__defines *defines, cl_program *out)
 {
-    return get(context, files, defines, false, out);
+    return get(context, &(recipe){.files = files}, defines, out);
 }
 
 void mla__program_release_all(clmla_context *context)

@@ -34,6 +34,11 @@ void mla__define_dtype(mla__defines *defines, const char *name,
 clmla_status mla__program_get(clmla_context *context, const char *const *files,
                               const mla__defines *defines, cl_program *out);
 
+/* The same, rebuilt for target sm_90a by way of retarget.h. A driver that does not go along gives
+ * CL_BUILD_PROGRAM_FAILURE, too. */
+clmla_status mla__program_get_sm_90a(clmla_context *context, const char *const *files,
+                                     const mla__defines *defines, cl_program *out);
+
 /* The same for a program that may fail to build where a device refuses it: the log is dropped. */
 clmla_status mla__program_try(clmla_context *context, const char *const *files,
                               const mla__defines *defines, cl_program *out);

@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 
+#include "ops/sm_90a.h"
+
 enum {
     STAGING_BYTES = 32 << 20,
     ITEM_K = 16,
@@ -537,6 +539,7 @@ clmla_status clmla_matrix_create(clmla_context *context, const clmla_matrix_para
         free(matrix);
         return status;
     }
+    mla__sm_90a_probe(context);
     status = mla__matrix_pack(context, &p, queue, matrix);
     if (status != CLMLA_SUCCESS) {
         clReleaseMemObject(p.buffer);

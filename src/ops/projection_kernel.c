@@ -81,6 +81,22 @@ static int64_t filling_rows(const clmla_context *context, const mla__projection_
     return row_tiles > 0 ? (int64_t)((row_tiles - 1) * (uint64_t)tile->tile_rows + 1) : 1;
 }
 
+/* Tiles of many rows by rising size, those of warpgroups last. False: there is none. */
+static bool tile_of_many_rows(const clmla_context *context, int size,
+                              mla__projection_choice *choice)
+{
+    int tiled = 0;
+    while (tiled <= size && mla__projection_tile_tiled(&context->device, tiled, &choice->tile))
+        tiled++;
+    if (tiled > size) {
+        choice->kind = MLA__PROJECTION_TILED;
+        return true;
+    }
+    choice->kind = MLA__PROJECTION_WGMMA;
+    return mla__context_sm_90a(context, NULL) == MLA__SM_90A_READY &&
+           mla__projection_tile_wgmma(&context->device, size - tiled, &choice->tile);
+}
+
 /* Few rows: the smallest tile that holds them. Many: the largest tile that fills the device. */
 static void choose_mma(const clmla_context *context, const mla__projection_shape *s,
                        int32_t max_rows, mla__projection_choices *choices)
@@ -95,18 +111,18 @@ static void choose_mma(const clmla_context *context, const mla__projection_shape
                 INT32_MAX; /* block by block: tiles of many rows add k in another order */
         add(choices, max_rows, &few);
     }
-    mla__projection_choice tiled = {.kind = MLA__PROJECTION_TILED}, larger = tiled;
-    (void)mla__projection_tile_tiled(device, 0, &tiled.tile);
-    for (int size = 1; mla__projection_tile_tiled(device, size, &larger.tile); size++) {
+    mla__projection_choice many = {0}, larger = {0};
+    (void)tile_of_many_rows(context, 0, &many);
+    for (int size = 1; tile_of_many_rows(context, size, &larger); size++) {
         const int64_t from = filling_rows(context, s, &larger.tile);
         if (from > INT32_MAX)
             break;
-        tiled.max_rows = (int32_t)from - 1;
-        add(choices, max_rows, &tiled);
-        tiled.tile = larger.tile;
+        many.max_rows = (int32_t)from - 1;
+        add(choices, max_rows, &many);
+        many = larger;
     }
-    tiled.max_rows = INT32_MAX;
-    add(choices, max_rows, &tiled);
+    many.max_rows = INT32_MAX;
+    add(choices, max_rows, &many);
 }
 
 void mla__projection_choose(const clmla_context *context, const mla__projection_shape *shape,
@@ -143,6 +159,12 @@ mla__projection_source mla__projection_source_of(const clmla_context *context,
         return (mla__projection_source){
             {mla__ptx_file(context), "nvidia/projection.clh", "nvidia/projection_tiled.cl"},
             "projection_tiled"};
+    case MLA__PROJECTION_WGMMA:
+        return (mla__projection_source){
+            {mla__ptx_file(context),
+             context->device.has_ptx ? "nvidia/wgmma.clh" : "nvidia/wgmma_emulated.clh",
+             "nvidia/wgmma_matrix.clh", "nvidia/projection.clh", "nvidia/projection_wgmma.cl"},
+            "projection_wgmma"};
     case MLA__PROJECTION_GPU:
         break;
     }

@@ -12,7 +12,8 @@ enum mla__projection_kind {
     MLA__PROJECTION_GPU,    /* cl/gpu/projection.cl */
     MLA__PROJECTION_STREAM, /* cl/gpu/projection_stream.cl: fewest rows */
     MLA__PROJECTION_FEW,    /* cl/nvidia/projection_few.cl: tensor cores, few rows */
-    MLA__PROJECTION_TILED   /* cl/nvidia/projection_tiled.cl: tensor cores, many rows */
+    MLA__PROJECTION_TILED,  /* cl/nvidia/projection_tiled.cl: tensor cores, many rows */
+    MLA__PROJECTION_WGMMA   /* cl/nvidia/projection_wgmma.cl: the same, target sm_90a */
 };
 
 /* What the choice depends on. */
@@ -30,7 +31,7 @@ typedef struct mla__projection_choice {
 } mla__projection_choice;
 
 /* The kernels of a projection, by rising max_rows. */
-enum { MLA__PROJECTION_MAX_CHOICES = 6 };
+enum { MLA__PROJECTION_MAX_CHOICES = 8 };
 typedef struct mla__projection_choices {
     mla__projection_choice list[MLA__PROJECTION_MAX_CHOICES];
     int count;
@@ -43,7 +44,7 @@ void mla__projection_choose(const clmla_context *context, const mla__projection_
 
 /* The kernel's source files, which end in NULL, and its name. */
 typedef struct mla__projection_source {
-    const char *files[4];
+    const char *files[6];
     const char *name;
 } mla__projection_source;
 mla__projection_source mla__projection_source_of(const clmla_context *context,

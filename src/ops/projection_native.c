@@ -22,7 +22,8 @@ mla__projection_shape mla__projection_shape_of(const clmla_matrix *matrix, clmla
 
 static bool on_tensor_cores(enum mla__projection_kind kind)
 {
-    return kind == MLA__PROJECTION_FEW || kind == MLA__PROJECTION_TILED;
+    return kind == MLA__PROJECTION_FEW || kind == MLA__PROJECTION_TILED ||
+           kind == MLA__PROJECTION_WGMMA;
 }
 
 /* Rows and batches begin at multiples of 8 elements: 16 bytes of bf16. */
@@ -41,7 +42,7 @@ static void define_mma(mla__defines *defines, enum mla__projection_kind kind, co
     mla__define_int(defines, "SECOND", second != NULL);
     mla__define_dtype(defines, "Y2_DTYPE", second != NULL ? second->y.dtype : y->dtype);
     mla__define_int(defines, "ALIGNED_X", is_aligned(x));
-    if (kind == MLA__PROJECTION_TILED)
+    if (kind != MLA__PROJECTION_FEW)
         mla__define_int(defines, "ALIGNED_Y", aligned_y);
 }
 
@@ -54,6 +55,7 @@ static clmla_status bind_variant(clmla_context *context, const clmla_projection_
 {
     const clmla_matrix *w = params->matrix;
     const mla__projection_source source = mla__projection_source_of(context, choice->kind);
+    const bool rebuilt = choice->kind == MLA__PROJECTION_WGMMA && context->device.has_ptx;
     mla__defines defines = {0};
     variant->choice = *choice;
     mla__define_dtype(&defines, "X_DTYPE", x->dtype);
@@ -66,8 +68,8 @@ static clmla_status bind_variant(clmla_context *context, const clmla_projection_
     mla__define_projection_tile(&defines, &choice->tile);
     if (on_tensor_cores(choice->kind))
         define_mma(&defines, choice->kind, w, x, y, second);
-    const clmla_status status =
-        mla__kernel_create(context, source.files, &defines, source.name, &variant->kernel);
+    const clmla_status status = (rebuilt ? mla__kernel_create_sm_90a : mla__kernel_create)(
+        context, source.files, &defines, source.name, &variant->kernel);
     if (status != CLMLA_SUCCESS)
         return status;
     mla__kernel *k = &variant->kernel;
@@ -88,21 +90,39 @@ static clmla_status bind_variant(clmla_context *context, const clmla_projection_
     return mla__kernel_ready(k);
 }
 
-/* The shape's kernels. Leaves none of them after a failure. */
+/* The shape's kernels. Leaves none of them after a failure, which was at a kernel of kind *last. */
 static clmla_status bind_variants(clmla_context *context, const clmla_projection_params *params,
                                   const mla__view *x, const mla__view *y,
                                   const mla__projection_second *second,
                                   const mla__projection_choices *choices,
-                                  mla__projection_native *op)
+                                  mla__projection_native *op, enum mla__projection_kind *last)
 {
     clmla_status status = CLMLA_SUCCESS;
     for (int i = 0; i < choices->count && status == CLMLA_SUCCESS; i++) {
         status = bind_variant(context, params, x, y, second, &choices->list[i], &op->variants[i]);
         op->num_variants = i + 1;
+        *last = choices->list[i].kind;
     }
     if (status != CLMLA_SUCCESS)
         mla__projection_native_release(op);
     return status;
+}
+
+/* The kernels that are chosen for the shape; where one for sm_90a does not build, the ones that are
+ * chosen without such. *last as above. */
+static clmla_status bind_chosen(clmla_context *context, const mla__projection_shape *shape,
+                                const clmla_projection_params *params, const mla__view *x,
+                                const mla__view *y, const mla__projection_second *second,
+                                mla__projection_native *op, enum mla__projection_kind *last)
+{
+    mla__projection_choices choices;
+    mla__projection_choose(context, shape, params->num_rows, &choices);
+    const clmla_status status = bind_variants(context, params, x, y, second, &choices, op, last);
+    if (status != CL_BUILD_PROGRAM_FAILURE || *last != MLA__PROJECTION_WGMMA)
+        return status;
+    mla__context_refuse_sm_90a(context, "the driver does not build one of them");
+    mla__projection_choose(context, shape, params->num_rows, &choices);
+    return bind_variants(context, params, x, y, second, &choices, op, last);
 }
 
 clmla_status mla__projection_native_bind(clmla_context *context,
@@ -114,16 +134,14 @@ clmla_status mla__projection_native_bind(clmla_context *context,
         mla__projection_shape_of(params->matrix, x->dtype, y->dtype, batch_invariant);
     mla__projection_native bound = {.matrix = params->matrix,
                                     .columns = params->matrix->out_features};
-    mla__projection_choices choices;
-    mla__projection_choose(context, &shape, params->num_rows, &choices);
-    clmla_status status = bind_variants(context, params, x, y, NULL, &choices, &bound);
-    if (status == CL_BUILD_PROGRAM_FAILURE && on_tensor_cores(choices.list[0].kind)) {
+    enum mla__projection_kind last;
+    clmla_status status = bind_chosen(context, &shape, params, x, y, NULL, &bound, &last);
+    if (status == CL_BUILD_PROGRAM_FAILURE && on_tensor_cores(last)) {
         (void)mla__fail(context, CLMLA_SUCCESS,
                         "projection: a kernel for tensor cores does not build here; the portable "
                         "ones take its place");
         shape.portable = true;
-        mla__projection_choose(context, &shape, params->num_rows, &choices);
-        status = bind_variants(context, params, x, y, NULL, &choices, &bound);
+        status = bind_chosen(context, &shape, params, x, y, NULL, &bound, &last);
     }
     if (status == CLMLA_SUCCESS)
         *op = bound;
@@ -143,9 +161,24 @@ clmla_status mla__projection_native_bind_pair(clmla_context *context,
         mla__projection_shape_of(params->matrix, x->dtype, y->dtype, batch_invariant);
     shape.out_features = first + second->matrix->out_features;
     mla__projection_native bound = {.matrix = params->matrix, .columns = shape.out_features};
-    mla__projection_choices choices;
-    mla__projection_choose(context, &shape, params->num_rows, &choices);
-    const clmla_status status = bind_variants(context, params, x, y, second, &choices, &bound);
+    enum mla__projection_kind last;
+    const clmla_status status = bind_chosen(context, &shape, params, x, y, second, &bound, &last);
+    if (status == CLMLA_SUCCESS)
+        *op = bound;
+    return status;
+}
+
+clmla_status mla__projection_native_bind_choice(clmla_context *context, const clmla_matrix *matrix,
+                                                const mla__view *x, const mla__view *y,
+                                                const mla__projection_choice *choice,
+                                                mla__projection_native *op)
+{
+    const clmla_projection_params params = {.struct_size = sizeof(params), .matrix = matrix};
+    const mla__projection_choices choices = {.list = {*choice}, .count = 1};
+    mla__projection_native bound = {.matrix = matrix, .columns = matrix->out_features};
+    enum mla__projection_kind last;
+    const clmla_status status =
+        bind_variants(context, &params, x, y, NULL, &choices, &bound, &last);
     if (status == CLMLA_SUCCESS)
         *op = bound;
     return status;
@@ -238,6 +271,9 @@ static launch_tile launch_tile_of(const mla__projection_choice *choice)
     case MLA__PROJECTION_TILED: /* warps of work_rows x 32 */
         launch.work_group = (size_t)(t->tile_rows / t->work_rows) * (size_t)t->tile_columns;
         break;
+    case MLA__PROJECTION_WGMMA: /* warps of tile_rows x 32 */
+        launch.work_group = (size_t)t->tile_columns;
+        break;
     }
     return launch;
 }
@@ -256,7 +292,8 @@ static clmla_status launch(const mla__projection_native *op, mla__projection_var
     const launch_tile tile = launch_tile_of(&variant->choice);
     const size_t columns = divide_up(op->columns, tile.columns);
     const size_t rows = divide_up(num_rows > 0 ? num_rows : 1, tile.rows);
-    const bool rows_first = variant->choice.kind == MLA__PROJECTION_TILED;
+    const bool rows_first = variant->choice.kind == MLA__PROJECTION_TILED ||
+                            variant->choice.kind == MLA__PROJECTION_WGMMA;
     const size_t global[] = {(rows_first ? rows : columns) * tile.work_group,
                              rows_first ? columns : rows, (size_t)op->matrix->num_batches};
     const size_t local[] = {tile.work_group, 1, 1};

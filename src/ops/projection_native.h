@@ -41,6 +41,11 @@ clmla_status mla__projection_native_bind_pair(clmla_context *context,
                                               const mla__view *x, const mla__view *y,
                                               const mla__projection_second *second,
                                               bool batch_invariant, mla__projection_native *op);
+/* One kernel for all calls, without any other in its place. */
+clmla_status mla__projection_native_bind_choice(clmla_context *context, const clmla_matrix *matrix,
+                                                const mla__view *x, const mla__view *y,
+                                                const mla__projection_choice *choice,
+                                                mla__projection_native *op);
 clmla_status mla__projection_native_enqueue(mla__projection_native *op, mla__stream *stream,
                                             int32_t x_row, int32_t y_row, int32_t num_rows);
 /* Kernels and tiles for calls of up to max_rows rows: "native gpu up to 4 rows: projection_stream

@@ -132,11 +132,17 @@ void mla__projection_stream_tile(const mla__device *device, int32_t num_batches,
  * work-item where there is no PTX (cl/nvidia/ptx_emulated.clh). */
 enum { MMA_LOCAL_BYTES = 48 * 1024, EMULATION_BYTES = 32, WARP = 32 };
 
+/* Local memory of an emulated work-group. */
+static bool emulation_fits(const mla__device *device, uint64_t local_bytes, int32_t work_group)
+{
+    return local_bytes + EMULATION_BYTES * (uint64_t)work_group <= device->local_mem_bytes;
+}
+
 static bool mma_fits(const mla__device *device, uint64_t local_bytes, int32_t work_group)
 {
-    const uint64_t emulation = device->has_ptx ? 0 : EMULATION_BYTES * (uint64_t)work_group;
-    return local_bytes <= MMA_LOCAL_BYTES && local_bytes + emulation <= device->local_mem_bytes &&
-           (size_t)work_group <= device->max_work_group_size;
+    return local_bytes <= MMA_LOCAL_BYTES && (size_t)work_group <= device->max_work_group_size &&
+           (device->has_ptx ? local_bytes <= device->local_mem_bytes
+                            : emulation_fits(device, local_bytes, work_group));
 }
 
 /* Eight warps share k, sixteen where even narrow tiles leave compute units without a work-group; a
@@ -192,6 +198,27 @@ bool mla__projection_tile_tiled(const mla__device *device, int32_t size, mla__pr
         t->tile_rows * X_PITCH + STAGE_K / 2 * 4 * (t->tile_columns + COLUMN_PAD);
     if (!mma_fits(device, (uint64_t)(t->stages * stage_bytes),
                   t->tile_rows / t->work_rows * t->tile_columns))
+        return false;
+    *tile = *t;
+    return true;
+}
+
+/* A multiprocessor holds two warpgroups, whose sums fill half of its registers (ptxas for sm_90a:
+ * 248 and 237 of a work-item's 255): two work-groups of the smaller tile, or one of the larger, which
+ * passes x half as often. Rows of x are under way for two and three stages. Not measured on a GPU.
+ * Target sm_90a has 227 KiB of local memory, whatever OpenCL says of the device. */
+bool mla__projection_tile_wgmma(const mla__device *device, int32_t size, mla__projection_tile *tile)
+{
+    static const mla__projection_tile sizes[] = {
+        {.tile_rows = 128, .tile_columns = 128, .stages = 4},
+        {.tile_rows = 128, .tile_columns = 256, .stages = 5}};
+    enum { STAGE_K = 64 }; /* of the kernel */
+    if (size < 0 || size >= (int32_t)(sizeof(sizes) / sizeof(sizes[0])))
+        return false;
+    const mla__projection_tile *t = &sizes[size];
+    const uint64_t bytes = (uint64_t)(t->stages * t->tile_rows * 2 * STAGE_K);
+    if ((size_t)t->tile_columns > device->max_work_group_size ||
+        (!device->has_ptx && !emulation_fits(device, bytes, t->tile_columns)))
         return false;
     *tile = *t;
     return true;

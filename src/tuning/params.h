@@ -15,7 +15,8 @@
  * block_rows; cl/gpu/projection.cl uses tile_rows, tile_columns, tile_k, work_rows, work_columns,
  * slices; cl/gpu/projection_stream.cl tile_rows, tile_columns, tile_k, slices; cl/gpu/merge_up.cl
  * tile_columns, tile_k, slices; cl/nvidia/projection_few.cl tile_rows, tile_columns, slices;
- * cl/nvidia/projection_tiled.cl tile_rows, tile_columns, work_rows, stages. */
+ * cl/nvidia/projection_tiled.cl tile_rows, tile_columns, work_rows, stages;
+ * cl/nvidia/projection_wgmma.cl tile_rows, tile_columns, stages. */
 #define MLA__PROJECTION_TILE(X)                                                                    \
     X(tile_rows, TILE_ROWS, "rows of y per tile")                                                  \
     X(vector_width, VECTOR_WIDTH, "cpu: columns per vector")                                       \
@@ -72,6 +73,10 @@ bool mla__projection_tile_few(const mla__device *device, int32_t tile_rows, int3
 /* The tile of cl/nvidia/projection_tiled.cl of this size, 0 (the smallest) or more. False: there is
  * none, or it does not fit the device. */
 bool mla__projection_tile_tiled(const mla__device *device, int32_t size,
+                                mla__projection_tile *tile);
+
+/* The same for cl/nvidia/projection_wgmma.cl. */
+bool mla__projection_tile_wgmma(const mla__device *device, int32_t size,
                                 mla__projection_tile *tile);
 
 /* gpu: cl/gpu/merge_up.cl for W_UV [num_heads, out_features, in_features], in work-groups of

@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2154 # bats sets status, output, stderr
 # Shared by the .bats files. The environment names what is tested:
 #   CLMLA       the program        CLMLA_PROBE  tests/cli/probe.c
-#   GOLDEN_DIR  tests/golden
+#   GOLDEN_DIR  tests/golden       CLMLA_MAKE_CHECKPOINT  tests/cli/make_checkpoint.c
 bats_require_minimum_version 1.5.0
 
 setup() {
@@ -67,4 +67,21 @@ commands_with_options() {
 help_options() {
     "$CLMLA" "$1" --help | sed -nE 's/^(      |  -., )--([a-z0-9-]+)(=([^ ]+))?( .*)?$/\2 \4/p' |
         sed 's/ $//'
+}
+
+# checkpoint CASE [LAYER [DTYPE [SHARDS]]]: that golden case as a checkpoint and an input file in a
+# new folder "model".
+checkpoint() {
+    rm -rf model
+    mkdir model
+    "$CLMLA_MAKE_CHECKPOINT" "$(golden "$1")" model "${@:2}"
+}
+
+# poke FILE TENSOR: 65536 in bf16 as the tensor's first element.
+poke() {
+    local length offset
+    length=$(od -An -tu8 -N8 "$1")
+    offset=$(dd if="$1" bs=1 skip=8 count="$((length))" status=none |
+        sed -n 's/.*"'"$2"'":{[^}]*"data_offsets":\[\([0-9]*\),.*/\1/p')
+    printf '\x80\x47' | dd of="$1" bs=1 seek="$((8 + length + offset))" conv=notrunc status=none
 }

@@ -38,7 +38,7 @@ fails_in_report() {
     [[ "$(json commit)" =~ ^[0-9A-Za-z._-]+$ ]]
     [[ "clmla $(json clmla)" = "$("$CLMLA" --version)" ]]
     for field in commit clblast system.name system.release system.distribution system.machine \
-        system.processor num_platforms settings.matrix_units settings.clblast_overrides \
+        system.processor num_platforms settings.matrix_units settings.clblast_overrides settings.sm_90a \
         settings.own_kernels device.platform device.name device.driver device.class; do
         json "$field" >/dev/null
     done

@@ -87,10 +87,3 @@ load common
     fails_with 1 "nosuch.safetensors"
     [ ! -e y.safetensors ]
 }
-
-@test "--weights, --layer and --input arrive later" {
-    for option in weights layer input; do
-        try run "--$option" 1 --output y.safetensors
-        fails_with 2 "--$option '1'" "not in this build yet"
-    done
-}

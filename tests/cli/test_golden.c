@@ -13,21 +13,22 @@
 /* ---- opening -------------------------------------------------------------------------------- */
 
 static void check_weight(const mla_golden *golden, const char *which,
-                         const mla_golden_weight *weight, int32_t rows, int32_t columns, bool norm)
+                         const clmla_checkpoint_weight *weight, int32_t rows, int32_t columns,
+                         bool norm)
 {
     const bool fp8 = golden->fp8 && !norm;
     if (weight->data == NULL || weight->rows != (uint64_t)rows ||
         weight->columns != (uint64_t)columns ||
         weight->dtype != (fp8 ? CLMLA_ST_F8_E4M3 : CLMLA_ST_BF16) ||
         (weight->scale_inv != NULL) != fp8)
-        fail_msg("%s: %s is %llu x %llu", golden->name, which, (unsigned long long)weight->rows,
+        fail_msg("%s: %s is %llu x %llu", golden->job.name, which, (unsigned long long)weight->rows,
                  (unsigned long long)weight->columns);
 }
 
 static void check_weights(const mla_golden *golden)
 {
-    const clmla_config *c = &golden->config;
-    const mla_golden_weights *w = &golden->weights;
+    const clmla_config *c = &golden->job.config;
+    const clmla_checkpoint_weights *w = &golden->job.weights;
     const int32_t heads = c->num_attention_heads;
     const int32_t q = heads * (c->qk_nope_head_dim + c->qk_rope_head_dim);
     if (c->q_lora_rank == 0) {
@@ -53,8 +54,8 @@ static void check_case(const char *name)
 {
     mla_golden golden;
     open_case(name, &golden);
-    assert_string_equal(golden.name, name);
-    assert_int_equal(clmla_config_validate(&golden.config, NULL, 0), CLMLA_SUCCESS);
+    assert_string_equal(golden.job.name, name);
+    assert_int_equal(clmla_config_validate(&golden.job.config, NULL, 0), CLMLA_SUCCESS);
     assert_true(golden.bound_bf16_rel_l2 > golden.bound_f32_rel_l2);
     assert_true(golden.bound_bf16_max_abs > 0.0);
     assert_int_equal(golden.fp8, strstr(name, "fp8") != NULL);
@@ -63,13 +64,13 @@ static void check_case(const char *name)
     assert_int_equal(golden.feedback, strstr(name, "autoregressive") != NULL ||
                                           strcmp(name, "30_full_lite_decode") == 0);
     check_weights(&golden);
-    for (int32_t r = 0; r < golden.num_requests; r++) {
-        const mla_golden_request *request = &golden.requests[r];
+    for (int32_t r = 0; r < golden.job.num_requests; r++) {
+        const mla_request *request = &golden.job.requests[r];
         assert_true(request->batch >= 1 && request->num_steps >= 1);
-        assert_int_equal(request->kv_cache != NULL, request->past > 0);
-        assert_int_equal(request->pe_cache != NULL, request->past > 0);
+        assert_int_equal(request->kv_cache.data != NULL, request->past > 0);
+        assert_int_equal(request->pe_cache.data != NULL, request->past > 0);
         for (int32_t i = 0; i < request->num_steps; i++)
-            assert_non_null(request->hidden[i]);
+            assert_non_null(request->hidden[i].data);
     }
     mla_golden_close(&golden);
     assert_null(golden.file);
@@ -100,26 +101,26 @@ static void reads_requests_of_each_layout(void **state)
     mla_golden golden;
     (void)state;
     open_case("16_chunked_4_b2", &golden);
-    assert_int_equal(golden.num_requests, 1);
-    assert_string_equal(golden.requests[0].prefix, "");
-    assert_int_equal(golden.requests[0].batch, 2);
-    assert_int_equal(golden.requests[0].past, 0);
-    assert_int_equal(golden.requests[0].num_steps, 4);
-    assert_memory_equal(golden.requests[0].steps, ((const int32_t[]){5, 1, 10, 16}), 16);
+    assert_int_equal(golden.job.num_requests, 1);
+    assert_string_equal(golden.job.requests[0].prefix, "");
+    assert_int_equal(golden.job.requests[0].batch, 2);
+    assert_int_equal(golden.job.requests[0].past, 0);
+    assert_int_equal(golden.job.requests[0].num_steps, 4);
+    assert_memory_equal(golden.job.requests[0].steps, ((const int32_t[]){5, 1, 10, 16}), 16);
     mla_golden_close(&golden);
 
     open_case("20_ragged_prefill", &golden);
-    assert_int_equal(golden.num_requests, 4);
-    assert_string_equal(golden.requests[3].prefix, "req3.");
-    assert_int_equal(golden.requests[2].past, 30);
-    assert_int_equal(golden.requests[3].steps[0], 9);
+    assert_int_equal(golden.job.num_requests, 4);
+    assert_string_equal(golden.job.requests[3].prefix, "req3.");
+    assert_int_equal(golden.job.requests[2].past, 30);
+    assert_int_equal(golden.job.requests[3].steps[0], 9);
     mla_golden_close(&golden);
 
     open_case("30_full_lite_decode", &golden);
-    assert_int_equal(golden.num_requests, 16);
-    assert_string_equal(golden.requests[15].prefix, "req15.");
-    assert_int_equal(golden.requests[15].past, 400);
-    assert_int_equal(golden.requests[15].num_steps, 3);
+    assert_int_equal(golden.job.num_requests, 16);
+    assert_string_equal(golden.job.requests[15].prefix, "req15.");
+    assert_int_equal(golden.job.requests[15].past, 400);
+    assert_int_equal(golden.job.requests[15].num_steps, 3);
     mla_golden_close(&golden);
 }
 
@@ -329,16 +330,16 @@ static void refuses_a_case_whose_truth_is_missing(void **state)
     (void)state;
     for (int i = 0; i < 2; i++) {
         mla_golden golden;
-        mla_golden_results results;
+        mla_results results;
         mla_golden_errors errors;
         clmla_model_error error = {""};
         write_broken(tests[i]);
         assert_int_equal(mla_golden_open(OUTPUT, NULL, NULL, &golden, NULL), CLMLA_SUCCESS);
-        assert_int_equal(mla_golden_results_create(&golden, &results), CLMLA_SUCCESS);
+        assert_int_equal(mla_results_create(&golden.job, &results), CLMLA_SUCCESS);
         assert_int_equal(mla_golden_compare(&golden, &results, 1.0, &errors, &error),
                          CLMLA_BAD_FILE);
         assert_non_null(strstr(error.text, tests[i]->tensor));
-        mla_golden_results_release(&golden, &results);
+        mla_results_release(&golden.job, &results);
         mla_golden_close(&golden);
     }
     assert_int_equal(remove(OUTPUT), 0);

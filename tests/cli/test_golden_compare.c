@@ -34,45 +34,45 @@ static bool copy_stored(const mla_golden *golden, const char *name, float *out, 
 }
 
 static void fill_request(const mla_golden *golden, int32_t r, const char *output, const char *cache,
-                         mla_golden_results *results)
+                         mla_results *results)
 {
-    const mla_golden_request *request = &golden->requests[r];
+    const mla_request *request = &golden->job.requests[r];
     size_t tokens = 0;
     char name[96];
     for (int32_t i = 0; i < request->num_steps; i++) {
         const size_t rows = (size_t)request->batch * (size_t)request->steps[i];
         (void)snprintf(name, sizeof name, "%sstep%d.%s", request->prefix, i, output);
         assert_true(copy_stored(golden, name, results->output[r][i],
-                                rows * (size_t)golden->config.hidden_size));
+                                rows * (size_t)golden->job.config.hidden_size));
         tokens += rows;
     }
     if (golden->recipe)
         return; /* their cache rows are a selection */
     (void)snprintf(name, sizeof name, "%skv_cache%s", request->prefix, cache);
     assert_true(copy_stored(golden, name, results->kv_cache[r],
-                            tokens * (size_t)golden->config.kv_lora_rank));
+                            tokens * (size_t)golden->job.config.kv_lora_rank));
     (void)snprintf(name, sizeof name, "%spe_cache%s", request->prefix, cache);
     assert_true(copy_stored(golden, name, results->pe_cache[r],
-                            tokens * (size_t)golden->config.qk_rope_head_dim));
+                            tokens * (size_t)golden->job.config.qk_rope_head_dim));
 }
 
 /* Results made of stored tensors: step{i}.{output} and {kv,pe}_cache{cache}. */
 static void fill_results(const mla_golden *golden, const char *output, const char *cache,
-                         mla_golden_results *results)
+                         mla_results *results)
 {
-    assert_int_equal(mla_golden_results_create(golden, results), CLMLA_SUCCESS);
-    for (int32_t r = 0; r < golden->num_requests; r++)
+    assert_int_equal(mla_results_create(&golden->job, results), CLMLA_SUCCESS);
+    for (int32_t r = 0; r < golden->job.num_requests; r++)
         fill_request(golden, r, output, cache, results);
 }
 
-static mla_golden_errors compare(const mla_golden *golden, const mla_golden_results *results)
+static mla_golden_errors compare(const mla_golden *golden, const mla_results *results)
 {
     mla_golden_errors errors;
     clmla_model_error error = {""};
     memset(&errors, 0xff, sizeof errors);
     if (mla_golden_compare(golden, results, golden->bound_bf16_rel_l2, &errors, &error) !=
         CLMLA_SUCCESS)
-        fail_msg("%s: %s", golden->name, error.text);
+        fail_msg("%s: %s", golden->job.name, error.text);
     return errors;
 }
 
@@ -91,7 +91,7 @@ static void check_figure(const mla_golden *golden, const char *what, double is, 
 {
     /* results pass through float32: 2^-24 of an element against errors of 1e-3 and more */
     if (!(fabs(is - expected) <= 1e-4 * expected))
-        fail_msg("%s: %s is %.8g, stated is %.8g", golden->name, what, is, expected);
+        fail_msg("%s: %s is %.8g, stated is %.8g", golden->job.name, what, is, expected);
 }
 
 static void finds_no_error_in_the_truth(void **state)
@@ -99,7 +99,7 @@ static void finds_no_error_in_the_truth(void **state)
     (void)state;
     for (size_t i = 0; i < NUM_STORED; i++) {
         mla_golden golden;
-        mla_golden_results results;
+        mla_results results;
         mla_golden_errors errors;
         open_case(cases[i], &golden);
         fill_results(&golden, "output", "", &results);
@@ -110,7 +110,7 @@ static void finds_no_error_in_the_truth(void **state)
         assert_true(errors.max_abs <=
                     FLOAT_ROUNDING * stated(&golden, "official_bf16_absorb", "ref_max_abs"));
         assert_true(errors.row_check == 0.0);
-        mla_golden_results_release(&golden, &results);
+        mla_results_release(&golden.job, &results);
         mla_golden_close(&golden);
     }
 }
@@ -121,7 +121,7 @@ static void reproduces_the_official_errors(void **state)
     (void)state;
     for (size_t i = 0; i < NUM_STORED; i++) {
         mla_golden golden;
-        mla_golden_results results;
+        mla_results results;
         mla_golden_errors errors;
         const char *run;
         double kv;
@@ -140,7 +140,7 @@ static void reproduces_the_official_errors(void **state)
         pe = stated(&golden, "official_bf16_pe_cache", "rel_l2");
         assert_true(errors.cache_rel_l2 >= fmin(kv, pe) * (1.0 - 1e-4));
         assert_true(errors.cache_rel_l2 <= fmax(kv, pe) * (1.0 + 1e-4));
-        mla_golden_results_release(&golden, &results);
+        mla_results_release(&golden.job, &results);
         mla_golden_close(&golden);
     }
 }
@@ -150,7 +150,7 @@ static void reproduces_the_error_of_dequantising(void **state)
     (void)state;
     for (size_t i = NUM_STORED - 2; i < NUM_STORED; i++) {
         mla_golden golden;
-        mla_golden_results results;
+        mla_results results;
         mla_golden_errors errors;
         open_case(cases[i], &golden);
         assert_true(golden.fp8);
@@ -160,7 +160,7 @@ static void reproduces_the_error_of_dequantising(void **state)
                      stated(&golden, "bf16_dequant_only", "rel_l2"));
         check_figure(&golden, "max_abs", errors.max_abs,
                      stated(&golden, "bf16_dequant_only", "max_abs"));
-        mla_golden_results_release(&golden, &results);
+        mla_results_release(&golden.job, &results);
         mla_golden_close(&golden);
     }
 }
@@ -169,7 +169,7 @@ static void reproduces_the_error_of_dequantising(void **state)
 static void reproduces_the_official_errors_of_a_recipe(void **state)
 {
     mla_golden golden;
-    mla_golden_results results;
+    mla_results results;
     mla_golden_errors errors;
     (void)state;
     open_case(cases[LITE_DECODE], &golden);
@@ -184,7 +184,7 @@ static void reproduces_the_official_errors_of_a_recipe(void **state)
     assert_true(errors.row_check <= 1.0);
     /* the cache was left zero: an error of 1 */
     assert_true(errors.cache_rel_l2 == 1.0);
-    mla_golden_results_release(&golden, &results);
+    mla_results_release(&golden.job, &results);
     mla_golden_close(&golden);
 }
 
@@ -194,7 +194,7 @@ static void checks_every_row_of_a_recipe(void **state)
 {
     const int32_t last = 15;
     mla_golden golden;
-    mla_golden_results results;
+    mla_results results;
     mla_golden_errors errors;
     float *row;
     (void)state;
@@ -207,19 +207,19 @@ static void checks_every_row_of_a_recipe(void **state)
 
     /* a row twice as long: |2 - 1| / (2 bound) */
     row = results.output[last][2];
-    for (int32_t i = 0; i < golden.config.hidden_size; i++)
+    for (int32_t i = 0; i < golden.job.config.hidden_size; i++)
         row[i] *= 2.0f;
     errors = compare(&golden, &results);
     check_figure(&golden, "row_check", errors.row_check, 0.5 / golden.bound_bf16_rel_l2);
     /* a row of the right norm in the wrong order: only the probes tell */
-    for (int32_t i = 0; i < golden.config.hidden_size / 2; i++) {
+    for (int32_t i = 0; i < golden.job.config.hidden_size / 2; i++) {
         const float first = row[i] / 2.0f;
-        row[i] = row[golden.config.hidden_size - 1 - i] / 2.0f;
-        row[golden.config.hidden_size - 1 - i] = first;
+        row[i] = row[golden.job.config.hidden_size - 1 - i] / 2.0f;
+        row[golden.job.config.hidden_size - 1 - i] = first;
     }
     errors = compare(&golden, &results);
     assert_true(errors.row_check > 1.0);
-    mla_golden_results_release(&golden, &results);
+    mla_results_release(&golden.job, &results);
     mla_golden_close(&golden);
 }
 
@@ -228,14 +228,14 @@ static void compares_the_selected_cache_rows_of_a_recipe(void **state)
 {
     const int32_t rows[2] = {0, 2}; /* positions 400 and 402 of request 15 */
     mla_golden golden;
-    mla_golden_results results;
+    mla_results results;
     mla_golden_errors errors;
     (void)state;
     open_case(cases[LITE_DECODE], &golden);
     fill_results(&golden, "output_rows", "", &results);
-    for (int32_t r = 0; r < golden.num_requests; r++) {
-        const size_t kv = (size_t)golden.config.kv_lora_rank;
-        const size_t pe = (size_t)golden.config.qk_rope_head_dim;
+    for (int32_t r = 0; r < golden.job.num_requests; r++) {
+        const size_t kv = (size_t)golden.job.config.kv_lora_rank;
+        const size_t pe = (size_t)golden.job.config.qk_rope_head_dim;
         float *both = malloc(2 * (kv + pe) * sizeof(float));
         char name[96];
         assert_non_null(both);
@@ -252,32 +252,32 @@ static void compares_the_selected_cache_rows_of_a_recipe(void **state)
     }
     errors = compare(&golden, &results);
     assert_true(errors.cache_rel_l2 == 0.0);
-    results.pe_cache[15][2 * golden.config.qk_rope_head_dim] += 1.0f;
+    results.pe_cache[15][2 * golden.job.config.qk_rope_head_dim] += 1.0f;
     errors = compare(&golden, &results);
     assert_true(errors.cache_rel_l2 > 0.0);
-    mla_golden_results_release(&golden, &results);
+    mla_results_release(&golden.job, &results);
     mla_golden_close(&golden);
 }
 
 static void rows_that_are_not_stored_are_checked(void **state)
 {
     mla_golden golden;
-    mla_golden_results results;
+    mla_results results;
     mla_golden_errors errors;
     (void)state;
     open_case("29_full_lite_prefill", &golden);
-    assert_int_equal(mla_golden_results_create(&golden, &results), CLMLA_SUCCESS);
+    assert_int_equal(mla_results_create(&golden.job, &results), CLMLA_SUCCESS);
     errors = compare(&golden, &results);
     assert_true(errors.finite);
     assert_true(errors.rel_l2 == 1.0);
     check_figure(&golden, "row_check", errors.row_check, 0.5 / golden.bound_bf16_rel_l2);
-    mla_golden_results_release(&golden, &results);
+    mla_results_release(&golden.job, &results);
     mla_golden_close(&golden);
 }
 
 /* One bad element anywhere: not finite, and no figure it belongs to passes a bound. */
-static void check_not_finite(const mla_golden *golden, const mla_golden_results *results,
-                             float *element, bool in_output)
+static void check_not_finite(const mla_golden *golden, const mla_results *results, float *element,
+                             bool in_output)
 {
     const float bad[3] = {NAN, INFINITY, -INFINITY};
     const float good = *element;
@@ -305,22 +305,22 @@ static void nan_never_passes(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof looked_at / sizeof looked_at[0]; i++) {
         mla_golden golden;
-        mla_golden_results results;
+        mla_results results;
         int32_t last;
         open_case(looked_at[i], &golden);
         fill_results(&golden, golden.recipe ? "output_rows" : "output", "", &results);
-        last = golden.num_requests - 1;
+        last = golden.job.num_requests - 1;
         check_not_finite(&golden, &results, &results.output[0][0][0], true);
-        check_not_finite(
-            &golden, &results,
-            &results.output[last][2]
-                           [(int64_t)golden.requests[last].batch * golden.config.hidden_size - 1],
-            true);
+        check_not_finite(&golden, &results,
+                         &results.output[last][2][(int64_t)golden.job.requests[last].batch *
+                                                      golden.job.config.hidden_size -
+                                                  1],
+                         true);
         check_not_finite(&golden, &results, &results.kv_cache[last][0], false);
         /* the second of the appended rows, which the recipe case does not store */
-        check_not_finite(&golden, &results, &results.pe_cache[last][golden.config.qk_rope_head_dim],
-                         false);
-        mla_golden_results_release(&golden, &results);
+        check_not_finite(&golden, &results,
+                         &results.pe_cache[last][golden.job.config.qk_rope_head_dim], false);
+        mla_results_release(&golden.job, &results);
         mla_golden_close(&golden);
     }
 }
@@ -329,7 +329,7 @@ static void refuses_a_bound_that_is_none(void **state)
 {
     const double bounds[] = {0.0, -1.0, NAN};
     mla_golden golden;
-    mla_golden_results results;
+    mla_results results;
     mla_golden_errors errors;
     (void)state;
     open_case(cases[0], &golden);
@@ -337,7 +337,7 @@ static void refuses_a_bound_that_is_none(void **state)
     for (size_t i = 0; i < sizeof bounds / sizeof bounds[0]; i++)
         assert_int_equal(mla_golden_compare(&golden, &results, bounds[i], &errors, NULL),
                          CLMLA_INVALID_ARGUMENT);
-    mla_golden_results_release(&golden, &results);
+    mla_results_release(&golden.job, &results);
     mla_golden_close(&golden);
 }
 

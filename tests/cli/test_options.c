@@ -189,6 +189,7 @@ typedef struct common_case {
     clmla_projection_backend projection;
     int32_t page_block_size; /* 0: the default, 64 */
     clmla_kernel_class kernels;
+    int32_t sm_90a;
     mla_format format;
 } common_case;
 
@@ -204,9 +205,10 @@ static const common_case common_cases[] = {
      .projection = CLMLA_PROJECTION_CLBLAST,
      .kernels = CLMLA_KERNELS_GPU,
      .page_block_size = 16},
-    {.name = "a class of one vendor",
-     .words = {"--kernels=nvidia"},
+    {.name = "a class of one vendor, and kernels for one target",
+     .words = {"--kernels=nvidia", "--sm-90a"},
      .accepted = true,
+     .sm_90a = 1,
      .dtype = CLMLA_DTYPE_BF16,
      .kernels = CLMLA_KERNELS_NVIDIA},
     {.name = "a format",
@@ -283,6 +285,7 @@ static void reads_shared_options(void **state)
         assert_int_equal(common.projections[0], c->projection);
         assert_int_equal(common.page_block_size, c->page_block_size > 0 ? c->page_block_size : 64);
         assert_int_equal(common.kernels, c->kernels);
+        assert_int_equal(common.sm_90a, c->sm_90a);
         assert_int_equal(common.format, c->format);
         assert_int_equal(common.seed, 1);
     }

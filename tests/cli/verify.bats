@@ -30,6 +30,18 @@ load common
     fails_with 2 "--clblast-overrides" "maybe"
 }
 
+@test "kernels for sm_90a are tried, or the reason against them is given" {
+    try verify --kernels nvidia --sm-90a --verbose "$(golden 03_tiny_yarn)"
+    passes
+    [[ "$stderr" == *"sm_90a: tried, its results are right"* ]]
+    try verify --kernels cpu --sm-90a --verbose "$(golden 03_tiny_yarn)"
+    passes
+    [[ "$stderr" == *"sm_90a: refused, the kernels are not of class nvidia"* ]]
+    try verify --kernels nvidia --verbose "$(golden 03_tiny_yarn)"
+    passes
+    [[ "$stderr" != *sm_90a* ]]
+}
+
 @test "any page size, and a contiguous cache" {
     for size in 0 1 7 64; do
         try verify --page-block-size "$size" "$(golden 20_ragged_prefill)"
@@ -150,15 +162,6 @@ alter() {
     fails_with 2 "--projection 'native,clblast': must be auto, native or clblast"
 }
 
-# poke FILE TENSOR: 65536 in bf16 as the tensor's first element.
-poke() {
-    local length offset
-    length=$(od -An -tu8 -N8 "$1")
-    offset=$(dd if="$1" bs=1 skip=8 count="$((length))" status=none |
-        sed -n 's/.*"'"$2"'":{[^}]*"data_offsets":\[\([0-9]*\),.*/\1/p')
-    printf '\x80\x47' | dd of="$1" bs=1 seek="$((8 + length + offset))" conv=notrunc status=none
-}
-
 @test "what float16 cannot hold is skipped with its reason, and the other files are still done" {
     for tensor in model.layers.0.self_attn.o_proj.weight init.kv_cache step0.hidden_states; do
         cp "$(golden 02_tiny_decode)" large.safetensors
@@ -192,4 +195,32 @@ poke() {
     run --separate-stderr clmla verify --dtype f16 hot.safetensors
     [ "$status" -eq 1 ]
     [[ "${lines[1]}" == *FAIL ]]
+}
+
+@test "FP8 weights kept as codes; other weights are skipped" {
+    for options in "" "--dtype f32" "--dtype f16 --kernels gpu"; do
+        # shellcheck disable=SC2086 # options are several words
+        try verify --weights-dtype fp8 $options "$(golden 27_fp8_prefill)" "$(golden 28_fp8_decode)" \
+            "$(golden 01_tiny_prefill)"
+        passes
+        [[ "${lines[1]}" == 27_fp8_prefill*PASS ]]
+        [[ "${lines[2]}" == 28_fp8_decode*PASS ]]
+        [[ "${lines[3]}" == 01_tiny_prefill*SKIP ]]
+        [[ "$stderr" == *"01_tiny_prefill: skipped, its weights are not FP8"* ]]
+    done
+    try verify --weights-dtype fp8 --projection clblast "$(golden 27_fp8_prefill)"
+    fails_with 1 "f8_e4m3 needs native projections"
+    try verify --weights-dtype int8 "$(golden 27_fp8_prefill)"
+    fails_with 2 "--weights-dtype 'int8'" "same or fp8"
+}
+
+@test "an FP8 cache; ranks that make no records are skipped" {
+    for kernels in cpu gpu nvidia; do
+        try verify --cache-dtype fp8 --kernels "$kernels" "$(golden 07_r1_yarn_decode)" \
+            "$(golden 01_tiny_prefill)"
+        passes
+        [[ "${lines[1]}" == 07_r1_yarn_decode*PASS ]]
+        [[ "${lines[2]}" == 01_tiny_prefill*SKIP ]]
+        [[ "$stderr" == *"01_tiny_prefill: skipped, kv_lora_rank 32 makes no FP8 records"* ]]
+    done
 }

@@ -6,6 +6,11 @@
 # list grants.
 #
 #   check_ptx.sh <folder of kernel files> <list of programs> <target, such as sm_90>...
+#   check_ptx.sh <folder of kernel files> <list of programs> sm_90a <program of tests/kernels/retarget.c>
+#
+# The second form is for kernels on cl/nvidia/wgmma.clh: they must assemble for sm_90, as the driver
+# builds them first, and, rewritten by the library's own code, for sm_90a, without a word of ptxas
+# about products of warpgroups that it made wait for each other.
 #
 # The list: see ptx_programs.txt. NVIDIA's OpenCL has a front end of its own: its registers differ
 # from these by a few. Looks for clang, libclc, ptxas and libdevice; $CLANG, $LIBCLC, $PTXAS and
@@ -15,45 +20,36 @@ set -euo pipefail
 here=$(dirname "${BASH_SOURCE[0]}")
 # shellcheck source=/dev/null
 . "$here/programs.sh"
+# shellcheck source=/dev/null
+. "$here/ptx.sh"
 
 kernels=$1 list=$2
 shift 2
 targets=("$@")
 local_bytes=$((48 * 1024))
+retarget='' # the program, for sm_90a
+if [ "$1" = sm_90a ]; then
+    targets=(sm_90a)
+    retarget=$2
+    local_bytes=$((227 * 1024))
+fi
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 results=0 failures=0
 
 clang=$(find_clang) || skip 'clang 15 or later is not installed'
 libclc=$(find_libclc nvptx64--nvidiacl.bc) || skip 'libclc (nvptx64--nvidiacl.bc) is not installed'
-cuda=${CUDA_HOME:-/usr/local/cuda}
-ptxas=$(command -v "${PTXAS:-ptxas}" || first_file "${PTXAS:-$cuda/bin/ptxas}") ||
-    skip 'ptxas is not installed'
-find_libdevice() {
-    if [ -n "${LIBDEVICE:-}" ]; then
-        first_file "$LIBDEVICE"
-    else
-        first_file "$(dirname "$(readlink -f "$ptxas")")/../nvvm/libdevice/libdevice.10.bc" \
-            "$cuda/nvvm/libdevice/libdevice.10.bc" \
-            /usr/lib/nvidia-cuda-toolkit/libdevice/libdevice.10.bc
-    fi
-}
+ptxas=$(find_ptxas) || skip 'ptxas is not installed'
 libdevice=$(find_libdevice) || skip 'libdevice is not installed'
 for target in "${targets[@]}"; do
     grep -qw "$target" <<<"$("$ptxas" --help)" || skip "this ptxas does not know $target"
 done
 
-# PTX of the oldest GPU that class nvidia serves, for every target: it shows, too, that no assembly
-# asks for more. For this target clang has vload_half and its like with cl_khr_fp16 only.
-to_ptx=("$clang" --target=nvptx64-nvidia-nvcl -Xclang -target-cpu -Xclang sm_80
-    -Xclang -target-feature -Xclang +ptx70 -O3)
-from_opencl=("${to_ptx[@]}" -x cl -cl-std=CL1.2 -Xclang -finclude-default-header
-    -Xclang -cl-ext=+cl_khr_fp16 -emit-llvm)
-libraries=()
-for library in "$folder/builtins.bc" "$libclc" "$libdevice"; do
-    libraries+=(-Xclang -mlink-builtin-bitcode -Xclang "$library")
-done
-"${from_opencl[@]}" -c "$here/nvptx_builtins.cl" -o "$folder/builtins.bc"
+if [ -n "$retarget" ]; then
+    prepare_ptx "$folder" "$clang" "$libclc" "$libdevice" sm_90 8.0
+else
+    prepare_ptx "$folder" "$clang" "$libclc" "$libdevice"
+fi
 
 # A multiprocessor's work-items, work-groups and bytes of local memory. Source: NVIDIA, CUDA C++
 # Programming Guide, technical specifications per compute capability. Registers are 65536 on each.
@@ -61,7 +57,7 @@ multiprocessor() {
     case "$1" in
     sm_80) echo 2048 32 $((164 * 1024)) ;;
     sm_89) echo 1536 24 $((100 * 1024)) ;;
-    sm_90) echo 2048 32 $((228 * 1024)) ;;
+    sm_90 | sm_90a) echo 2048 32 $((228 * 1024)) ;;
     sm_120) echo 1536 24 $((100 * 1024)) ;;
     *) echo "check_ptx.sh: unknown target '$1'" >&2 && return 1 ;;
     esac
@@ -98,43 +94,11 @@ fail() {
     failures=$((failures + 1))
 }
 
-# Clang forgets reqd_work_group_size on the way to PTX. NVIDIA's compiler does not, and the size
-# bounds the registers. Prints the annotations that say it again, and the sizes to a file.
-annotate_sizes() {
-    awk -v sizes="$2" '
-        FNR == NR && /^![0-9]+ = !\{i32 [0-9]+, i32 [0-9]+, i32 [0-9]+\}$/ {
-            metadata = $1
-            gsub(/[^0-9 ]|i32/, "")
-            split(substr($0, length(metadata)), size, " ")
-            text[metadata] = size[1] " " size[2] " " size[3]
-        }
-        FNR != NR && /^define .*!reqd_work_group_size / {
-            match($0, /@[A-Za-z0-9_]+\(/)
-            name = substr($0, RSTART + 1, RLENGTH - 2)
-            match($0, /!reqd_work_group_size ![0-9]+/)
-            split(text[substr($0, RSTART + 22, RLENGTH - 22)], size, " ")
-            printf "!nvvm.annotations = !{!%d}\n", 900000 + ++count
-            printf "!%d = !{ptr @%s, !\"reqntidx\", i32 %d, !\"reqntidy\", i32 %d, !\"reqntidz\", i32 %d}\n",
-                900000 + count, name, size[1], size[2], size[3]
-            print name, size[1] * size[2] * size[3] > sizes
-        }' "$1" "$1"
-}
-
-# compile <files> <definitions>: $folder/program.ptx and the kernels' sizes
-compile() {
-    local names
-    read -ra names <<<"$1"
-    : >"$folder/sizes"
-    assemble "$kernels" 0 "$2" "${names[@]}" >"$folder/program.cl"
-    "${from_opencl[@]}" -Wno-linker-warnings "${libraries[@]}" -S "$folder/program.cl" \
-        -o "$folder/program.ll" || return 1
-    if undefined_functions "$folder/program.ll"; then
-        return 1
-    fi
-    annotate_sizes "$folder/program.ll" "$folder/sizes" >"$folder/annotations"
-    cat "$folder/annotations" >>"$folder/program.ll"
-    "${to_ptx[@]}" -x ir -Xclang -disable-llvm-passes -S "$folder/program.ll" \
-        -o "$folder/program.ptx"
+# Rewrites $folder/program.ptx for sm_90a.
+rewrite() {
+    "$ptxas" -arch=sm_90 "$folder/program.ptx" -o "$folder/program.cubin" &&
+        mv "$folder/program.ptx" "$folder/plain.ptx" &&
+        "$retarget" <"$folder/plain.ptx" >"$folder/program.ptx"
 }
 
 # Lines "kernel registers spills stack local" of what ptxas -v says; spills: bytes stored and loaded.
@@ -196,7 +160,8 @@ check() {
     if [[ $budgets == *.local=* ]]; then # a hidden option; without it 48 KiB are an error
         options=(-enable-extended-smem true)
     fi
-    if ! compile "$files" "$definitions"; then
+    if ! compile_ptx "$kernels" "$files" "$definitions" ||
+        { [ -n "$retarget" ] && ! rewrite; }; then
         fail "$files with $definitions"
         return 0
     fi
@@ -208,6 +173,9 @@ check() {
             continue
         fi
         grep -v '^ptxas info\|bytes stack frame' "$folder/log" || true
+        if grep 'wgmma\.\|(C7' "$folder/log"; then
+            fail "$target $files with $definitions: ptxas has something to say about wgmma"
+        fi
         while read -r kernel usage; do
             # shellcheck disable=SC2086 # four numbers
             check_kernel "$target" "$name" "$budgets" "$reason" "$kernel" $usage

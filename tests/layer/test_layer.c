@@ -1,5 +1,6 @@
 /* The whole layer on small shapes against the double reference. */
 #include "core/dtype.h"
+#include "ocl/context.h"
 #include "support/layer_fixture.h"
 
 typedef struct layer_case {
@@ -12,6 +13,7 @@ typedef struct layer_case {
     int32_t fused;
     int32_t fp8_cache;
     int32_t num_splits;
+    int32_t sm_90a;
     uint64_t workspace_limit_bytes;
     int32_t num_sequences;
     int32_t past[FIXTURE_MAX_SEQUENCES];
@@ -78,6 +80,9 @@ static const layer_case cases[] = {
      CLMLA_PROJECTION_NATIVE, 16, MIXED},
     {"nvidia native bf16 without q LoRA, three splits, fused cache, decode", 0, CLMLA_DTYPE_BF16,
      CLMLA_KERNELS_NVIDIA, CLMLA_PROJECTION_NATIVE, 7, .fused = 1, .num_splits = 3, DECODE},
+    {"nvidia native bf16, products of warpgroups", 36, CLMLA_DTYPE_BF16, CLMLA_KERNELS_NVIDIA,
+     CLMLA_PROJECTION_NATIVE, 16, .sm_90a = 1, .num_sequences = 2, .past = {4, 0},
+     .new_tokens = {70, 80}},
     {"nvidia native f32, by the portable kernels, mixed", 36, CLMLA_DTYPE_F32, CLMLA_KERNELS_NVIDIA,
      CLMLA_PROJECTION_NATIVE, 16, MIXED},
     {"cpu native bf16, FP8 cache, decode", 36, CLMLA_DTYPE_BF16, CLMLA_KERNELS_CPU,
@@ -94,6 +99,8 @@ static const layer_case cases[] = {
      CLMLA_PROJECTION_NATIVE, 16, .num_sequences = 2, .past = {4, 0}, .new_tokens = {0, 0}},
 };
 
+enum { MAX_TOKENS = 160 };
+
 static fixture create(const layer_case *c)
 {
     clmla_config config = fixture_config_of(c->kernel_class, c->q_lora_rank);
@@ -107,6 +114,8 @@ static fixture create(const layer_case *c)
                                      .fused = c->fused,
                                      .fp8_cache = c->fp8_cache,
                                      .num_splits = c->num_splits,
+                                     .sm_90a = c->sm_90a,
+                                     .max_num_tokens = c->sm_90a ? MAX_TOKENS : 0,
                                      .workspace_limit_bytes = c->workspace_limit_bytes};
     return fixture_create(&options);
 }
@@ -144,6 +153,15 @@ static void check_step(fixture *f, const layer_case *c, const double *hidden)
     }
 }
 
+/* They are asked for, and taken for steps of so many tokens. */
+static void check_description(const fixture *f)
+{
+    static char text[1 << 14];
+    assert_int_equal(clmla_layer_describe(f->layer, text, sizeof text, NULL), CLMLA_SUCCESS);
+    assert_non_null(strstr(text, "sm_90a: tried, its results are right\n"));
+    assert_non_null(strstr(text, ", above: projection_wgmma tile_rows=128 "));
+}
+
 static void check_rest_untouched(const fixture *f, size_t first)
 {
     const size_t rest = (size_t)f->options.max_num_tokens - first;
@@ -160,6 +178,8 @@ static void matches_reference(void **state)
     const layer_case *c = *state;
     fixture f = create(c);
     size_t total = 0;
+    if (c->sm_90a)
+        check_description(&f);
     if (c->fp8_cache)
         assert_int_equal(clmla_layer_prepare(f.layer, test_device_get()->queue), CLMLA_SUCCESS);
     for (int32_t b = 0; b < c->num_sequences; b++) {
@@ -353,10 +373,31 @@ static void two_shards_add_up_to_the_whole(void **state)
     fixture_release(&f);
 }
 
+/* Without weights made since they were asked for. */
+static void preparing_tries_kernels_for_sm_90a(void **state)
+{
+    (void)state;
+    static char text[1 << 14];
+    const fixture_options options = {.config = fixture_config_of(CLMLA_KERNELS_NVIDIA, 36),
+                                     .kernel_class = CLMLA_KERNELS_NVIDIA,
+                                     .projection = CLMLA_PROJECTION_NATIVE,
+                                     .batch_invariant = 1};
+    fixture f = fixture_create(&options);
+    f.context->sm_90a = MLA__SM_90A_ASKED;
+    assert_int_equal(clmla_layer_describe(f.layer, text, sizeof text, NULL), CLMLA_SUCCESS);
+    assert_non_null(strstr(text, "sm_90a: asked for, not tried before weights are made\n"));
+    assert_int_equal(clmla_layer_prepare(f.layer, test_device_get()->queue), CLMLA_SUCCESS);
+    assert_int_equal(f.context->sm_90a, MLA__SM_90A_READY);
+    assert_int_equal(clmla_layer_describe(f.layer, text, sizeof text, NULL), CLMLA_SUCCESS);
+    assert_non_null(strstr(text, "results are right; not used, the layer is batch-invariant\n"));
+    assert_null(strstr(text, "projection_wgmma"));
+    fixture_release(&f);
+}
+
 int main(void)
 {
     enum { NUM_CASES = sizeof(cases) / sizeof(cases[0]) };
-    struct CMUnitTest tests[NUM_CASES + 3];
+    struct CMUnitTest tests[NUM_CASES + 4];
     memset(tests, 0, sizeof(tests));
     for (size_t i = 0; i < NUM_CASES; i++) {
         layer_case *state = malloc(sizeof(*state));
@@ -365,9 +406,10 @@ int main(void)
         tests[i].test_func = matches_reference;
         tests[i].initial_state = state;
     }
-    const struct CMUnitTest steps[3] = {cmocka_unit_test(decode_feeds_back_without_waiting),
+    const struct CMUnitTest steps[4] = {cmocka_unit_test(decode_feeds_back_without_waiting),
                                         cmocka_unit_test(advance_takes_back_rejected_tokens),
-                                        cmocka_unit_test(two_shards_add_up_to_the_whole)};
+                                        cmocka_unit_test(two_shards_add_up_to_the_whole),
+                                        cmocka_unit_test(preparing_tries_kernels_for_sm_90a)};
     memcpy(tests + NUM_CASES, steps, sizeof(steps));
     const int failed = cmocka_run_group_tests_name("layer", tests, NULL, NULL);
     for (size_t i = 0; i < NUM_CASES; i++)

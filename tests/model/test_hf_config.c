@@ -56,6 +56,30 @@ static const accepted_case accepted[] = {
                                    .mscale = 1.0,
                                    .mscale_all_dim = 1.0,
                                    .original_max_position_embeddings = 4096}}},
+    {.name = "DeepSeek-V3.1: scale_fmt ue8m0 (the scales are float32 all the same)",
+     .json = "{\"architectures\": [\"DeepseekV3ForCausalLM\"], \"attention_bias\": false, "
+             "\"attention_dropout\": 0.0, \"hidden_size\": 7168, \"kv_lora_rank\": 512, "
+             "\"max_position_embeddings\": 163840, \"model_type\": \"deepseek_v3\", "
+             "\"num_attention_heads\": 128, \"num_hidden_layers\": 61, "
+             "\"num_key_value_heads\": 128, \"num_nextn_predict_layers\": 1, "
+             "\"q_lora_rank\": 1536, \"qk_nope_head_dim\": 128, \"qk_rope_head_dim\": 64, "
+             "\"quantization_config\": {\"activation_scheme\": \"dynamic\", \"fmt\": \"e4m3\", "
+             "\"quant_method\": \"fp8\", \"scale_fmt\": \"ue8m0\", \"weight_block_size\": [128, "
+             "128]}, \"rms_norm_eps\": 1e-06, \"rope_scaling\": {\"beta_fast\": 32, "
+             "\"beta_slow\": 1, \"factor\": 40, \"mscale\": 1.0, \"mscale_all_dim\": 1.0, "
+             "\"original_max_position_embeddings\": 4096, \"type\": \"yarn\"}, "
+             "\"rope_theta\": 10000, \"v_head_dim\": 128}",
+     .expected = {.hidden_size = 7168,
+                  .num_attention_heads = 128,
+                  .q_lora_rank = 1536,
+                  .kv_lora_rank = 512,
+                  .qk_nope_head_dim = 128,
+                  .qk_rope_head_dim = 64,
+                  .v_head_dim = 128,
+                  .max_position_embeddings = 163840,
+                  .rms_norm_eps = 1e-6,
+                  .rope_theta = 10000.0,
+                  .rope_scaling = {40.0, 32.0, 1.0, 1.0, 1.0, 4096}}},
     {.name = "DeepSeek-V2-Lite: q_lora_rank is null",
      .json = "{\"attention_bias\": false, \"hidden_size\": 2048, \"kv_lora_rank\": 512, "
              "\"max_position_embeddings\": 163840, \"model_type\": \"deepseek_v2\", "
@@ -88,7 +112,11 @@ static const accepted_case accepted[] = {
                   .max_position_embeddings = 32768,
                   .rms_norm_eps = 1e-5}},
     {.name = "Kimi-K2: other theta, equal betas",
-     .json = "{\"hidden_size\": 7168, \"num_attention_heads\": 64, \"q_lora_rank\": 1536, "
+     .json = "{\"model_type\": \"kimi_k2\", \"attention_bias\": false, "
+             "\"num_key_value_heads\": 64, \"quantization_config\": {\"activation_scheme\": "
+             "\"dynamic\", \"fmt\": \"e4m3\", \"quant_method\": \"fp8\", "
+             "\"weight_block_size\": [128, 128]}, \"hidden_size\": 7168, \"num_attention_heads\": "
+             "64, \"q_lora_rank\": 1536, "
              "\"kv_lora_rank\": 512, \"qk_nope_head_dim\": 128, \"qk_rope_head_dim\": 64, "
              "\"v_head_dim\": 128, \"rms_norm_eps\": 1e-06, \"max_position_embeddings\": 131072, "
              "\"rope_theta\": 50000.0, \"rope_scaling\": {\"beta_fast\": 1.0, \"beta_slow\": 1.0, "
@@ -287,11 +315,37 @@ static const refused_case refused[] = {
     {"scaled key latents", ", \"mla_scale_kv_lora\": true}", CLMLA_UNSUPPORTED_CONFIG,
      "mla_scale_kv_lora is true"},
     {"no rotation", ", \"mla_use_nope\": true}", CLMLA_UNSUPPORTED_CONFIG, "mla_use_nope is true"},
+    {"queries scaled by position", ", \"llama_4_scaling\": {\"beta\": 0.1}}",
+     CLMLA_UNSUPPORTED_CONFIG, "llama_4_scaling"},
+    {"the same in rope_parameters",
+     ", \"rope_parameters\": {\"rope_type\": \"yarn\", \"llama_4_scaling_beta\": 0.1, " YARN_VALUES
+     "}}",
+     CLMLA_UNSUPPORTED_CONFIG, "rope_parameters.llama_4_scaling_beta"},
+    {"logits with a bound", ", \"attn_logit_softcapping\": 50.0}", CLMLA_UNSUPPORTED_CONFIG,
+     "attn_logit_softcapping"},
+    {"another softmax scale", ", \"query_pre_attn_scalar\": 144}", CLMLA_UNSUPPORTED_CONFIG,
+     "query_pre_attn_scalar"},
+    {"a factor of logits", ", \"attention_multiplier\": 0.5}", CLMLA_UNSUPPORTED_CONFIG,
+     "attention_multiplier"},
+    {"a rotation of a part of the rope part", ", \"partial_rotary_factor\": 0.5}",
+     CLMLA_UNSUPPORTED_CONFIG, "partial_rotary_factor is 0.5"},
+    {"the same in rope_parameters", ", \"rope_parameters\": {\"partial_rotary_factor\": 0.5}}",
+     CLMLA_UNSUPPORTED_CONFIG, "rope_parameters.partial_rotary_factor is 0.5"},
+    {"attn_factor",
+     ", \"rope_scaling\": {\"type\": \"yarn\", \"attn_factor\": 2.0, " YARN_VALUES "}}",
+     CLMLA_UNSUPPORTED_CONFIG, "rope_scaling.attn_factor is 2"},
     {"sparse attention", ", \"index_topk\": 2048}", CLMLA_UNSUPPORTED_CONFIG, "index_topk"},
     {"rope_scaling that is text", ", \"rope_scaling\": \"yarn\"}", CLMLA_BAD_FILE,
      "rope_scaling is not an object"},
     {"linear scaling", ", \"rope_scaling\": {\"type\": \"linear\", \"factor\": 2}}",
      CLMLA_UNSUPPORTED_CONFIG, "rope_scaling.rope_type 'linear' is not supported"},
+    {"MiniCPM3 as it is released: longrope with its lists",
+     "{\"model_type\": \"minicpm3\", \"hidden_size\": 2560, \"num_attention_heads\": 40, "
+     "\"q_lora_rank\": 768, \"kv_lora_rank\": 256, \"qk_nope_head_dim\": 64, "
+     "\"qk_rope_head_dim\": 32, \"v_head_dim\": 64, \"rms_norm_eps\": 1e-05, "
+     "\"rope_scaling\": {\"type\": \"longrope\", \"long_factor\": [1.0, 1.1], "
+     "\"short_factor\": [1.0, 1.1], \"original_max_position_embeddings\": 32768}}",
+     CLMLA_UNSUPPORTED_CONFIG, "rope_scaling.rope_type 'longrope' is not supported"},
     {"longrope", ", \"rope_scaling\": {\"rope_type\": \"longrope\"}}", CLMLA_UNSUPPORTED_CONFIG,
      "'longrope'"},
     {"llama3 in rope_parameters", ", \"rope_parameters\": {\"rope_type\": \"llama3\"}}",

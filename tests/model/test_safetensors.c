@@ -91,11 +91,23 @@ static const broken_case broken[] = {
     {.name = "a product of dimensions past 2^64",
      .header = "{\"a\":{\"dtype\":\"U8\",\"shape\":[4294967296,4294967296],"
                "\"data_offsets\":[0,0]}}",
-     .says = "'a': the product of its shape passes 2^64"},
+     .says = "'a': its size passes 2^64"},
     {.name = "a size past 2^64 bytes",
      .header = "{\"a\":{\"dtype\":\"F64\",\"shape\":[4294967296,2147483648],"
                "\"data_offsets\":[0,0]}}",
      .says = "'a': its size passes 2^64"},
+    {.name = "three elements of four bits",
+     .header = "{\"a\":{\"dtype\":\"F4\",\"shape\":[3],\"data_offsets\":[0,1]}}",
+     .data_bytes = 1,
+     .says = "'a': its size passes 2^64 or is no number of bytes"},
+    {.name = "two elements of six bits",
+     .header = "{\"a\":{\"dtype\":\"F6_E2M3\",\"shape\":[1,2],\"data_offsets\":[0,2]}}",
+     .data_bytes = 2,
+     .says = "no number of bytes"},
+    {.name = "a product past 2^64 of packed elements",
+     .header = "{\"a\":{\"dtype\":\"F4\",\"shape\":[4294967296,4294967296],"
+               "\"data_offsets\":[0,0]}}",
+     .says = "its size passes 2^64"},
     {.name = "no offsets",
      .header = "{\"a\":{\"dtype\":\"U8\",\"shape\":[1]}}",
      .data_bytes = 1,
@@ -119,7 +131,7 @@ static const broken_case broken[] = {
     {.name = "a size that is not the shape's",
      .header = "{\"a\":{\"dtype\":\"BF16\",\"shape\":[4, 4],\"data_offsets\":[0,64]}}",
      .data_bytes = 64,
-     .says = "t.safetensors: tensor 'a': data_offsets [0, 64] do not match shape [4, 4] of BF16 "
+     .says = "t.safetensors: tensor 'a': data_offsets [0, 64] do not match BF16 [4, 4] "
              "(32 bytes)"},
     {.name = "two tensors that overlap",
      .header = "{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2]},"
@@ -346,36 +358,78 @@ static void knows_every_dtype(void **state)
     static const struct {
         clmla_safetensors_dtype dtype;
         const char *name;
-        size_t bytes;
+        size_t bytes; /* of one; 0: see of_four */
+        size_t of_four;
     } all[] = {
-        {CLMLA_ST_BOOL, "BOOL", 1},       {CLMLA_ST_U8, "U8", 1},
-        {CLMLA_ST_I8, "I8", 1},           {CLMLA_ST_F8_E5M2, "F8_E5M2", 1},
-        {CLMLA_ST_F8_E4M3, "F8_E4M3", 1}, {CLMLA_ST_I16, "I16", 2},
-        {CLMLA_ST_U16, "U16", 2},         {CLMLA_ST_F16, "F16", 2},
-        {CLMLA_ST_BF16, "BF16", 2},       {CLMLA_ST_I32, "I32", 4},
-        {CLMLA_ST_U32, "U32", 4},         {CLMLA_ST_F32, "F32", 4},
-        {CLMLA_ST_F64, "F64", 8},         {CLMLA_ST_I64, "I64", 8},
+        {CLMLA_ST_BOOL, "BOOL", 1},
+        {CLMLA_ST_U8, "U8", 1},
+        {CLMLA_ST_I8, "I8", 1},
+        {CLMLA_ST_F8_E5M2, "F8_E5M2", 1},
+        {CLMLA_ST_F8_E4M3, "F8_E4M3", 1},
+        {CLMLA_ST_I16, "I16", 2},
+        {CLMLA_ST_U16, "U16", 2},
+        {CLMLA_ST_F16, "F16", 2},
+        {CLMLA_ST_BF16, "BF16", 2},
+        {CLMLA_ST_I32, "I32", 4},
+        {CLMLA_ST_U32, "U32", 4},
+        {CLMLA_ST_F32, "F32", 4},
+        {CLMLA_ST_F64, "F64", 8},
+        {CLMLA_ST_I64, "I64", 8},
         {CLMLA_ST_U64, "U64", 8},
+        {CLMLA_ST_F8_E8M0, "F8_E8M0", 1},
+        {CLMLA_ST_F8_E4M3FNUZ, "F8_E4M3FNUZ", 1},
+        {CLMLA_ST_F8_E5M2FNUZ, "F8_E5M2FNUZ", 1},
+        {CLMLA_ST_C64, "C64", 8},
+        {CLMLA_ST_F4, "F4", 0, 2},
+        {CLMLA_ST_F6_E2M3, "F6_E2M3", 0, 3},
+        {CLMLA_ST_F6_E3M2, "F6_E3M2", 0, 3},
     };
     (void)state;
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        const size_t bytes = all[i].bytes > 0 ? 4 * all[i].bytes : all[i].of_four;
         char header[128];
         unsigned char file[MAX_FILE];
         clmla_safetensors *out = NULL;
         assert_string_equal(clmla_safetensors_dtype_name(all[i].dtype), all[i].name);
         assert_int_equal(clmla_safetensors_dtype_bytes(all[i].dtype), all[i].bytes);
         (void)snprintf(header, sizeof header,
-                       "{\"a\":{\"dtype\":\"%s\",\"shape\":[3],\"data_offsets\":[0,%zu]}}",
-                       all[i].name, 3 * all[i].bytes);
-        assert_int_equal(clmla_safetensors_open_memory(
-                             file, make_file(file, header, 3 * all[i].bytes), "t", &out, NULL),
-                         CLMLA_SUCCESS);
+                       "{\"a\":{\"dtype\":\"%s\",\"shape\":[4],\"data_offsets\":[0,%zu]}}",
+                       all[i].name, bytes);
+        assert_int_equal(
+            clmla_safetensors_open_memory(file, make_file(file, header, bytes), "t", &out, NULL),
+            CLMLA_SUCCESS);
+        assert_int_equal(clmla_safetensors_at(out, 0)->bytes, bytes);
         assert_int_equal(clmla_safetensors_at(out, 0)->dtype, all[i].dtype);
         clmla_safetensors_close(out);
     }
     assert_string_equal(clmla_safetensors_dtype_name(0), "unknown");
-    assert_string_equal(clmla_safetensors_dtype_name(CLMLA_ST_U64 + 1), "unknown");
+    assert_string_equal(clmla_safetensors_dtype_name(CLMLA_ST_F6_E3M2 + 1), "unknown");
     assert_int_equal(clmla_safetensors_dtype_bytes(-1), 0);
+}
+
+static void describes_tensors_in_any_room(void **state)
+{
+    static const struct {
+        clmla_safetensors_tensor tensor;
+        const char *text;
+    } cases[] = {
+        {{.dtype = CLMLA_ST_BF16, .rank = 2, .shape = {4, 128}}, "BF16 [4, 128]"},
+        {{.dtype = CLMLA_ST_F8_E4M3, .rank = 1, .shape = {7}}, "F8_E4M3 [7]"},
+        {{.dtype = CLMLA_ST_I64, .rank = 0}, "I64 []"},
+        {{.rank = 1, .shape = {UINT64_MAX}}, "unknown [18446744073709551615]"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        for (size_t capacity = 0; capacity <= strlen(cases[i].text) + 1; capacity++) {
+            char text[64];
+            memset(text, '#', sizeof text);
+            clmla_safetensors_describe(&cases[i].tensor, text, capacity);
+            assert_int_equal(text[capacity], '#');
+            if (capacity > 0) {
+                assert_int_equal(strlen(text), capacity - 1);
+                assert_memory_equal(text, cases[i].text, capacity - 1);
+            }
+        }
 }
 
 /* ---- writing -------------------------------------------------------------------------------- */
@@ -563,6 +617,7 @@ int main(void)
         cmocka_unit_test(rejects_an_empty_file),
         cmocka_unit_test(reads_what_the_format_allows),
         cmocka_unit_test(knows_every_dtype),
+        cmocka_unit_test(describes_tensors_in_any_room),
         cmocka_unit_test(writes_what_it_reads_back),
         cmocka_unit_test(writes_a_file_without_tensors),
         cmocka_unit_test(rejects_tensors_that_cannot_be_written),

@@ -48,6 +48,7 @@ static void bad_options_are_refused_by_name(void **state)
          {.allow_clblast_overrides = 2},
          CLMLA_INVALID_ARGUMENT,
          "allow_clblast_overrides is 2"},
+        {"neither asked for nor not", {.sm_90a = 2}, CLMLA_INVALID_ARGUMENT, "sm_90a is 2"},
         {"a kernel directory that does not exist",
          {.kernel_directory = TEST_OUTPUT_DIR "/no/such"},
          CLMLA_KERNEL_SOURCE_NOT_FOUND,
@@ -112,6 +113,53 @@ static void every_class_can_be_asked_for_on_every_device(void **state)
         clmla_context *context = test_context(asked, CLMLA_PROJECTION_NATIVE);
         assert_int_equal(clmla_context_kernel_class(context), asked);
         assert_int_equal(context->projection, CLMLA_PROJECTION_NATIVE);
+        clmla_context_release(context);
+    }
+}
+
+static void kernels_for_sm_90a_are_refused_where_they_cannot_be(void **state)
+{
+    (void)state;
+    const test_device *on = test_device_get();
+    static const struct {
+        clmla_context_options options;
+        mla__sm_90a expected;
+        const char *why;
+    } cases[] = {
+        {{.kernel_class = CLMLA_KERNELS_NVIDIA}, MLA__SM_90A_OFF, NULL},
+        {{.kernel_class = CLMLA_KERNELS_NVIDIA, .sm_90a = 1}, MLA__SM_90A_ASKED, NULL},
+        {{.kernel_class = CLMLA_KERNELS_NVIDIA,
+          .matrix_units = CLMLA_MATRIX_UNITS_OFF,
+          .sm_90a = 1},
+         MLA__SM_90A_REFUSED,
+         "matrix units are off"},
+        {{.kernel_class = CLMLA_KERNELS_GPU, .sm_90a = 1},
+         MLA__SM_90A_REFUSED,
+         "the kernels are not of class nvidia"},
+        {{.kernel_class = CLMLA_KERNELS_GPU}, MLA__SM_90A_OFF, NULL},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        int calls = 0;
+        clmla_context *context = NULL;
+        clmla_context_options options = cases[i].options;
+        options.struct_size = sizeof options;
+        options.notify = remember;
+        options.notify_user = &calls;
+        assert_int_equal(clmla_context_create(on->context, on->id, &options, &context), 0);
+        const char *why = NULL;
+        assert_int_equal(mla__context_sm_90a(context, &why), cases[i].expected);
+        assert_int_equal(calls, cases[i].why != NULL);
+        if (cases[i].why != NULL) {
+            assert_int_equal(notified_status, CLMLA_SUCCESS);
+            assert_string_equal(why, cases[i].why);
+            assert_non_null(strstr(notified, why));
+        }
+        mla__context_refuse_sm_90a(context, "for another reason"); /* the first one counts */
+        mla__context_accept_sm_90a(context);
+        assert_int_equal(mla__context_sm_90a(context, &why), cases[i].expected == MLA__SM_90A_OFF
+                                                                 ? MLA__SM_90A_OFF
+                                                                 : MLA__SM_90A_REFUSED);
+        assert_int_equal(calls, cases[i].expected != MLA__SM_90A_OFF);
         clmla_context_release(context);
     }
 }
@@ -182,6 +230,7 @@ int main(void)
         cmocka_unit_test(bad_arguments_are_refused),
         cmocka_unit_test(defaults_come_from_the_device),
         cmocka_unit_test(every_class_can_be_asked_for_on_every_device),
+        cmocka_unit_test(kernels_for_sm_90a_are_refused_where_they_cannot_be),
         cmocka_unit_test(a_context_lives_until_its_last_reference_goes),
         cmocka_unit_test(the_kernel_directory_is_copied),
         cmocka_unit_test(a_device_of_another_context_is_refused),

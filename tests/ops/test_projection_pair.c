@@ -167,6 +167,41 @@ static void a_pair_in_every_tile(void **state)
     clmla_context_release(context);
 }
 
+static void a_pair_by_products_of_warpgroups(void **state)
+{
+    (void)state;
+    static const struct {
+        cl_uint units;
+        size_t row_gap;
+        clmla_dtype y, second_y;
+    } runs[] = {{1, 0, BF16, F32}, {6, 3, F32, BF16}}; /* 3 tiles of 128 columns, 2 of 256 */
+    clmla_context *context = nvidia_context();
+    context->sm_90a = MLA__SM_90A_READY;
+    for (size_t i = 0; i < sizeof runs / sizeof runs[0]; i++) {
+        context->device.compute_units = runs[i].units;
+        projection_case cases[2] = {{.name = "warpgroups",
+                                     .M = 130,
+                                     .N = 72,
+                                     .K = 136,
+                                     .x = BF16,
+                                     .w = BF16,
+                                     .y = runs[i].y,
+                                     .row_gap = runs[i].row_gap}};
+        cases[1] = cases[0];
+        cases[1].N = 200;
+        cases[1].y = runs[i].second_y;
+        const struct clmla_matrix both = {
+            .num_batches = 1, .out_features = 328, .in_features = 136, .dtype = BF16};
+        const mla__projection_shape shape = mla__projection_shape_of(&both, BF16, runs[i].y, false);
+        mla__projection_choices choices;
+        mla__projection_choose(context, &shape, 130, &choices);
+        assert_int_equal(choices.list[choices.count - 1].kind, MLA__PROJECTION_WGMMA);
+        assert_int_equal(choices.list[choices.count - 1].tile.tile_columns, i == 0 ? 256 : 128);
+        run_pair(context, cases);
+    }
+    clmla_context_release(context);
+}
+
 static void expect_apart(clmla_context *context, const char *why, clmla_dtype y, uint64_t gap)
 {
     projection_case cases[2] = {
@@ -214,6 +249,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(matches_reference),
         cmocka_unit_test(a_pair_in_every_tile),
+        cmocka_unit_test(a_pair_by_products_of_warpgroups),
         cmocka_unit_test(stays_apart_where_no_kernel_takes_the_pair),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);

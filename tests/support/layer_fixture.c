@@ -2,6 +2,7 @@
 
 #include "core/dtype.h"
 #include "core/fp8_cache.h"
+#include "ocl/context.h"
 
 /* ---- weights --------------------------------------------------------------------------------- */
 
@@ -120,6 +121,7 @@ static void make_layer(fixture *f)
                                        .num_splits = o->num_splits};
     f->pages = pages;
     f->context = test_context(o->kernel_class, o->projection);
+    f->context->sm_90a = o->sm_90a ? MLA__SM_90A_ASKED : MLA__SM_90A_OFF;
     assert_int_equal(clmla_layer_create(f->context, &params, &f->layer), CLMLA_SUCCESS);
 }
 

@@ -43,6 +43,7 @@ typedef struct fixture_options {
     uint64_t workspace_limit_bytes;
     int32_t batch_invariant;
     int32_t feed_back; /* output is bound to the same tensor as hidden_states */
+    int32_t sm_90a;    /* asked for */
     int32_t fused;     /* one cache buffer, rows of kv_lora + rope elements */
     int32_t fp8_cache; /* records; the reference has what those of the past stand for */
 } fixture_options;

@@ -299,6 +299,33 @@ static void nvidia_tiled_tiles_fit_the_device(void **state)
     assert_false(mla__projection_tile_tiled(&device, 0, &tile));
 }
 
+/* Within what sm_90a gives two work-groups of the smaller tile or one of the larger, whatever the
+ * device says of itself; the emulation within what it says. */
+static void nvidia_warpgroup_tiles_fit_sm_90a(void **state)
+{
+    (void)state;
+    mla__device device = device_of(1024, 48 * 1024);
+    mla__projection_tile tile;
+    int32_t size = 0;
+    device.has_ptx = true;
+    for (; mla__projection_tile_wgmma(&device, size, &tile); size++) {
+        const int32_t groups = 256 / tile.tile_columns; /* two warpgroups */
+        assert_int_equal(tile.tile_rows, 128);
+        assert_int_equal(tile.tile_columns, 128 << size);
+        assert_true(groups * (tile.stages * tile.tile_rows * 128 + 1024) <= 228 * 1024);
+        assert_true(tile.stages >= 3);
+    }
+    assert_int_equal(size, 2);
+    assert_false(mla__projection_tile_wgmma(&device, -1, &tile));
+    device.max_work_group_size = 128;
+    assert_true(mla__projection_tile_wgmma(&device, 0, &tile));
+    assert_false(mla__projection_tile_wgmma(&device, 1, &tile));
+    device.has_ptx = false;
+    assert_false(mla__projection_tile_wgmma(&device, 0, &tile));
+    device.local_mem_bytes = (64 + 4) * 1024;
+    assert_true(mla__projection_tile_wgmma(&device, 0, &tile));
+}
+
 static void text_and_macros_name_the_fields(void **state)
 {
     (void)state;
@@ -441,6 +468,7 @@ int main(void)
         cmocka_unit_test(gpu_attention_tile_fits_the_device),
         cmocka_unit_test(nvidia_few_tiles_fit_the_device),
         cmocka_unit_test(nvidia_tiled_tiles_fit_the_device),
+        cmocka_unit_test(nvidia_warpgroup_tiles_fit_sm_90a),
         cmocka_unit_test(text_and_macros_name_the_fields),
         cmocka_unit_test(text_is_cut_like_snprintf),
         cmocka_unit_test(attention_on_tensor_cores_fits_48_kib),

@@ -5,16 +5,17 @@
 
 _clmla_options() {
     local device='--platform --device --nvidia --amd --intel --moore --metax --iluvatar --cpu'
-    local computation='--dtype --projection --matrix-units --clblast-overrides --kernels --kernel-dir
-        --no-cache --page-block-size --seed --verbose'
+    local computation='--dtype --projection --matrix-units --clblast-overrides --sm-90a --kernels
+        --kernel-dir --no-cache --page-block-size --seed --verbose'
+    local fp8='--weights-dtype --cache-dtype'
     case $1 in
     devices) echo "--measure $device --format --help" ;;
     bench)
         echo "--model --case --mode --seqlens --pastlens --warmup --runs --max-seconds --layers --tp
             --stages --check --sweep --batches --contexts --heads $device $computation --format --help"
         ;;
-    verify) echo "$device $computation --format --help" ;;
-    run) echo "--case --output --weights --layer --input $device $computation --help" ;;
+    verify) echo "$fp8 $device $computation --format --help" ;;
+    run) echo "--case --output --weights --layer --input $fp8 $device $computation --help" ;;
     report) echo "--output --model --max-seconds $device $computation --help" ;;
     esac
 }
@@ -52,6 +53,7 @@ _clmla_value() {
     case $2 in
     --format) _clmla_words 'table csv json' ;;
     --dtype) _clmla_words 'bf16 f16 f32' ;;
+    --weights-dtype | --cache-dtype) _clmla_words 'same fp8' ;;
     --matrix-units) _clmla_words 'auto off' ;;
     --clblast-overrides) _clmla_words 'on off' ;;
     --kernels) _clmla_words 'auto cpu gpu nvidia' ;;

@@ -5,7 +5,7 @@
  *
  *   PLATFORM DEVICE  indices; without them the first GPU, else the first device
  *   --seconds        of all parts (default 90); what does not begin in time is skipped
- *   --root           the source tree, whose warp operations the tensor-core parts use
+ *   --root           the source tree, whose kernels the parts that measure use
  *   --generic        runs what any device can do, with the warp operations emulated
  *
  * Each part is an object of its own; one that fails has "error". Parts run in a child process, in
@@ -144,13 +144,13 @@ static _Noreturn void work(const request *r, int first)
         if (p.generic && !parts[i].any_device) {
             json_string(&out, "skipped", "for NVIDIA's driver only");
         } else {
-            const double start = probe_now_s();
+            const double start = report_now_s();
             ok = parts[i].run(&p, parts[i].value, &out);
             while (out.depth > 1)
                 json_close(&out); /* that a failing part left open */
             if (!ok)
                 json_string(&out, "error", p.error);
-            json_number(&out, "seconds", probe_now_s() - start);
+            json_number(&out, "seconds", report_now_s() - start);
         }
         print_line(&out);
         if (!ok)
@@ -210,7 +210,7 @@ typedef enum answer { ANSWER_LINE, ANSWER_END, ANSWER_LATE } answer;
  * over. */
 static answer read_line(worker *w, double limit_s, char *line, size_t bytes)
 {
-    const double deadline = probe_now_s() + limit_s;
+    const double deadline = report_now_s() + limit_s;
     for (;;) {
         char *end = memchr(w->text, '\n', w->used);
         if (end != NULL) {
@@ -226,7 +226,7 @@ static answer read_line(worker *w, double limit_s, char *line, size_t bytes)
                 return ANSWER_LINE;
             continue;
         }
-        const double left = deadline - probe_now_s();
+        const double left = deadline - report_now_s();
         struct pollfd from = {.fd = w->pipe, .events = POLLIN};
         if (left <= 0.0)
             return ANSWER_LATE;
@@ -288,13 +288,13 @@ static int run_parts(const request *r)
 {
     static worker w;
     static char line[JSON_BYTES];
-    const double start = probe_now_s();
+    const double start = report_now_s();
     if (!begin_worker(r, 0, &w, line, sizeof(line))) {
         (void)printf("%s\n", line);
         return strstr(line, "\"skipped\"") != NULL ? EXIT_SUCCESS : EXIT_FAILURE;
     }
     for (int i = 0; i < NUM_PARTS; i++) {
-        if (probe_now_s() - start > r->seconds)
+        if (report_now_s() - start > r->seconds)
             (void)snprintf(line, sizeof(line), "{\"skipped\": \"the %.0f s are over\"}",
                            r->seconds);
         else

@@ -1,5 +1,5 @@
 /*
- * What the parts of nvidia_probe share: a worker's device, its JSON object, and helpers for OpenCL.
+ * What the parts of nvidia_probe share: a worker's device, and helpers for OpenCL.
  *
  * A part returns false after setting probe->error; what it added to its object before stays.
  */
@@ -12,24 +12,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { JSON_BYTES = 16384, ERROR_BYTES = 1024 };
+#include "report_common.h"
 
-/* One JSON object on one line. */
-typedef struct json {
-    char text[JSON_BYTES];
-    size_t used;
-    char closing[8]; /* brackets of what is open */
-    int depth;
-    bool needs_comma;
-} json;
-
-void json_open(json *out, const char *key); /* '{'; key NULL: the outermost */
-void json_open_list(json *out, const char *key);
-void json_close(json *out);
-void json_string(json *out, const char *key, const char *value);
-void json_number(json *out, const char *key, double value);
-void json_integer(json *out, const char *key, long long value);
-void json_bool(json *out, const char *key, bool value);
+enum { ERROR_BYTES = 1024 };
 
 typedef struct probe {
     cl_device_id device;
@@ -65,9 +50,6 @@ cl_kernel probe_kernel(probe *p, cl_program program, const char *name);
 bool probe_line_with(const char *text, const char *what, char *line, size_t bytes);
 
 void probe_release(cl_kernel kernel, cl_program program);
-
-double probe_now_s(void);
-double probe_median(double *values, size_t count);
 
 /* ---- parts ---- */
 

@@ -1,6 +1,6 @@
 /*
  * Parts that measure: the rate of mma.sync with mma.cl, and the read bandwidth of a buffer far
- * larger than the caches. Results are checked; a wrong one is an error, not a number.
+ * larger than the caches with stream.cl. Results are checked; a wrong one is an error, not a number.
  */
 #include <math.h>
 #include <stdio.h>
@@ -100,7 +100,7 @@ static bool time_chains(probe *p, cl_kernel kernel, size_t items, size_t group, 
 {
     *best_s = INFINITY;
     for (int round = -1; round < (p->generic ? 1 : MMA_ROUNDS); round++) { /* -1 warms up */
-        const double start = probe_now_s();
+        const double start = report_now_s();
         cl_int status = CL_SUCCESS;
         for (int i = 0; i < chain && status == CL_SUCCESS; i++)
             status =
@@ -109,7 +109,7 @@ static bool time_chains(probe *p, cl_kernel kernel, size_t items, size_t group, 
             !probe_check(p, "clFinish", clFinish(p->queue)))
             return false;
         if (round >= 0)
-            *best_s = fmin(*best_s, (probe_now_s() - start) / chain);
+            *best_s = fmin(*best_s, (report_now_s() - start) / chain);
     }
     return true;
 }
@@ -229,34 +229,6 @@ bool part_mma(probe *p, int value, json *out)
 
 /* ---- bandwidth ---- */
 
-/* Words are place · an odd constant, so that the sum is known, modulo 2^32, without a loop. */
-static const char stream_source[] =
-    "__kernel void fill(__global uint4 *data, const uint first, const uint count)\n"
-    "{\n"
-    "    for (uint i = (uint)get_global_id(0); i < count; i += (uint)get_global_size(0))\n"
-    "        data[i] = (first + 4 * i + (uint4)(0, 1, 2, 3)) * 2654435761u;\n"
-    "}\n"
-    "__kernel __attribute__((reqd_work_group_size(256, 1, 1)))\n"
-    "void stream(__global const uint4 *restrict data, const uint count, __global uint4 *sums,\n"
-    "            const uint add)\n"
-    "{\n"
-    "    const uint step = (uint)get_global_size(0);\n"
-    "    uint4 sum = add ? sums[get_global_id(0)] : (uint4)(0);\n"
-    "    uint i = (uint)get_global_id(0);\n"
-    "    for (; i + 7 * step < count; i += 8 * step) {\n"
-    "        uint4 x[8];\n"
-    "        _Pragma(\"unroll\")\n"
-    "        for (uint j = 0; j < 8; j++)\n"
-    "            x[j] = data[i + j * step];\n"
-    "        _Pragma(\"unroll\")\n"
-    "        for (uint j = 0; j < 8; j++)\n"
-    "            sum += x[j];\n"
-    "    }\n"
-    "    for (; i < count; i += step)\n"
-    "        sum += data[i];\n"
-    "    sums[get_global_id(0)] = sum;\n"
-    "}\n";
-
 enum { MAX_BUFFERS = 16, STREAM_GROUP = 256, STREAM_ROUNDS = 15, MOST_GROUPS = 16 };
 
 typedef struct stream {
@@ -312,7 +284,7 @@ static bool read_once(probe *p, const stream *s, size_t items, double *seconds)
 {
     const size_t group = STREAM_GROUP;
     const cl_uint count = (cl_uint)(s->buffer_bytes / 16);
-    const double start = probe_now_s();
+    const double start = report_now_s();
     cl_int status = CL_SUCCESS;
     for (cl_uint b = 0; b < s->num_buffers && status == CL_SUCCESS; b++) {
         const cl_uint add = b > 0;
@@ -329,7 +301,7 @@ static bool read_once(probe *p, const stream *s, size_t items, double *seconds)
     }
     if (status == CL_SUCCESS)
         status = clFinish(p->queue);
-    *seconds = probe_now_s() - start;
+    *seconds = report_now_s() - start;
     return probe_check(p, "reading", status);
 }
 
@@ -367,7 +339,7 @@ static bool measure_reads(probe *p, const stream *s, json *out)
                 return false;
         if (!check_sums(p, s, items))
             return false;
-        const double median = gb / probe_median(seconds, rounds); /* sorts */
+        const double median = gb / report_median(seconds, rounds); /* sorts */
         json_open(out, NULL);
         json_integer(out, "groups_per_unit", (long long)groups);
         json_number(out, "best_gb_per_s", gb / seconds[0]);
@@ -384,10 +356,17 @@ static bool measure_reads(probe *p, const stream *s, json *out)
 
 bool part_stream(probe *p, int value, json *out)
 {
-    static const char *const sources[] = {stream_source};
     stream s = {.num_buffers = 0};
-    cl_program program = probe_build(p, sources, 1, "");
     (void)value;
+    if (p->root == NULL)
+        return probe_fail(p, "needs --root");
+    char *common = read_file(p, "cl/common.clh");
+    char *kernels = read_file(p, "tools/gpu_report/stream.cl");
+    const char *const sources[] = {common, kernels};
+    cl_program program =
+        common != NULL && kernels != NULL ? probe_build(p, sources, 2, "-DSPLITS_VLOAD=0") : NULL;
+    free(common);
+    free(kernels);
     if (program == NULL)
         return false;
     choose_buffers(p, &s);
