@@ -52,9 +52,10 @@ cpack --config "$build/CPackConfig.cmake" -G DEB -B "$work" >"$work/cpack.log" 2
 }
 package=$(find "$work" -maxdepth 1 -name 'clmla_*.deb')
 [ -f "$package" ] || fail 'cpack made no clmla_*.deb'
-echo "$(basename "$package"): depends on $(dpkg-deb --field "$package" Depends)"
+depends=$(dpkg-deb --field "$package" Depends)
+echo "$(basename "$package"): depends on $depends"
 for library in libclblast1 libjansson4 libpopt0 'libopencl1\|ocl-icd-libopencl1' libc6; do
-    dpkg-deb --field "$package" Depends | grep -qw "$library" || fail "no dependency on $library"
+    grep -qw "$library" <<<"$depends" || fail "no dependency on $library"
 done
 if command -v lintian >/dev/null; then
     options=()
@@ -69,7 +70,7 @@ run_dpkg --install "$package"
 program=$root/usr/bin/clmla
 library=$(find "$root/usr/lib" -name 'libclmla.so.*' -type f)
 export LD_LIBRARY_PATH=${library%/*}
-ldd "$program" | grep -qF "$LD_LIBRARY_PATH/libclmla.so" || fail 'the program takes another libclmla'
+grep -qF "$LD_LIBRARY_PATH/libclmla.so" <<<"$(ldd "$program")" || fail 'the program takes another libclmla'
 [ "$("$program" --version)" = "clmla $(dpkg-deb --field "$package" Version | sed 's/-.*//')" ]
 "$program" devices
 for file in "$root"/usr/{include/clmla.h,share/man/man1/clmla.1.gz,share/doc/clmla/copyright} \

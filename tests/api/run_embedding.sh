@@ -46,7 +46,7 @@ check_soname() {
         library=$(installed_file "$1" "$library.so")
         soname=$(readelf -d "$library" | sed -n 's/.*(SONAME).*\[\(.*\)\]/\1/p')
         [ -e "$(dirname "$library")/$soname" ] || fail "$library has SONAME '$soname'"
-        readelf -d "$1/bin/clmla" | grep -qF "[$soname]" || fail "the program does not use $soname"
+        grep -qF "[$soname]" <<<"$(readelf -d "$1/bin/clmla")" || fail "the program does not use $soname"
     done
 }
 
