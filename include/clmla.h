@@ -569,6 +569,8 @@ typedef struct clmla_layer_params {
                                 token has the same bits in any company; native projections */
     int32_t num_splits;      /* KV splits; 0: chosen per step */
     clmla_attention_form attention_form;
+    int32_t one_launch; /* 1: up to 16 tokens take one launch where possible, see
+                           clmla_layer_prepare; 0: a launch for every stage */
 } clmla_layer_params;
 
 /** Makes a layer: checks configuration and limits, chooses kernels, lays out the workspace.
@@ -588,6 +590,14 @@ CLMLA_API void clmla_layer_release(clmla_layer *layer);
  *  On class nvidia it also finds out, once per context, whether a work-group gets more local memory
  *  than the device reports; bindings created afterwards use that for steps of many rows a sequence,
  *  with the same bits. That a driver refuses it is no error; notify gets a line.
+ *  With one_launch it finds out whether the layer's work-groups can wait for each other: bindings
+ *  made after it then compute steps of up to 16 tokens (16 of a block) in one launch, on class
+ *  nvidia with every product on tensor cores and bf16 rows at multiples of 16 bytes. Else, and
+ *  without this call, one_launch changes nothing, and clmla_layer_describe tells why. Such a launch
+ *  needs the device for itself: where other work keeps a work-group off it for seconds, the launch
+ *  ends without its result, clmla_plan_get_error says UNSUPPORTED_DEVICE, and so do the binding's
+ *  later steps; make another layer. Numerics: the bits of the launches of steps that split the keys
+ *  and merge them in W_UV's launch; in others W_UV's products are added in the order of that one.
  *  Errors: CL_* of builds and launches (the build log goes to notify), CLBLAST_FAILED. */
 CLMLA_API clmla_status clmla_layer_prepare(clmla_layer *layer, cl_command_queue queue);
 
@@ -699,8 +709,9 @@ CLMLA_API clmla_status clmla_enqueue_advance(clmla_plan *plan, const int32_t *nu
                                              cl_command_queue queue, cl_uint num_events,
                                              const cl_event *wait_list, cl_event *event);
 
-/** Reads the sticky error word of a plan filled from device tables and clears it: SUCCESS,
- *  INVALID_SEQUENCE, INVALID_BLOCK_TABLE or CAPACITY_EXCEEDED in *error. Waits for the queue. */
+/** Reads the plan's sticky error word and clears it: SUCCESS; INVALID_SEQUENCE, INVALID_BLOCK_TABLE or
+ *  CAPACITY_EXCEEDED in a plan filled from device tables; UNSUPPORTED_DEVICE after a step in one
+ *  launch that failed (clmla_layer_prepare), in *error. Waits for the queue. */
 CLMLA_API clmla_status clmla_plan_get_error(clmla_plan *plan, cl_command_queue queue,
                                             clmla_status *error);
 

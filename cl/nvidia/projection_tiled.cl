@@ -62,9 +62,9 @@ CLMLA_INLINE void copy_stage(const operands *from, const int k0, const shared_ad
     for (int i = 0; i < X_CHUNKS; i++) {
         const int row = item / 4 + i * (WORK_GROUP / 4), k = k0 + item % 4 * 8;
         const bool exists = row < from->rows && k < from->K;
-        copy_chunk(stage + (shared_address)(row * X_PITCH + item % 4 * 16),
-                   exists ? from->x + (size_t)row * from->x_row_stride + (size_t)k : from->x,
-                   exists);
+        copy_x_chunk(stage + (shared_address)(row * X_PITCH + item % 4 * 16),
+                     exists ? from->x + (size_t)row * from->x_row_stride + (size_t)k : from->x,
+                     exists);
     }
     UNROLL
     for (int i = 0; i < W_CHUNKS; i++) {

@@ -68,9 +68,9 @@ CLMLA_INLINE void copy_stage(const operands *from, const int k0, const shared_ad
     for (int i = 0; i < X_CHUNKS; i++) {
         const int row = item / 8 + i * (WORK_GROUP / 8);
         const bool exists = row < from->rows && k < from->depth;
-        copy_chunk(slot + (shared_address)SWIZZLED(row, item % 8),
-                   exists ? from->x + (size_t)row * from->x_row_stride + (size_t)k : from->x,
-                   exists);
+        copy_x_chunk(slot + (shared_address)SWIZZLED(row, item % 8),
+                     exists ? from->x + (size_t)row * from->x_row_stride + (size_t)k : from->x,
+                     exists);
     }
     copy_commit();
 }

@@ -82,6 +82,7 @@ static clmla_status create_layer(mla_cell *cell)
         .weights_dtype = dtype,
         .cache_dtype = dtype,
         .hidden_dtype = dtype,
+        .one_launch = bench->common->one_launch,
     };
     for (int32_t i = 0; i < cell->num_lanes; i++) {
         const mla_lane *lane = &cell->lanes[i];

@@ -157,6 +157,16 @@ static clmla_status decode_lane(const mla_cell *cell, const mla_lane *lane, int3
 
 /* ---- chains ---------------------------------------------------------------------------------- */
 
+/* Whether every step in one launch came to its end: one that gave up is a fast one. */
+static clmla_status check_launches(const mla_cell *cell)
+{
+    clmla_status error = CLMLA_SUCCESS;
+    if (!cell->bench->common->one_launch)
+        return CLMLA_SUCCESS;
+    const clmla_status status = clmla_plan_get_error(cell->plan, queue_of(cell), &error);
+    return status == CLMLA_SUCCESS ? error : status;
+}
+
 /* *seconds: from the first enqueue to the end of the last command. */
 static clmla_status run_chain(const mla_cell *cell, int32_t runs, samples *out, double *seconds)
 {
@@ -175,7 +185,7 @@ static clmla_status run_chain(const mla_cell *cell, int32_t runs, samples *out, 
     if (status == CLMLA_SUCCESS)
         status = clFinish(queue_of(cell));
     *seconds = seconds_since(start);
-    return status;
+    return status == CLMLA_SUCCESS ? check_launches(cell) : status;
 }
 
 /* Warms up and estimates the seconds of one run. */

@@ -147,10 +147,11 @@ static const char *state_of(int code) { return code == MLA_EXIT_SUCCESS ? "passe
 /* What the arguments changed and results do not show. */
 static json_t *settings_json(const mla_common *common)
 {
-    return json_pack("{s:s, s:b, s:b, s:b}", "matrix_units",
+    return json_pack("{s:s, s:b, s:b, s:b, s:b}", "matrix_units",
                      common->matrix_units == CLMLA_MATRIX_UNITS_OFF ? "off" : "auto",
                      "clblast_overrides", common->clblast_overrides, "sm_90a", common->sm_90a,
-                     "own_kernels", common->kernel_directory != NULL);
+                     "one_launch", common->one_launch, "own_kernels",
+                     common->kernel_directory != NULL);
 }
 
 static int add_devices(report_run *run)

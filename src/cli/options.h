@@ -35,6 +35,7 @@
     X(SM_90A, "sm-90a")                                                                            \
     X(KERNELS, "kernels")                                                                          \
     X(KERNEL_DIR, "kernel-dir")                                                                    \
+    X(ONE_LAUNCH, "one-launch")                                                                    \
     X(NO_CACHE, "no-cache")                                                                        \
     X(SEED, "seed")                                                                                \
     X(VERBOSE, "verbose")                                                                          \
@@ -143,6 +144,7 @@ typedef struct mla_common {
     int32_t clblast_overrides; /* 0, 1; the program owns its process: 1 unless told otherwise */
     clmla_kernel_class kernels;
     const char *kernel_directory;
+    int32_t one_launch; /* 0, 1: of clmla_layer_params */
     mla_cache_source cache_source;
     char cache_directory[MLA_PATH_BYTES]; /* "": none */
     int32_t page_block_size;              /* 0: contiguous */

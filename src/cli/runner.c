@@ -227,10 +227,13 @@ static clmla_status create_layer(runner *r, mla_run_choices *choices)
         .weights_dtype = r->session->common->weights_dtype,
         .cache_dtype = r->session->common->cache_dtype,
         .hidden_dtype = r->dtype,
+        .one_launch = r->session->common->one_launch,
     };
     clmla_status status = clmla_layer_create(r->session->clmla, &params, &r->layer);
     if (status == CLMLA_SUCCESS)
         status = clmla_layer_get_info(r->layer, &info);
+    if (status == CLMLA_SUCCESS && params.one_launch) /* only the device knows whether it can */
+        status = clmla_layer_prepare(r->layer, r->session->queue);
     if (status != CLMLA_SUCCESS)
         return status;
     (void)snprintf(choices->projection, sizeof(choices->projection), "%s", info.projection);
@@ -335,6 +338,16 @@ static void scatter_outputs(const runner *r, int32_t step, mla_results *results)
     }
 }
 
+/* Whether the step, if in one launch, came to its end. */
+static clmla_status check_launch(runner *r)
+{
+    clmla_status error = CLMLA_SUCCESS;
+    if (!r->session->common->one_launch)
+        return CLMLA_SUCCESS;
+    const clmla_status status = clmla_plan_get_error(r->plan, r->session->queue, &error);
+    return status == CLMLA_SUCCESS ? error : status;
+}
+
 static clmla_status run_step(runner *r, int32_t step, mla_results *results)
 {
     const cl_command_queue queue = r->session->queue;
@@ -354,6 +367,8 @@ static clmla_status run_step(runner *r, int32_t step, mla_results *results)
         status = clmla_enqueue_plan(r->plan, &tables, queue, 0, NULL, NULL);
     if (status == CLMLA_SUCCESS)
         status = clmla_enqueue_layer(r->binding, r->plan, queue, 0, NULL, NULL);
+    if (status == CLMLA_SUCCESS)
+        status = check_launch(r);
     if (status == CLMLA_SUCCESS)
         status = clEnqueueReadBuffer(queue, r->output, CL_TRUE, 0, bytes, r->rows, 0, NULL, NULL);
     if (status == CLMLA_SUCCESS)

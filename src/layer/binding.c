@@ -174,6 +174,8 @@ clmla_status mla__binding_use_plan(clmla_binding *binding, const clmla_plan *pla
                      : mla__rope_append_set_sequences(&binding->rope_append, &sequences, &cos_sin);
     if (status == CLMLA_SUCCESS)
         status = mla__attention_set_sequences(&binding->attention, &sequences, &cos_sin);
+    if (status == CLMLA_SUCCESS)
+        status = mla__decode_layer_set_plan(&binding->decode_layer, plan, &sequences, &cos_sin);
     binding->plan_id = status == CLMLA_SUCCESS ? plan->id : 0;
     binding->plan_sequences = plan->step.num_sequences;
     return status;

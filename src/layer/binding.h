@@ -5,6 +5,7 @@
 #ifndef CLMLA_LAYER_BINDING_H
 #define CLMLA_LAYER_BINDING_H
 
+#include "layer/decode_layer.h"
 #include "layer/layer.h"
 #include "layer/plan.h"
 #include "layer/weights.h"
@@ -39,6 +40,7 @@ struct clmla_binding {
     mla__merge_up merge_v_up;  /* attention's merge and v_up in one */
     int32_t merge_v_up_tokens; /* up to how many tokens; 0: never, and it is not bound */
     mla__projection o_proj;
+    mla__decode_layer decode_layer; /* all of it, for few tokens, where prepare found it possible */
 
     uint64_t plan_id;       /* whose tables the kernels' arguments name; 0: none yet */
     int32_t plan_sequences; /* and for how many sequences */

@@ -224,6 +224,8 @@ clmla_status mla__binding_bind_ops(clmla_binding *binding, const clmla_binding_p
     if (status == CLMLA_SUCCESS)
         status = bind_projection(binding, params, MLA__O_PROJ, o, params->output,
                                  params->output_mode, &binding->o_proj);
+    if (status == CLMLA_SUCCESS)
+        status = mla__decode_layer_bind(binding, params, &binding->decode_layer);
     return status;
 }
 
@@ -241,4 +243,5 @@ void mla__binding_release_ops(clmla_binding *b)
     mla__projection_release(&b->v_up);
     mla__merge_up_release(&b->merge_v_up);
     mla__projection_release(&b->o_proj);
+    mla__decode_layer_release(&b->decode_layer);
 }

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "core/dtype.h"
+#include "layer/decode_layer.h"
 #include "layer/layer.h"
 #include "ops/attention.h"
 #include "ops/merge_up.h"
@@ -109,6 +110,20 @@ static void describe_merge_up(const clmla_layer *layer, text_sink *sink)
            "merge and W_UV in one: %s, where attention is split and a step has up to %d "
            "tokens\n",
            text, (int)tokens);
+}
+
+/* Whether few tokens take one launch, where that was asked for. */
+static void describe_one_launch(const clmla_layer *layer, text_sink *sink)
+{
+    const char *why_not;
+    const int32_t groups = mla__layer_one_launch_groups(layer, &why_not);
+    if (!layer->one_launch)
+        return;
+    if (groups > 0)
+        append(sink, "the layer in one launch: decode_layer, %d work-groups, up to %d tokens\n",
+               (int)groups, MLA__DECODE_LAYER_MAX_TOKENS);
+    else
+        append(sink, "the layer in one launch: no, %s\n", why_not);
 }
 
 static const char *projection_reason(const clmla_layer *layer)
@@ -254,6 +269,7 @@ clmla_status clmla_layer_describe(const clmla_layer *layer, char *text, size_t c
     describe_clblast(layer, &sink);
     describe_attention(layer, &sink);
     describe_merge_up(layer, &sink);
+    describe_one_launch(layer, &sink);
     if (length != NULL)
         *length = sink.length;
     return CLMLA_SUCCESS;

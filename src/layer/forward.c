@@ -36,6 +36,11 @@ clmla_status mla__forward_block(clmla_binding *binding, const clmla_plan *plan, 
     clmla_status status;
     mla__binding_split(binding, plan, n, &keys);
 
+    /* all that follows in one launch, where asked for and possible */
+    if (mla__decode_layer_takes(&binding->decode_layer, &keys)) {
+        STAGE("layer", mla__decode_layer_enqueue(&binding->decode_layer, stream, &keys));
+        return CLMLA_SUCCESS;
+    }
     /* q_a = x · q_a_projᵀ, [c_kv | k_pe] = x · kv_a_proj_with_mqaᵀ */
     if (paired) { /* or q = x · q_projᵀ with the latter */
         STAGE("qkv_a_proj", mla__projection_native_enqueue(&binding->qkv_a_proj, stream, t0, 0, n));

@@ -197,6 +197,8 @@ static clmla_status set_limits(clmla_layer *layer, const clmla_layer_params *p)
         paged ? (int32_t)mla__ceil_div((uint64_t)p->max_cache_seqlen, (uint64_t)p->page_block_size)
               : 0;
     layer->batch_invariant = p->batch_invariant != 0;
+    layer->one_launch = p->one_launch != 0;
+    layer->why_not_one_launch = "not before clmla_layer_prepare";
     layer->num_splits = layer->batch_invariant ? 1 : p->num_splits;
     const clmla_status status = require_at_least(layer, "num_pages", layer->num_pages,
                                                  paged ? 1 : layer->max_num_sequences);
@@ -331,6 +333,24 @@ void clmla_layer_release(clmla_layer *layer)
         return;
     free(layer);
     clmla_context_release(context);
+}
+
+int32_t mla__layer_one_launch_groups(const clmla_layer *layer, const char **why_not)
+{
+    mla__os_mutex_lock(layer->context->mutex);
+    const int32_t groups = layer->one_launch_groups;
+    if (why_not != NULL)
+        *why_not = layer->why_not_one_launch;
+    mla__os_mutex_unlock(layer->context->mutex);
+    return groups;
+}
+
+void mla__layer_set_one_launch_groups(clmla_layer *layer, int32_t num_groups, const char *why_not)
+{
+    mla__os_mutex_lock(layer->context->mutex);
+    layer->one_launch_groups = num_groups;
+    layer->why_not_one_launch = why_not;
+    mla__os_mutex_unlock(layer->context->mutex);
 }
 
 clmla_status clmla_layer_get_info(const clmla_layer *layer, clmla_layer_info *info)

@@ -37,6 +37,7 @@ struct clmla_layer {
     int32_t pages_per_sequence; /* width of a plan's block table; 0: contiguous */
     int32_t num_splits;         /* asked for; 0: chosen per step, 1: never */
     bool batch_invariant;
+    bool one_launch; /* asked for */
 
     clmla_dtype weights_dtype, cache_dtype, hidden_dtype, output_dtype;
     clmla_dtype stage_dtype;  /* q_a, q, o */
@@ -46,6 +47,11 @@ struct clmla_layer {
     int32_t native_max_rows;
     int32_t tokens_per_block;
     mla__workspace workspace; /* for tokens_per_block tokens */
+
+    /* What clmla_layer_prepare found out, guarded by context->mutex: work-groups of decode_layer that
+     * are on the device at once; 0: none, and the reason. */
+    int32_t one_launch_groups;
+    const char *why_not_one_launch;
 };
 
 void mla__layer_retain(clmla_layer *layer);
@@ -64,6 +70,10 @@ bool mla__layer_fills_tile(const clmla_layer *layer, int32_t tile_rows);
 /* Up to how many tokens of split attention one kernel merges and applies W_UV (mla__merge_up); 0:
  * never, and *why_not (may be NULL) tells. */
 int32_t mla__layer_merge_up_tokens(const clmla_layer *layer, const char **why_not);
+
+/* Work-groups of a decode_layer, 0: the stages run one by one, and *why_not (may be NULL) tells. */
+int32_t mla__layer_one_launch_groups(const clmla_layer *layer, const char **why_not);
+void mla__layer_set_one_launch_groups(clmla_layer *layer, int32_t num_groups, const char *why_not);
 
 /* "q_proj", "q_a_proj", ..., "W_UK": the role's name in messages and stages. */
 const char *mla__role_name(enum mla__role role);

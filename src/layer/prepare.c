@@ -31,6 +31,7 @@ static clmla_layer *make_twin(const clmla_layer *layer)
     twin->page_block_size = 1;
     twin->num_pages = 1;
     twin->pages_per_sequence = layer->pages_per_sequence > 0 ? 1 : 0;
+    twin->one_launch_groups = layer->one_launch ? 1 : 0; /* bound, and then asked about */
     mla__context_retain(twin->context);
     return twin;
 }
@@ -136,6 +137,25 @@ static clmla_status warm(rehearsal *r, cl_command_queue queue)
     return clFinish(queue);
 }
 
+/* How many work-groups of the one launch are on the device at once. */
+static clmla_status probe_one_launch(rehearsal *r, clmla_layer *layer, cl_command_queue queue)
+{
+    mla__decode_layer *op = &r->binding->decode_layer;
+    const char *why_not = op->why_not;
+    int32_t groups = 0;
+    if (op->kernel.kernel != NULL) {
+        const clmla_status status = mla__decode_layer_probe(op, layer->context, queue, &groups);
+        if (status != CLMLA_SUCCESS)
+            return status;
+        if (groups == 0)
+            why_not = "its work-groups are not on the device at once";
+    }
+    mla__layer_set_one_launch_groups(layer, groups, why_not);
+    return why_not == NULL ? CLMLA_SUCCESS
+                           : mla__fail(layer->context, CLMLA_SUCCESS,
+                                       "prepare: the layer is not one launch, %s", why_not);
+}
+
 static void release(rehearsal *r)
 {
     const cl_mem buffers[] = {r->cache, r->rows, r->workspace};
@@ -170,6 +190,8 @@ clmla_status clmla_layer_prepare(clmla_layer *layer, cl_command_queue queue)
         status = make_binding(&r);
     if (status == CLMLA_SUCCESS)
         status = warm(&r, queue);
+    if (status == CLMLA_SUCCESS && layer->one_launch)
+        status = probe_one_launch(&r, layer, queue);
     release(&r);
     return status;
 }

@@ -2,6 +2,7 @@
 
 #include "core/checked.h"
 #include "core/dtype.h"
+#include "layer/decode_layer.h"
 #include "layer/layer.h"
 #include "ops/attention.h"
 #include "ops/projection.h"
@@ -26,7 +27,8 @@ static bool add_region(mla__workspace *workspace, uint64_t count, uint64_t eleme
 }
 
 /* The most that any step of up to num_tokens tokens would use for its splits, within the limit. */
-static clmla_status splits_bytes(const clmla_layer *layer, int32_t num_tokens, uint64_t *bytes)
+static clmla_status chosen_splits_bytes(const clmla_layer *layer, int32_t num_tokens,
+                                        uint64_t *bytes)
 {
     const int32_t heads = layer->config.num_attention_heads;
     const int32_t latent = layer->config.kv_lora_rank;
@@ -53,6 +55,21 @@ static clmla_status splits_bytes(const clmla_layer *layer, int32_t num_tokens, u
     if (*bytes > SPLITS_LIMIT_BYTES)
         *bytes = SPLITS_LIMIT_BYTES;
     return CLMLA_SUCCESS;
+}
+
+/* The same, and one state of each token that a launch of the whole layer takes. */
+static clmla_status splits_bytes(const clmla_layer *layer, int32_t num_tokens, uint64_t *bytes)
+{
+    const int32_t few =
+        num_tokens < MLA__DECODE_LAYER_MAX_TOKENS ? num_tokens : MLA__DECODE_LAYER_MAX_TOKENS;
+    uint64_t needed = 0;
+    clmla_status status = chosen_splits_bytes(layer, num_tokens, bytes);
+    if (status == CLMLA_SUCCESS && layer->one_launch)
+        status = mla__attention_split_bytes(layer->context, few, layer->config.num_attention_heads,
+                                            layer->config.kv_lora_rank, 1, &needed);
+    if (needed > *bytes)
+        *bytes = needed;
+    return status;
 }
 
 /* CLBlast runs one projection at a time, so they share the largest one's scratch. */

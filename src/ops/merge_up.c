@@ -2,7 +2,7 @@
 
 #include <stdio.h>
 
-/* Arguments that change; see cl/gpu/merge_up.cl. */
+/* Arguments that change; see cl/gpu/merge_up.clh. */
 enum {
     OUT_STATE_STRIDE_ARG = 2,
     LSE_STATE_STRIDE_ARG = 7,
@@ -65,7 +65,8 @@ static clmla_status check(const clmla_context *context, const mla__merge_up_para
 static clmla_status make_kernel(clmla_context *context, const mla__merge_up_params *p,
                                 const merge_up_args *args, mla__merge_up *op)
 {
-    static const char *const files[] = {"gpu/weights.clh", "gpu/merge_up.cl", NULL};
+    static const char *const files[] = {"gpu/weights.clh", "gpu/merge_up.clh", "gpu/merge_up.cl",
+                                        NULL};
     const clmla_matrix *w = p->matrix;
     mla__defines defines = {0};
     mla__define_dtype(&defines, "CTX_DTYPE", p->ctx_dtype);

@@ -2,7 +2,7 @@
 
 #include "ops/rmsnorm.h"
 
-enum { PARTS = 2 }; /* work-groups of a token, see cl/norm_append.cl */
+enum { PARTS = 2 }; /* work-groups of a token, see cl/norm_append.clh */
 
 static clmla_status check_q_a(const clmla_context *context, const mla__norm_append_params *params,
                               const mla__append_args *append, mla__rmsnorm_args *q_a)
@@ -21,7 +21,8 @@ static clmla_status check_q_a(const clmla_context *context, const mla__norm_appe
 clmla_status mla__norm_append_bind(clmla_context *context, const mla__norm_append_params *params,
                                    mla__cache_append *op)
 {
-    static const char *const files[] = {"append.clh", "rmsnorm.clh", "norm_append.cl", NULL};
+    static const char *const files[] = {"append.clh", "rmsnorm.clh", "norm_append.clh",
+                                        "norm_append.cl", NULL};
     mla__append_args args;
     mla__rmsnorm_args q_a;
     if (params->q_a.dim == 0)

@@ -152,9 +152,9 @@ mla__projection_source mla__projection_source_of(const clmla_context *context,
         return (mla__projection_source){{"gpu/weights.clh", "gpu/projection_stream.cl"},
                                         "projection_stream"};
     case MLA__PROJECTION_FEW:
-        return (mla__projection_source){
-            {mla__ptx_file(context), "nvidia/projection.clh", "nvidia/projection_few.cl"},
-            "projection_few"};
+        return (mla__projection_source){{mla__ptx_file(context), "nvidia/projection.clh",
+                                         "nvidia/projection_few.clh", "nvidia/projection_few.cl"},
+                                        "projection_few"};
     case MLA__PROJECTION_TILED:
         return (mla__projection_source){
             {mla__ptx_file(context), "nvidia/projection.clh", "nvidia/projection_tiled.cl"},

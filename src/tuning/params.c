@@ -226,7 +226,7 @@ bool mla__projection_tile_wgmma(const mla__device *device, int32_t size, mla__pr
 
 /* ---- merge and W_UV ------------------------------------------------------------------------- */
 
-/* Local memory of cl/gpu/merge_up.cl: ctx, the slices' sums, weights of the states. A work-item
+/* Local memory of cl/gpu/merge_up.clh: ctx, the slices' sums, weights of the states. A work-item
  * keeps its elements of ctx in registers while it adds the states. */
 bool mla__merge_up_tile(const mla__device *device, int32_t num_heads, int32_t out_features,
                         int32_t in_features, mla__projection_tile *tile, int32_t *work_group)

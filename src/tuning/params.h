@@ -13,8 +13,8 @@
 
 /* cl/cpu/projection.cl and cl/cpu/projection_dot.cl use tile_rows, vector_width, tile_vectors,
  * block_rows; cl/gpu/projection.cl uses tile_rows, tile_columns, tile_k, work_rows, work_columns,
- * slices; cl/gpu/projection_stream.cl tile_rows, tile_columns, tile_k, slices; cl/gpu/merge_up.cl
- * tile_columns, tile_k, slices; cl/nvidia/projection_few.cl tile_rows, tile_columns, slices;
+ * slices; cl/gpu/projection_stream.cl tile_rows, tile_columns, tile_k, slices; cl/gpu/merge_up.clh
+ * tile_columns, tile_k, slices; cl/nvidia/projection_few.clh tile_rows, tile_columns, slices;
  * cl/nvidia/projection_tiled.cl tile_rows, tile_columns, work_rows, stages;
  * cl/nvidia/projection_wgmma.cl tile_rows, tile_columns, stages. */
 #define MLA__PROJECTION_TILE(X)                                                                    \
@@ -63,7 +63,7 @@ int32_t mla__projection_stream_rows(clmla_kernel_class kernel_class);
 void mla__projection_stream_tile(const mla__device *device, int32_t num_batches,
                                  int32_t out_features, mla__projection_tile *tile);
 
-/* Up to how many rows a projection on tensor cores takes cl/nvidia/projection_few.cl. */
+/* Up to how many rows a projection on tensor cores takes cl/nvidia/projection_few.clh. */
 enum { MLA__PROJECTION_FEW_MAX_ROWS = 64 };
 /* Its tile of 16, 32 or 64 rows for [num_batches, out_features, in_features]; slices follow from
  * device and matrix alone. False: it does not fit the device. */
@@ -79,7 +79,7 @@ bool mla__projection_tile_tiled(const mla__device *device, int32_t size,
 bool mla__projection_tile_wgmma(const mla__device *device, int32_t size,
                                 mla__projection_tile *tile);
 
-/* gpu: cl/gpu/merge_up.cl for W_UV [num_heads, out_features, in_features], in work-groups of
+/* gpu: cl/gpu/merge_up.clh for W_UV [num_heads, out_features, in_features], in work-groups of
  * *work_group. False: it does not fit the device. */
 bool mla__merge_up_tile(const mla__device *device, int32_t num_heads, int32_t out_features,
                         int32_t in_features, mla__projection_tile *tile, int32_t *work_group);

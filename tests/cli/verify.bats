@@ -42,6 +42,12 @@ load common
     [[ "$stderr" != *sm_90a* ]]
 }
 
+@test "one launch where a class has it, and why not elsewhere" {
+    try verify --one-launch --kernels cpu --verbose "$(golden 03_tiny_yarn)"
+    passes
+    [[ "$stderr" == *"the layer in one launch: no, not of this class"* ]]
+}
+
 @test "any page size, and a contiguous cache" {
     for size in 0 1 7 64; do
         try verify --page-block-size "$size" "$(golden 20_ragged_prefill)"

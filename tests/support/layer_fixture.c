@@ -118,11 +118,16 @@ static void make_layer(fixture *f)
                                        .output_dtype = o->output_dtype,
                                        .workspace_limit_bytes = o->workspace_limit_bytes,
                                        .batch_invariant = o->batch_invariant,
-                                       .num_splits = o->num_splits};
+                                       .num_splits = o->num_splits,
+                                       .one_launch = o->one_launch};
     f->pages = pages;
-    f->context = test_context(o->kernel_class, o->projection);
+    f->context = o->kernel_directory != NULL
+                     ? test_context_with_kernels(o->kernel_class, o->kernel_directory)
+                     : test_context(o->kernel_class, o->projection);
     f->context->sm_90a = o->sm_90a ? MLA__SM_90A_ASKED : MLA__SM_90A_OFF;
     assert_int_equal(clmla_layer_create(f->context, &params, &f->layer), CLMLA_SUCCESS);
+    if (o->one_launch)
+        assert_int_equal(clmla_layer_prepare(f->layer, test_device_get()->queue), CLMLA_SUCCESS);
 }
 
 /* Pages handed out in an order that is neither ascending nor the same for two sequences; entries
@@ -214,6 +219,7 @@ fixture fixture_create(const fixture_options *options)
                                           .pe_cache = f.pe_cache.tensor,
                                           .hidden_states = f.hidden.tensor,
                                           .output = f.output.tensor,
+                                          .output_mode = f.options.output_mode,
                                           .workspace = f.workspace.tensor};
     assert_int_equal(clmla_binding_create(f.layer, &binding, &f.binding), CLMLA_SUCCESS);
     for (int b = 0; b < FIXTURE_MAX_SEQUENCES; b++) {

@@ -42,10 +42,13 @@ typedef struct fixture_options {
     int32_t num_splits;
     uint64_t workspace_limit_bytes;
     int32_t batch_invariant;
-    int32_t feed_back; /* output is bound to the same tensor as hidden_states */
-    int32_t sm_90a;    /* asked for */
-    int32_t fused;     /* one cache buffer, rows of kv_lora + rope elements */
-    int32_t fp8_cache; /* records; the reference has what those of the past stand for */
+    int32_t feed_back;            /* output is bound to the same tensor as hidden_states */
+    int32_t sm_90a;               /* asked for */
+    int32_t fused;                /* one cache buffer, rows of kv_lora + rope elements */
+    int32_t fp8_cache;            /* records; the reference has what those of the past stand for */
+    int32_t one_launch;           /* prepares the layer, too */
+    const char *kernel_directory; /* with projection AUTO */
+    clmla_output_mode output_mode;
 } fixture_options;
 
 enum { FIXTURE_MAX_KEYS = 96 };

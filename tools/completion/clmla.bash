@@ -6,7 +6,7 @@
 _clmla_options() {
     local device='--platform --device --nvidia --amd --intel --moore --metax --iluvatar --cpu'
     local computation='--dtype --projection --matrix-units --clblast-overrides --sm-90a --kernels
-        --kernel-dir --no-cache --page-block-size --seed --verbose'
+        --one-launch --kernel-dir --no-cache --page-block-size --seed --verbose'
     local fp8='--weights-dtype --cache-dtype'
     case $1 in
     devices) echo "--measure $device --format --help" ;;
