@@ -53,7 +53,7 @@ check_format() {
 }
 
 check_scripts() {
-    shellcheck "$root"/tools/{,*/}*.sh "$root"/tests/*/*.sh "$root/.ci/run"
+    shellcheck "$root"/tools/{,*/}*.sh "$root"/tools/completion/*.bash "$root"/tests/*/*.sh "$root/.ci/run"
 }
 
 # build <folder> <cmake options...>

@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "cli/pages.h"
+#include "cli/report.h"
 #include "cli/session.h"
 #include "clmla.h"
 
@@ -188,6 +189,22 @@ int mla_bench_measure(const mla_bench *bench, mla_backend *backend, const mla_wo
                       bool batched, const char *what, json_t **result);
 /* The stages of every result, one line each; `what` names the members that tell results apart. */
 void mla_print_stages(const json_t *rows, const char *const *what, size_t num_what);
+
+/* ---- requests (cmd_bench.c) ------------------------------------------------------------------ */
+
+/* Everything that the arguments say. */
+typedef struct mla_bench_request mla_bench_request;
+
+/* The options' values; max_seconds where it is not among them. NULL after printing the error; a
+ * mistake in the arguments, but for lack of memory. */
+mla_bench_request *mla_bench_request_create(const mla_options *options, int64_t max_seconds);
+void mla_bench_request_release(mla_bench_request *request);
+const clmla_config *mla_bench_request_config(const mla_bench_request *request);
+
+/* Opens the device and adds a row for every case, mode and backend that could be measured, without
+ * printing. *about: {"device","model","layers",...}, NULL where the device could not be opened.
+ * Returns an exit code, after printing the errors. */
+int mla_bench_request_run(mla_bench_request *request, mla_report *report, json_t **about);
 
 /* ---- sweep (bench_sweep.c) ------------------------------------------------------------------- */
 

@@ -10,10 +10,15 @@ enum {
     MLA_EXIT_USAGE = 2   /* wrong arguments, no such device, a --model file that is no config */
 };
 
+/* The commit that the program was built from, "-dirty" after it where files differed; "" unknown.
+ * Written by tools/commit.cmake. */
+extern const char mla_commit[];
+
 /* argv[0] is the subcommand's name. Each returns an exit code. */
 int mla_cmd_devices(int argc, char **argv);
 int mla_cmd_bench(int argc, char **argv);
 int mla_cmd_verify(int argc, char **argv);
 int mla_cmd_run(int argc, char **argv);
+int mla_cmd_report(int argc, char **argv);
 
 #endif

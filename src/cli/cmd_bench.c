@@ -66,8 +66,7 @@ enum {
 static const char *const case_names[] = {"prefill", "decode"};
 static const char *const mode_names[] = {"sequential", "batched"};
 
-/* Everything that the arguments say. */
-typedef struct request {
+struct mla_bench_request {
     mla_common common;
     mla_bench bench;
     const char *model;
@@ -79,7 +78,7 @@ typedef struct request {
     bool is_sweep;
     mla_sweep sweep;
     const json_t *seed_rows[2]; /* by case: the first backend's batched row, of the report */
-} request;
+};
 
 /* ---- workloads ------------------------------------------------------------------------------- */
 
@@ -105,7 +104,7 @@ static bool count_tokens(mla_workload *w)
 }
 
 /* --seqlens and --pastlens replace the workload of the one case that --case chooses. */
-static bool take_lengths(const mla_options *options, request *r)
+static bool take_lengths(const mla_options *options, mla_bench_request *r)
 {
     size_t num_seqlens, num_pastlens;
     if (!mla_option_list(options, MLA_OPT_SEQLENS, 1, MAX_LENGTH, &r->seqlens, &num_seqlens) ||
@@ -155,7 +154,7 @@ static bool take_lengths(const mla_options *options, request *r)
 /* ---- arguments ------------------------------------------------------------------------------- */
 
 /* Says which option does not go with --sweep, or needs it. */
-static bool take_sweep(const mla_options *options, request *r)
+static bool take_sweep(const mla_options *options, mla_bench_request *r)
 {
     static const struct {
         mla_option id;
@@ -179,7 +178,7 @@ static bool take_sweep(const mla_options *options, request *r)
            mla_sweep_take(options, &r->bench, mla_bench_model(r->model, &named), &r->sweep);
 }
 
-static bool take_model(const mla_options *options, request *r)
+static bool take_model(const mla_options *options, mla_bench_request *r)
 {
     clmla_model_error error = {{0}};
     r->model = mla_option_given(options, MLA_OPT_MODEL) ? options->text[MLA_OPT_MODEL] : "lite";
@@ -197,12 +196,11 @@ static bool take_model(const mla_options *options, request *r)
     return true;
 }
 
-static bool take_numbers(const mla_options *options, request *r)
+static bool take_numbers(const mla_options *options, int64_t max_seconds, mla_bench_request *r)
 {
     static const char *const checks[] = {"full", "sample", "off"};
     const bool sweep = mla_option_given(options, MLA_OPT_SWEEP);
-    int64_t warmup = sweep ? 3 : 10, runs = sweep ? 20 : 100, max_seconds = sweep ? 5 : 20;
-    int64_t layers = 1, tp = 1;
+    int64_t warmup = sweep ? 3 : 10, runs = sweep ? 20 : 100, layers = 1, tp = 1;
     int32_t check = MLA_CHECK_SAMPLE;
     if (!mla_option_integer(options, MLA_OPT_WARMUP, 0, MAX_RUNS, &warmup) ||
         !mla_option_integer(options, MLA_OPT_RUNS, 1, MAX_RUNS, &runs) ||
@@ -221,7 +219,7 @@ static bool take_numbers(const mla_options *options, request *r)
     return true;
 }
 
-static bool take_request(const mla_options *options, request *r)
+static bool take_request(const mla_options *options, int64_t max_seconds, mla_bench_request *r)
 {
     r->cases = r->modes = 3;
     r->workloads[PREFILL] =
@@ -231,17 +229,36 @@ static bool take_request(const mla_options *options, request *r)
     return mla_options_common(options, &r->common) &&
            mla_option_choices(options, MLA_OPT_CASE, case_names, 2, &r->cases) &&
            mla_option_choices(options, MLA_OPT_MODE, mode_names, 2, &r->modes) &&
-           take_numbers(options, r) && take_model(options, r) &&
+           take_numbers(options, max_seconds, r) && take_model(options, r) &&
            count_tokens(&r->workloads[PREFILL]) && count_tokens(&r->workloads[DECODE]) &&
            take_lengths(options, r) && take_sweep(options, r);
 }
 
-static void release_request(request *r)
+mla_bench_request *mla_bench_request_create(const mla_options *options, int64_t max_seconds)
 {
-    free(r->seqlens);
-    free(r->pastlens);
-    free(r->ones);
-    mla_sweep_release(&r->sweep);
+    mla_bench_request *r = calloc(1, sizeof(*r));
+    if (r == NULL)
+        mla_error("out of memory");
+    else if (take_request(options, max_seconds, r))
+        return r;
+    mla_bench_request_release(r);
+    return NULL;
+}
+
+void mla_bench_request_release(mla_bench_request *request)
+{
+    if (request == NULL)
+        return;
+    free(request->seqlens);
+    free(request->pastlens);
+    free(request->ones);
+    mla_sweep_release(&request->sweep);
+    free(request);
+}
+
+const clmla_config *mla_bench_request_config(const mla_bench_request *request)
+{
+    return &request->bench.config;
 }
 
 /* ---- results --------------------------------------------------------------------------------- */
@@ -270,7 +287,7 @@ static const mla_column columns[] = {
 };
 
 /* The seed project's two lines, from the batched results of the first backend (NULL: none). */
-static void print_seed_lines(const request *r)
+static void print_seed_lines(const mla_bench_request *r)
 {
     const json_t *prefill = r->seed_rows[PREFILL], *decode = r->seed_rows[DECODE];
     char how[32] = "batched";
@@ -289,7 +306,7 @@ static void print_seed_lines(const request *r)
 /* ---- work ------------------------------------------------------------------------------------ */
 
 /* One case and mode: a row for each backend. */
-static int bench_cell(request *r, int index, int mode, mla_report *report)
+static int bench_cell(mla_bench_request *r, int index, int mode, mla_report *report)
 {
     const bool several = r->bench.num_backends > 1;
     int code = MLA_EXIT_SUCCESS;
@@ -315,7 +332,7 @@ static int bench_cell(request *r, int index, int mode, mla_report *report)
     return code;
 }
 
-static int bench_cells(request *r, mla_report *report)
+static int bench_cells(mla_bench_request *r, mla_report *report)
 {
     int code = MLA_EXIT_SUCCESS;
     for (int i = 0; i < 2; i++)
@@ -329,15 +346,39 @@ static int bench_cells(request *r, mla_report *report)
     return code;
 }
 
-static json_t *document_json(const request *r)
+static json_t *about_json(const mla_bench_request *r)
 {
-    return json_pack("{s:s, s:o, s:s, s:i, s:i, s:i, s:I}", "clmla", clmla_version(), "device",
+    return json_pack("{s:o, s:s, s:i, s:i, s:i, s:I}", "device",
                      mla_session_device_json(&r->bench.backends[0].session), "model", r->model,
                      "layers", (int)r->bench.num_layers, "tp", (int)r->tp, "page_block_size",
                      (int)r->common.page_block_size, "seed", (json_int_t)r->common.seed);
 }
 
-static int bench(request *r)
+int mla_bench_request_run(mla_bench_request *request, mla_report *report, json_t **about)
+{
+    int code = mla_bench_open(&request->common, &request->bench);
+    *about = NULL;
+    if (code == -1) {
+        code = bench_cells(request, report);
+        *about = about_json(request);
+    }
+    mla_bench_close(&request->bench);
+    return code;
+}
+
+static json_t *document_json(const mla_bench_request *r)
+{
+    json_t *document = json_pack("{s:s}", "clmla", clmla_version());
+    json_t *about = about_json(r);
+    if (document != NULL && json_object_update(document, about) != 0) {
+        json_decref(document);
+        document = NULL;
+    }
+    json_decref(about);
+    return document;
+}
+
+static int bench(mla_bench_request *r)
 {
     const mla_device_info *device = r->bench.backends[0].session.device;
     const mla_format format = r->common.format;
@@ -368,15 +409,15 @@ static int bench(request *r)
 
 static int run(const mla_options *options)
 {
-    request r = {0};
-    int code = MLA_EXIT_USAGE;
-    if (take_request(options, &r)) {
-        code = mla_bench_open(&r.common, &r.bench);
-        if (code == -1)
-            code = r.is_sweep ? mla_sweep_run(&r.bench, &r.sweep, r.model) : bench(&r);
-        mla_bench_close(&r.bench);
-    }
-    release_request(&r);
+    const bool sweep = mla_option_given(options, MLA_OPT_SWEEP);
+    mla_bench_request *r = mla_bench_request_create(options, sweep ? 5 : 20);
+    if (r == NULL)
+        return MLA_EXIT_USAGE;
+    int code = mla_bench_open(&r->common, &r->bench);
+    if (code == -1)
+        code = r->is_sweep ? mla_sweep_run(&r->bench, &r->sweep, r->model) : bench(r);
+    mla_bench_close(&r->bench);
+    mla_bench_request_release(r);
     return code;
 }
 

@@ -6,12 +6,12 @@
 #include "cli/golden.h"
 #include "cli/message.h"
 #include "cli/options.h"
+#include "cli/output.h"
 #include "cli/range.h"
 #include "cli/run_input.h"
 #include "cli/run_output.h"
 #include "cli/runner.h"
 #include "cli/session.h"
-#include "core/os.h"
 
 static struct poptOption own_options[] = {
     MLA_OPTION_VALUE("case", MLA_OPT_CASE, "golden case to compute", "GOLDEN.safetensors"),
@@ -103,20 +103,6 @@ static int run_weights(mla_session *session, const mla_options *options, int32_t
     return code;
 }
 
-/* Asked before the work, so that a mistyped path does not cost the run. */
-static bool folder_exists(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    if (slash == NULL)
-        return true;
-    char *folder = calloc(1, (size_t)(slash - path) + 2);
-    if (folder != NULL)
-        memcpy(folder, path, (size_t)(slash - path) + 1);
-    const bool exists = folder != NULL && mla__os_is_directory(folder);
-    free(folder);
-    return exists;
-}
-
 /* The two forms of the command, and what each needs. */
 static bool check_arguments(const mla_options *options)
 {
@@ -150,10 +136,8 @@ static int run(const mla_options *options)
         !mla_option_integer(options, MLA_OPT_LAYER, 0, INT32_MAX, &layer))
         return MLA_EXIT_USAGE;
     const char *output = options->text[MLA_OPT_OUTPUT];
-    if (!folder_exists(output)) {
-        mla_error("--output '%s': its folder does not exist", output);
+    if (!mla_output_has_folder(output))
         return MLA_EXIT_FAILED;
-    }
     int code = mla_session_open(&common, &session);
     if (code == -1)
         code = mla_option_given(options, MLA_OPT_CASE)

@@ -9,6 +9,7 @@
 #include "cli/report.h"
 #include "cli/runner.h"
 #include "cli/session.h"
+#include "cli/verify.h"
 #include "core/dtype.h"
 #include "core/fp8_cache.h"
 
@@ -184,19 +185,24 @@ static int verify_file(mla_session *session, const char *path, mla_report *repor
     return code;
 }
 
-/* Every file, also after a failure. */
-static int verify_files(mla_session *session, const mla_options *options)
+int mla_verify_files(mla_session *session, const mla_options *options, mla_report *report)
+{
+    int code = MLA_EXIT_SUCCESS;
+    for (int i = 0; i < options->num_arguments; i++)
+        if (verify_file(session, options->arguments[i], report) != MLA_EXIT_SUCCESS)
+            code = MLA_EXIT_FAILED;
+    return code;
+}
+
+static int verify(mla_session *session, const mla_options *options)
 {
     mla_report report;
-    int code = MLA_EXIT_SUCCESS;
     const mla_format format = session->common->format;
     if (!mla_report_open(stdout, format, columns, NUM_COLUMNS, true, &report)) {
         mla_error("out of memory");
         return MLA_EXIT_FAILED;
     }
-    for (int i = 0; i < options->num_arguments; i++)
-        if (verify_file(session, options->arguments[i], &report) != MLA_EXIT_SUCCESS)
-            code = MLA_EXIT_FAILED;
+    int code = mla_verify_files(session, options, &report);
     json_t *document =
         format == MLA_FORMAT_JSON
             ? json_pack("{s:s, s:o, s:b}", "clmla", clmla_version(), "device",
@@ -222,7 +228,7 @@ static int run(const mla_options *options)
     }
     int code = mla_session_open(&common, &session);
     if (code == -1)
-        code = verify_files(&session, options);
+        code = verify(&session, options);
     mla_session_close(&session);
     return code;
 }

@@ -29,6 +29,7 @@ static const subcommand subcommands[] = {
     {"verify", mla_cmd_verify, "golden cases: error against their bounds"},
     {"run", mla_cmd_run,
      "compute a golden case, or a layer of a checkpoint, and write the outputs"},
+    {"report", mla_cmd_report, "one JSON with devices, versions, verify and bench, for sending in"},
     {"tune", cmd_tune, "search this device's parameters (not in this build yet)"},
 };
 
@@ -49,7 +50,8 @@ static void print_help(void)
 static int dispatch(int argc, char **argv)
 {
     if (argc < 2) {
-        mla_error("a subcommand is missing: devices, bench, verify, run or tune; see clmla --help");
+        mla_error("a subcommand is missing: devices, bench, verify, run, report or tune; see clmla "
+                  "--help");
         return MLA_EXIT_USAGE;
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-?") == 0 ||
@@ -64,7 +66,7 @@ static int dispatch(int argc, char **argv)
     for (size_t i = 0; i < NUM_SUBCOMMANDS; i++)
         if (strcmp(argv[1], subcommands[i].name) == 0)
             return subcommands[i].run(argc - 1, argv + 1);
-    mla_error("%s: unknown %s; must be devices, bench, verify, run or tune", argv[1],
+    mla_error("%s: unknown %s; must be devices, bench, verify, run, report or tune", argv[1],
               argv[1][0] == '-' ? "option" : "subcommand");
     return MLA_EXIT_USAGE;
 }

@@ -7,6 +7,14 @@
 #include "core/os.h"
 
 static bool progress_shown;
+static void (*take_error)(const char *text, void *user);
+static void *take_error_user;
+
+void mla_errors_to(void (*take)(const char *text, void *user), void *user)
+{
+    take_error = take;
+    take_error_user = user;
+}
 
 void mla_progress_clear(void)
 {
@@ -15,10 +23,12 @@ void mla_progress_clear(void)
     progress_shown = false;
 }
 
-static void print_line(const char *prefix, const char *format, va_list arguments)
+enum { LINE_BYTES = 2048 };
+
+static void print_line(const char *prefix, char text[LINE_BYTES], const char *format,
+                       va_list arguments)
 {
-    char text[2048];
-    (void)vsnprintf(text, sizeof(text), format, arguments);
+    (void)vsnprintf(text, LINE_BYTES, format, arguments);
     for (char *c = text; *c != '\0'; c++)
         if ((unsigned char)*c < ' ')
             *c = ' ';
@@ -29,17 +39,21 @@ static void print_line(const char *prefix, const char *format, va_list arguments
 
 void mla_error(const char *format, ...)
 {
+    char text[LINE_BYTES];
     va_list arguments;
     va_start(arguments, format);
-    print_line("clmla: ", format, arguments);
+    print_line("clmla: ", text, format, arguments);
     va_end(arguments);
+    if (take_error != NULL)
+        take_error(text, take_error_user);
 }
 
 void mla_note(const char *format, ...)
 {
+    char text[LINE_BYTES];
     va_list arguments;
     va_start(arguments, format);
-    print_line("clmla: note: ", format, arguments);
+    print_line("clmla: note: ", text, format, arguments);
     va_end(arguments);
 }
 

@@ -8,6 +8,9 @@
 void mla_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void mla_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* From now on every error is also given to take, as one line without prefix; NULL ends that. */
+void mla_errors_to(void (*take)(const char *text, void *user), void *user);
+
 /* Replaces the progress line; nothing when stderr is no terminal. Errors and notes clear it. */
 void mla_progress(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void mla_progress_clear(void);

@@ -2,9 +2,12 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { CELL_BYTES = 512, JSON_DIGITS = 9 };
+
+#define DUMP_FLAGS (JSON_INDENT(2) | JSON_REAL_PRECISION(JSON_DIGITS))
 
 json_t *mla_report_real(double value) { return isfinite(value) ? json_real(value) : json_null(); }
 
@@ -158,6 +161,18 @@ bool mla_report_open(FILE *stream, mla_format format, const mla_column *columns,
     return out->rows != NULL;
 }
 
+char *mla_report_text(const json_t *document)
+{
+    char *text = json_dumps(document, DUMP_FLAGS);
+    const size_t length = text != NULL ? strlen(text) : 0;
+    char *line = text != NULL ? realloc(text, length + 2) : NULL;
+    if (line == NULL)
+        free(text);
+    else
+        memcpy(line + length, "\n", 2);
+    return line;
+}
+
 bool mla_report_add(mla_report *report, json_t *row)
 {
     if (row == NULL || json_array_append_new(report->rows, row) != 0)
@@ -180,8 +195,7 @@ bool mla_report_print(mla_report *report, json_t *document, const char *rows_key
     bool printed = true;
     if (report->format == MLA_FORMAT_JSON) {
         printed = document != NULL && json_object_set(document, rows_key, report->rows) == 0 &&
-                  json_dumpf(document, report->stream,
-                             JSON_INDENT(2) | JSON_REAL_PRECISION(JSON_DIGITS)) == 0;
+                  json_dumpf(document, report->stream, DUMP_FLAGS) == 0;
         (void)fputc('\n', report->stream);
     } else if (report->format == MLA_FORMAT_TABLE && !report->at_once) {
         print_table(report);

@@ -38,6 +38,9 @@ bool mla_report_add(mla_report *report, json_t *row);
 bool mla_report_print(mla_report *report, json_t *document, const char *rows_key);
 void mla_report_close(mla_report *report);
 
+/* The document as text with a line break at the end; free() it. NULL: out of memory. */
+char *mla_report_text(const json_t *document);
+
 /* A member that is a number, or null where it is not finite (JSON knows no NaN). */
 json_t *mla_report_real(double value);
 

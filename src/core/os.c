@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -358,6 +359,50 @@ bool mla__os_stderr_is_terminal(void) { return isatty(STDERR_FILENO) == 1; }
 void mla__os_default_environment(const char *name, const char *value)
 {
     (void)setenv(name, value, 0);
+}
+
+/* ---- the machine ----------------------------------------------------------------------------- */
+
+/* The value of the first line that begins with key, from its first character that is none of
+ * `before` on. text stays as it is when there is none. */
+static void find_line(const char *path, const char *key, const char *before, char *text,
+                      size_t bytes)
+{
+    char line[512];
+    FILE *stream = fopen(path, "r");
+    while (stream != NULL && fgets(line, sizeof line, stream) != NULL) {
+        if (strncmp(line, key, strlen(key)) != 0)
+            continue;
+        const char *value = line + strlen(key);
+        value += strspn(value, before);
+        (void)snprintf(text, bytes, "%.*s", (int)strcspn(value, "\"\n"), value);
+        break;
+    }
+    if (stream != NULL)
+        (void)fclose(stream);
+}
+
+void mla__os_describe(mla__os_facts *out)
+{
+    struct utsname names;
+    mla__os_facts facts = {0};
+    if (uname(&names) == 0) {
+        (void)snprintf(facts.system, sizeof facts.system, "%s", names.sysname);
+        /* What follows the numbers may be a name that somebody gave to their kernel. */
+        (void)snprintf(facts.release, sizeof facts.release, "%.*s",
+                       (int)strspn(names.release, "0123456789."), names.release);
+        (void)snprintf(facts.machine, sizeof facts.machine, "%s", names.machine);
+    }
+    find_line("/etc/os-release", "PRETTY_NAME=", "\"", facts.distribution,
+              sizeof facts.distribution);
+    find_line("/proc/cpuinfo", "model name", "\t :", facts.processor, sizeof facts.processor);
+    const long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    const long pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE);
+    if (processors > 0)
+        facts.num_processors = (int32_t)processors;
+    if (pages > 0 && page_bytes > 0)
+        facts.memory_bytes = (uint64_t)pages * (uint64_t)page_bytes;
+    *out = facts;
 }
 
 bool mla__os_cpu_has_bf16_dot(void)

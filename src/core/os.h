@@ -49,6 +49,19 @@ typedef struct mla__os_map {
 clmla_status mla__os_map_file(const char *path, mla__os_map *map);
 void mla__os_unmap_file(mla__os_map *map);
 
+/* What kind of machine this is, for reports: nothing that names it or who uses it. Texts are empty
+ * and numbers 0 where the system does not say. */
+typedef struct mla__os_facts {
+    char system[96];        /* "Linux" */
+    char release[96];       /* of the kernel, its numbers only */
+    char distribution[128]; /* "Debian GNU/Linux 12 (bookworm)" */
+    char machine[96];       /* "x86_64" */
+    char processor[128];    /* the model's name */
+    int32_t num_processors; /* online */
+    uint64_t memory_bytes;
+} mla__os_facts;
+void mla__os_describe(mla__os_facts *out);
+
 /* This processor has AVX512_BF16, and the operating system keeps its registers. */
 bool mla__os_cpu_has_bf16_dot(void);
 

@@ -58,6 +58,17 @@ golden() {
     printf '%s/%s.safetensors\n' "$GOLDEN_DIR" "$1"
 }
 
+# The commands of clmla --help that have options.
+commands_with_options() {
+    "$CLMLA" --help | sed -n '/^  tune /d; s/^  \([a-z]*\)  .*/\1/p'
+}
+
+# help_options COMMAND: "name value" of each option that its --help lists.
+help_options() {
+    "$CLMLA" "$1" --help | sed -nE 's/^(      |  -., )--([a-z0-9-]+)(=([^ ]+))?( .*)?$/\2 \4/p' |
+        sed 's/ $//'
+}
+
 # checkpoint CASE [LAYER [DTYPE [SHARDS]]]: that golden case as a checkpoint and an input file in a
 # new folder "model".
 checkpoint() {

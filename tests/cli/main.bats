@@ -11,13 +11,13 @@ load common
 @test "--help lists every subcommand" {
     try --help
     passes
-    for name in devices bench verify run tune; do
+    for name in devices bench verify run report tune; do
         [[ "$output" == *"  $name "* ]]
     done
 }
 
 @test "every subcommand has --help" {
-    for name in devices bench verify run; do
+    for name in devices bench verify run report; do
         try "$name" --help
         passes
         [[ "$output" == *"Usage: clmla $name"* ]]
@@ -32,7 +32,7 @@ load common
 
 @test "an unknown subcommand" {
     try nosuch
-    fails_with 2 "nosuch" "devices, bench, verify, run or tune"
+    fails_with 2 "nosuch" "devices, bench, verify, run, report or tune"
 }
 
 @test "an unknown option before the subcommand" {
@@ -41,7 +41,7 @@ load common
 }
 
 @test "an unknown option of every subcommand" {
-    for name in devices bench verify run; do
+    for name in devices bench verify run report; do
         try "$name" --nosuch
         fails_with 2 "--nosuch" "unknown option"
     done

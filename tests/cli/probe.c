@@ -2,6 +2,7 @@
  * For the .bats files, so that they need neither jq nor Python:
  *
  *   probe json a.0.b           the value at that path of the JSON document on stdin; exit 1: none
+ *   probe keys                 the names of its members, one a line
  *   probe shape FILE TENSOR    "F32 1 5 64"
  *   probe error FILE REFERENCE TENSOR [TENSOR_OF_REFERENCE]
  *                              relative L2 difference of an F32 tensor from an F64 or F32 one, in
@@ -56,6 +57,16 @@ static int show_json(const char *path)
         code = json_dumpf(value, stdout, JSON_ENCODE_ANY | JSON_COMPACT) != 0;
     json_decref(document);
     return code;
+}
+
+static int show_keys(void)
+{
+    json_error_t error;
+    const char *key;
+    json_t *value, *document = json_loadf(stdin, JSON_REJECT_DUPLICATES, &error);
+    json_object_foreach(document, key, value)(void) puts(key);
+    json_decref(document);
+    return document == NULL;
 }
 
 static const clmla_safetensors_tensor *find(const char *path, const char *name,
@@ -218,6 +229,8 @@ int main(int argc, char **argv)
 {
     if (argc == 3 && strcmp(argv[1], "json") == 0)
         return show_json(argv[2]);
+    if (argc == 2 && strcmp(argv[1], "keys") == 0)
+        return show_keys();
     if (argc == 4 && strcmp(argv[1], "shape") == 0)
         return show_shape(argv[2], argv[3]);
     if ((argc == 5 || argc == 6) && strcmp(argv[1], "error") == 0)

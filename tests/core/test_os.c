@@ -236,6 +236,20 @@ static void a_default_does_not_replace_a_set_variable(void **state)
     assert_string_equal(getenv("CLMLA_TEST_OS_VARIABLE"), "first");
 }
 
+static void describes_the_machine_without_naming_it(void **state)
+{
+    mla__os_facts facts;
+    (void)state;
+    mla__os_describe(&facts);
+    assert_true(facts.system[0] != '\0' && facts.machine[0] != '\0');
+    assert_int_equal(strspn(facts.release, "0123456789."), strlen(facts.release));
+    const char *const texts[] = {facts.system, facts.distribution, facts.machine, facts.processor};
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
+        assert_int_equal(strcspn(texts[i], "\n\"\t"), strlen(texts[i]));
+    assert_true(facts.num_processors >= 1);
+    assert_true(facts.memory_bytes > 1 << 20);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -249,6 +263,7 @@ int main(void)
         cmocka_unit_test(a_write_past_the_limit_fails_and_leaves_nothing),
         cmocka_unit_test(the_clock_does_not_go_back),
         cmocka_unit_test(locks_can_be_taken_again_once_released),
+        cmocka_unit_test(describes_the_machine_without_naming_it),
         cmocka_unit_test(a_default_does_not_replace_a_set_variable),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
