@@ -390,14 +390,19 @@ bench_backends() {
     done
 }
 
-# What is off by default: kernels for sm_90a, which prefill takes, verified first on cases whose truth
-# is stored.
+# What is off by default: kernels for sm_90a, which prefill takes, and decoding in one launch; verified
+# first on cases whose truth is stored.
 bench_options() {
     local golden=$root/tests/golden model
     run_part verify 60 verify --dtype bf16 --sm-90a "$golden"/29*.safetensors "$golden"/31*.safetensors
     for model in lite r1; do
         run_part bench 40 bench --mode batched --stages --case prefill --model "$model" --sm-90a \
             --max-seconds 3 --check off
+    done
+    run_part verify 60 verify --dtype bf16 --one-launch "$golden"/30*.safetensors "$golden"/32*.safetensors
+    for model in lite r1; do
+        run_part bench 40 bench --mode batched --case decode --model "$model" --one-launch \
+            --max-seconds 3
     done
 }
 
