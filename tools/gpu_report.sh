@@ -296,7 +296,8 @@ report_device() {
         note_error "device probe: $(tail -n 1 "$work/err")"
         echo null >"$work/probe"
         [ -z "$platform" ] || device_options=(--platform "$platform" --device "$device")
-        "$build/clmla" devices --format json 2>/dev/null | grep -q '"type": "gpu"' || reduced=true
+        # not by a pipe, whose writer fails where grep has seen enough
+        [[ "$("$build/clmla" devices --format json 2>/dev/null)" == *'"type": "gpu"'* ]] || reduced=true
         return 1
     fi
     platform=$(json_field "$work/probe" platform_index)
