@@ -219,9 +219,9 @@ static void token_blocks_have_the_same_bits_as_the_whole_step(void **state)
             mla__attention_split_bytes(context, tokens, HEADS, batch.kv_lora_rank, 3, &bytes), 0);
         assert_int_equal(mla__attention_bind_steps(context, &params, bytes, NULL, &op),
                          CLMLA_SUCCESS);
-        attention_keep_tile(&op, batch.tile_rows);
         assert_int_equal(mla__stream_begin(&stream, queue, 0, NULL), CLMLA_SUCCESS);
         assert_int_equal(mla__attention_warm(&op, &stream), CLMLA_SUCCESS);
+        attention_keep_tile(&op, batch.tile_rows); /* the others have no rows from here on */
         assert_int_equal(mla__attention_enqueue(&op, &stream, &step), CLMLA_SUCCESS);
         assert_int_equal(clFinish(queue), CL_SUCCESS);
         mla__attention_step too_much = step;
