@@ -50,28 +50,16 @@ typedef CLMLA_CAT(uint, VECTOR_WIDTH) uintv;
 
 #if PAIRED && PAIR_F8
 typedef ushort packed_pair;
-typedef CLMLA_CAT(int, VECTOR_WIDTH) intv;
 #define CONVERT_UINTV CLMLA_CAT(convert_uint, VECTOR_WIDTH)
-#define CONVERT_FLOATV CLMLA_CAT(convert_float, VECTOR_WIDTH)
-
-/* As e4m3_to_float in common.clh. */
-CLMLA_INLINE floatv decode(const uintv codes)
-{
-    const uintv bits = codes & 0x7fu;
-    const floatv small = CONVERT_FLOATV(bits) * 0x1p-9f;
-    const floatv normal = AS_FLOATV((bits << 20) + (120u << 23));
-    const floatv value =
-        select(select(normal, small, bits < 8u), (floatv)(NAN), bits == (uintv)(0x7fu));
-    return AS_FLOATV(CLMLA_CAT(as_uint, VECTOR_WIDTH)(value) | (codes & 0x80u) << 24);
-}
+#define E4M3_TO_FLOATV CLMLA_CAT(e4m3_to_float, VECTOR_WIDTH)
 
 /* A vector's columns of pairs of codes, times their scales. */
 CLMLA_INLINE void unpack_pairs(global const ushort *w, const floatv scale, floatv *even,
                                floatv *odd)
 {
     const uintv pairs = CONVERT_UINTV(VLOADV(0, w));
-    *even = decode(pairs & 0xffu) * scale;
-    *odd = decode(pairs >> 8) * scale;
+    *even = E4M3_TO_FLOATV(pairs & 0xffu) * scale;
+    *odd = E4M3_TO_FLOATV(pairs >> 8) * scale;
 }
 #elif PAIRED && PAIR_F16
 typedef uint packed_pair;

@@ -238,8 +238,6 @@ clmla_status mla_cell_create(const mla_bench *bench, mla_backend *backend,
         status = create_layer(out);
     if (status == CLMLA_SUCCESS)
         status = create_memory(out);
-    if (out->layer != NULL) /* now it is known what --sm-90a comes to */
-        mla_session_describe(&backend->session, out->layer);
     mla_progress("compiling kernels");
     if (status == CLMLA_SUCCESS)
         status = clmla_layer_prepare(out->layer, backend->session.queue);

@@ -26,12 +26,6 @@ static struct poptOption own_options[] = {
                      "X.safetensors"),
     MLA_OPTION_VALUE("output", MLA_OPT_OUTPUT, "file to write; an existing one is replaced",
                      "Y.safetensors"),
-    MLA_OPTION_VALUE("weights-dtype", MLA_OPT_WEIGHTS_DTYPE,
-                     "fp8: FP8 weights stay codes with scales; same: as --dtype (default)",
-                     "same|fp8"),
-    MLA_OPTION_VALUE("cache-dtype", MLA_OPT_CACHE_DTYPE,
-                     "fp8: the cache holds FP8 records, one a key; same: as --dtype (default)",
-                     "same|fp8"),
     POPT_TABLEEND,
 };
 
@@ -42,6 +36,7 @@ static const mla_command command = {
     .own = own_options,
     .has_device = true,
     .has_numerics = true,
+    .has_storage = true,
 };
 
 /* Where a job comes from and goes to. */

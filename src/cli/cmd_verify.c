@@ -13,23 +13,13 @@
 #include "core/dtype.h"
 #include "core/fp8_cache.h"
 
-static struct poptOption own_options[] = {
-    MLA_OPTION_VALUE("weights-dtype", MLA_OPT_WEIGHTS_DTYPE,
-                     "fp8: FP8 weights stay codes with scales; same: as --dtype (default)",
-                     "same|fp8"),
-    MLA_OPTION_VALUE("cache-dtype", MLA_OPT_CACHE_DTYPE,
-                     "fp8: the cache holds FP8 records, one a key; same: as --dtype (default)",
-                     "same|fp8"),
-    POPT_TABLEEND,
-};
-
 static const mla_command command = {
     .name = "verify",
     .summary = "Computes golden cases and compares them with the bounds in their files.",
     .arguments = "[OPTION...] FILE.safetensors...",
-    .own = own_options,
     .has_device = true,
     .has_numerics = true,
+    .has_storage = true,
     .has_format = true,
 };
 

@@ -70,6 +70,16 @@ static struct poptOption numerics_table[] = {
     POPT_TABLEEND,
 };
 
+static struct poptOption storage_table[] = {
+    MLA_OPTION_VALUE("weights-dtype", MLA_OPT_WEIGHTS_DTYPE,
+                     "fp8: FP8 weights stay codes with scales; same: as --dtype (default)",
+                     "same|fp8"),
+    MLA_OPTION_VALUE("cache-dtype", MLA_OPT_CACHE_DTYPE,
+                     "fp8: the cache holds FP8 records, one a key; same: as --dtype (default)",
+                     "same|fp8"),
+    POPT_TABLEEND,
+};
+
 static struct poptOption format_table[] = {
     MLA_OPTION_VALUE("format", MLA_OPT_FORMAT, "of the report", "table|csv|json"),
     POPT_TABLEEND,
@@ -120,7 +130,8 @@ static int take_options(mla_options *options)
     return MLA_EXIT_USAGE;
 }
 
-/* The tables that the command takes, with a heading each (the projections' goes on under that before). out has room for all and the end. */
+/* The tables that the command takes, with a heading each (those of projections and storage go on
+ * under the one before). out has room for all and the end. */
 static void collect_tables(const mla_command *command, const char *title, struct poptOption *out)
 {
     const struct {
@@ -133,6 +144,7 @@ static void collect_tables(const mla_command *command, const char *title, struct
         {numerics_table, "Computation:", command->has_numerics},
         {command->many_projections ? projections_table : projection_table, NULL,
          command->has_numerics},
+        {storage_table, NULL, command->has_storage},
         {format_table, "Report:", command->has_format},
         {help_table, "Help:", true},
     };
@@ -145,7 +157,7 @@ static void collect_tables(const mla_command *command, const char *title, struct
 
 int mla_options_parse(const mla_command *command, int argc, char **argv, mla_options *out)
 {
-    struct poptOption tables[7];
+    struct poptOption tables[8];
     char title[64], name[64];
     (void)snprintf(title, sizeof(title), "Options of %s:", command->name);
     (void)snprintf(name, sizeof(name), "clmla %s", command->name);

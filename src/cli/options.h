@@ -87,8 +87,8 @@ typedef struct mla_command {
     const char *summary;   /* one line, shown by --help */
     const char *arguments; /* what may follow the options, for --help; NULL: nothing */
     struct poptOption *own;
-    bool has_device, has_numerics, has_format; /* which of the shared options it takes */
-    bool many_projections;                     /* --projection takes a list */
+    bool has_device, has_numerics, has_storage, has_format; /* which shared options it takes */
+    bool many_projections;                                  /* --projection takes a list */
 } mla_command;
 
 typedef struct mla_options {

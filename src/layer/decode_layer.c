@@ -66,14 +66,16 @@ static const char *why_not(const clmla_binding *b)
 
 /* Tensors of the caller as the kernel sees them. */
 typedef struct views {
-    mla__view hidden, output, kv_cache, pe_cache;
+    mla__view hidden, output;
+    mla__cache_tensors cache;
 } views;
 
 static clmla_status make_views(const clmla_layer *layer, const clmla_binding_params *p, views *out)
 {
     const clmla_config *c = &layer->config;
     const uint64_t tokens = (uint64_t)layer->max_num_tokens, hidden = (uint64_t)c->hidden_size;
-    const uint64_t pages = (uint64_t)layer->num_pages, rows = (uint64_t)layer->page_block_size;
+    const mla__sequences pages = {.num_pages = layer->num_pages,
+                                  .page_block_size = layer->page_block_size};
     const struct {
         mla__tensor_spec spec;
         const clmla_tensor *tensor;
@@ -85,20 +87,6 @@ static clmla_status make_views(const clmla_layer *layer, const clmla_binding_par
         {{"layer: output", {tokens, hidden}, 2, MLA__FLOATS, CLMLA_DTYPE_BF16},
          &p->output,
          &out->output},
-        {{"layer: kv_cache",
-          {pages, rows, (uint64_t)c->kv_lora_rank},
-          3,
-          MLA__FLOATS,
-          CLMLA_DTYPE_BF16},
-         &p->kv_cache,
-         &out->kv_cache},
-        {{"layer: pe_cache",
-          {pages, rows, (uint64_t)c->qk_rope_head_dim},
-          3,
-          MLA__FLOATS,
-          CLMLA_DTYPE_BF16},
-         &p->pe_cache,
-         &out->pe_cache},
     };
     for (size_t i = 0; i < sizeof(checks) / sizeof(checks[0]); i++) {
         const clmla_status status =
@@ -106,7 +94,8 @@ static clmla_status make_views(const clmla_layer *layer, const clmla_binding_par
         if (status != CLMLA_SUCCESS)
             return status;
     }
-    return CLMLA_SUCCESS;
+    return mla__cache_tensors_make(layer->context, "layer", &pages, &p->kv_cache, &p->pe_cache,
+                                   c->kv_lora_rank, c->qk_rope_head_dim, &out->cache);
 }
 
 /* Rows begin at multiples of 8 elements. */
@@ -120,7 +109,7 @@ static bool all_aligned(const views *v)
 {
     mla__view hidden = v->hidden;
     hidden.strides[1] = 0;
-    return is_aligned(&hidden) && is_aligned(&v->kv_cache) && is_aligned(&v->pe_cache);
+    return is_aligned(&hidden) && is_aligned(&v->cache.kv_cache) && is_aligned(&v->cache.pe_cache);
 }
 
 /* ---- bind -------------------------------------------------------------------------------------- */
@@ -228,8 +217,8 @@ static clmla_status set_arguments(const clmla_binding *b, const clmla_binding_pa
     mla__arg_view(k, &no_cos_sin, 2);
     mla__arg_view(k, &v->output, 1);
     mla__arg_view(k, &v->hidden, 1);
-    mla__arg_view(k, &v->kv_cache, 2);
-    mla__arg_view(k, &v->pe_cache, 2);
+    mla__arg_view(k, &v->cache.kv_cache, 2);
+    mla__arg_view(k, &v->cache.pe_cache, 2);
     mla__arg_buffer(k, b->weights->buffer);
     set_places(k, weights, sizeof(weights) / sizeof(weights[0]));
     mla__arg_buffer(k, p->workspace.buffer);

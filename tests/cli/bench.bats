@@ -2,20 +2,6 @@
 # shellcheck disable=SC2154 # bats sets status, output, lines and stderr
 load common
 
-# A model so small that a run takes no time.
-setup_file() {
-    cat >"$BATS_FILE_TMPDIR/tiny.json" <<'JSON'
-{"model_type": "deepseek_v2", "hidden_size": 64, "num_attention_heads": 4, "q_lora_rank": null,
- "kv_lora_rank": 32, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 16,
- "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "rope_scaling": null,
- "max_position_embeddings": 4096}
-JSON
-}
-
-tiny() {
-    printf '%s/tiny.json\n' "$BATS_FILE_TMPDIR"
-}
-
 try_tiny() {
     try bench --model "$(tiny)" --warmup 1 --runs 3 "$@"
 }

@@ -85,3 +85,14 @@ poke() {
         sed -n 's/.*"'"$2"'":{[^}]*"data_offsets":\[\([0-9]*\),.*/\1/p')
     printf '\x80\x47' | dd of="$1" bs=1 seek="$((8 + length + offset))" conv=notrunc status=none
 }
+
+# A model so small that a run takes no time; not in the test's own folder.
+tiny() {
+    cat >"$BATS_FILE_TMPDIR/tiny.json" <<'JSON'
+{"model_type": "deepseek_v2", "hidden_size": 64, "num_attention_heads": 4, "q_lora_rank": null,
+ "kv_lora_rank": 32, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 16,
+ "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "rope_scaling": null,
+ "max_position_embeddings": 4096}
+JSON
+    echo "$BATS_FILE_TMPDIR/tiny.json"
+}

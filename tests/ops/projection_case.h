@@ -209,6 +209,22 @@ static clmla_matrix *projection_matrix(clmla_context *context, const projection_
     return matrix;
 }
 
+/* The kernels of the case on this context, for calls of up to max_rows rows. */
+static inline mla__projection_choices projection_choices(const clmla_context *context,
+                                                         const projection_case *c, int32_t max_rows,
+                                                         bool batch_invariant)
+{
+    const struct clmla_matrix matrix = {.num_batches = c->batches > 0 ? c->batches : 1,
+                                        .out_features = c->N,
+                                        .in_features = c->K,
+                                        .dtype = c->w};
+    const mla__projection_shape shape =
+        mla__projection_shape_of(&matrix, c->x, c->y, batch_invariant);
+    mla__projection_choices choices;
+    mla__projection_choose(context, &shape, max_rows, &choices);
+    return choices;
+}
+
 /* Binds x and y of d, asks for and makes the workspace. */
 static clmla_projection_params
 projection_params_of(clmla_context *context, const projection_case *c, const projection_data *d,

@@ -10,20 +10,6 @@ static clmla_context *nvidia_context(cl_uint compute_units)
     return context;
 }
 
-static mla__projection_choices choose(const clmla_context *context, const projection_case *c,
-                                      int32_t max_rows, bool batch_invariant)
-{
-    const struct clmla_matrix matrix = {.num_batches = c->batches > 0 ? c->batches : 1,
-                                        .out_features = c->N,
-                                        .in_features = c->K,
-                                        .dtype = c->w};
-    const mla__projection_shape shape =
-        mla__projection_shape_of(&matrix, c->x, c->y, batch_invariant);
-    mla__projection_choices choices;
-    mla__projection_choose(context, &shape, max_rows, &choices);
-    return choices;
-}
-
 /* The kernel that a call of that many rows takes. */
 static const mla__projection_choice *choice_for(const mla__projection_choices *choices,
                                                 int32_t rows)
@@ -37,7 +23,8 @@ static const mla__projection_choice *choice_for(const mla__projection_choices *c
 /* Runs a case that must go to this kernel. */
 static void run_on(clmla_context *context, const projection_case *c, enum mla__projection_kind kind)
 {
-    const mla__projection_choices choices = choose(context, c, projection_bound_rows(c), false);
+    const mla__projection_choices choices =
+        projection_choices(context, c, projection_bound_rows(c), false);
     const mla__projection_choice *choice = choice_for(&choices, c->M);
     if (choice->kind != kind)
         fail_msg("%s: %d rows take kind %d, expected %d (%s)", c->name, (int)c->M,
@@ -184,7 +171,7 @@ static void every_tile_matches_reference(void **state)
                                      .x = BF16,
                                      .w = BF16,
                                      .y = F32};
-        const mla__projection_choices choices = choose(context, &one, one.M, false);
+        const mla__projection_choices choices = projection_choices(context, &one, one.M, false);
         const mla__projection_tile tile = choice_for(&choices, one.M)->tile;
         if (tile.tile_rows != tiles[i].tile_rows || tile.tile_columns != tiles[i].tile_columns ||
             tile.slices != tiles[i].slices)
@@ -228,7 +215,7 @@ static void batch_invariant_rows_do_not_depend_on_their_number(void **state)
     clmla_context *context = nvidia_context(1);
     const projection_case one = {
         .name = "rows", .M = M, .N = N, .K = K, .x = BF16, .w = BF16, .y = F32};
-    const mla__projection_choices choices = choose(context, &one, M, true);
+    const mla__projection_choices choices = projection_choices(context, &one, M, true);
     for (int i = 0; i < choices.count; i++) {
         assert_int_equal(choices.list[i].kind, MLA__PROJECTION_FEW);
         assert_int_equal(choices.list[i].tile.slices, choices.list[0].tile.slices);
@@ -277,7 +264,7 @@ static void other_shapes_go_to_portable_kernels(void **state)
                                .w = cases[i].w,
                                .y = cases[i].y};
         for (one.M = 3; one.M <= 70; one.M += 67) {
-            const mla__projection_choices choices = choose(context, &one, one.M, false);
+            const mla__projection_choices choices = projection_choices(context, &one, one.M, false);
             assert_non_null(choices.why_portable);
             assert_non_null(strstr(choices.why_portable, cases[i].why));
             run_on(context, &one, one.M == 3 ? MLA__PROJECTION_STREAM : MLA__PROJECTION_GPU);

@@ -11,25 +11,11 @@ static clmla_context *ready_context(cl_uint compute_units)
     return context;
 }
 
-static mla__projection_choices choose(const clmla_context *context, const projection_case *c,
-                                      int32_t max_rows, bool batch_invariant)
-{
-    const struct clmla_matrix matrix = {.num_batches = c->batches > 0 ? c->batches : 1,
-                                        .out_features = c->N,
-                                        .in_features = c->K,
-                                        .dtype = c->w};
-    const mla__projection_shape shape =
-        mla__projection_shape_of(&matrix, c->x, c->y, batch_invariant);
-    mla__projection_choices choices;
-    mla__projection_choose(context, &shape, max_rows, &choices);
-    return choices;
-}
-
 /* Runs a case that must go to this kernel with a tile of so many columns. */
 static void run_wgmma(clmla_context *context, const projection_case *c, int32_t tile_columns)
 {
     const int32_t rows = projection_bound_rows(c);
-    const mla__projection_choices choices = choose(context, c, rows, false);
+    const mla__projection_choices choices = projection_choices(context, c, rows, false);
     const mla__projection_choice *choice = &choices.list[choices.count - 1];
     if (choice->kind != MLA__PROJECTION_WGMMA || choice->tile.tile_columns != tile_columns)
         fail_msg("%s: kind %d, %d columns", c->name, (int)choice->kind,
@@ -140,7 +126,7 @@ static void taken_for_many_rows_where_ready(void **state)
     clmla_context *context = ready_context(132);
     projection_case one = {
         .name = "o_proj", .N = 7168, .K = 16384, .x = BF16, .w = BF16, .y = BF16};
-    mla__projection_choices choices = choose(context, &one, INT32_MAX, false);
+    mla__projection_choices choices = projection_choices(context, &one, INT32_MAX, false);
     const mla__projection_choice *last = &choices.list[choices.count - 1];
     assert_int_equal(choices.list[0].kind, MLA__PROJECTION_FEW);
     assert_true(is_among(&choices, MLA__PROJECTION_TILED));
@@ -157,14 +143,14 @@ static void taken_for_many_rows_where_ready(void **state)
     assert_non_null(strstr(text, "native nvidia tensor cores up to 16 rows: projection_few "));
     assert_non_null(
         strstr(text, ", above: projection_wgmma tile_rows=128 tile_columns=256 stages=5"));
-    choices = choose(context, &one, MLA__PROJECTION_FEW_MAX_ROWS, false);
+    choices = projection_choices(context, &one, MLA__PROJECTION_FEW_MAX_ROWS, false);
     assert_false(is_among(&choices, MLA__PROJECTION_WGMMA));
-    choices = choose(context, &one, INT32_MAX, true); /* batch-invariant */
+    choices = projection_choices(context, &one, INT32_MAX, true); /* batch-invariant */
     assert_false(is_among(&choices, MLA__PROJECTION_WGMMA));
     static const mla__sm_90a others[] = {MLA__SM_90A_OFF, MLA__SM_90A_ASKED, MLA__SM_90A_REFUSED};
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
         context->sm_90a = others[i];
-        choices = choose(context, &one, INT32_MAX, false);
+        choices = projection_choices(context, &one, INT32_MAX, false);
         assert_false(is_among(&choices, MLA__PROJECTION_WGMMA));
     }
     clmla_context_release(context);
@@ -227,7 +213,8 @@ static void expect_ordinary_kernels(clmla_context *context, const char *says)
 {
     context->device.compute_units = 1;
     expect_after_matrix(context, MLA__SM_90A_REFUSED, says);
-    const mla__projection_choices choices = choose(context, &ordinary, ordinary.M, false);
+    const mla__projection_choices choices =
+        projection_choices(context, &ordinary, ordinary.M, false);
     assert_int_equal(choices.list[choices.count - 1].kind, MLA__PROJECTION_TILED);
     projection_run(context, &ordinary);
     clmla_context_release(context);
