@@ -98,18 +98,13 @@ static clmla_status make_views(const clmla_layer *layer, const clmla_binding_par
                                    c->kv_lora_rank, c->qk_rope_head_dim, &out->cache);
 }
 
-/* Rows begin at multiples of 8 elements. */
-static bool is_aligned(const mla__view *view)
-{
-    return view->offset % 8 == 0 && view->strides[0] % 8 == 0 && view->strides[1] % 8 == 0;
-}
-
 /* The one program that prepare asked the device about is for rows of 16 bytes. */
 static bool all_aligned(const views *v)
 {
     mla__view hidden = v->hidden;
     hidden.strides[1] = 0;
-    return is_aligned(&hidden) && is_aligned(&v->cache.kv_cache) && is_aligned(&v->cache.pe_cache);
+    return mla__view_is_multiple(&hidden, 8) && mla__view_is_multiple(&v->cache.kv_cache, 8) &&
+           mla__view_is_multiple(&v->cache.pe_cache, 8);
 }
 
 /* ---- bind -------------------------------------------------------------------------------------- */

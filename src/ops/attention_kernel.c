@@ -18,13 +18,6 @@ clmla_dtype mla__attention_widest(const mla__attention_shape *shape)
     return widest(shape->q_lat, widest(shape->q_pe, key_dtype(shape)));
 }
 
-/* Rows begin at multiples of `elements`. */
-static bool is_multiple(const mla__view *view, uint64_t elements)
-{
-    return view->offset % elements == 0 && view->strides[0] % elements == 0 &&
-           view->strides[1] % elements == 0;
-}
-
 /* ---- choice --------------------------------------------------------------------------------- */
 
 static bool is_bf16(const mla__attention_shape *s)
@@ -140,17 +133,19 @@ static kernel_source source_of(const clmla_context *context, enum mla__attention
 static void define_alignment(mla__defines *defines, enum mla__attention_kind kind,
                              const mla__attention_args *args, const mla__view *out)
 {
-    const bool query = is_multiple(&args->q_lat, 2) && is_multiple(&args->q_pe, 2);
+    const bool query =
+        mla__view_is_multiple(&args->q_lat, 2) && mla__view_is_multiple(&args->q_pe, 2);
     if (kind == MLA__ATTENTION_GPU)
         mla__define_int(defines, "ALIGNED_PAIRS",
-                        query && is_multiple(&args->cache.kv_cache, 2) &&
-                            is_multiple(&args->cache.pe_cache, 2));
+                        query && mla__view_is_multiple(&args->cache.kv_cache, 2) &&
+                            mla__view_is_multiple(&args->cache.pe_cache, 2));
     if (kind != MLA__ATTENTION_MMA)
         return;
     mla__define_int(defines, "ALIGNED_CACHE",
-                    is_multiple(&args->cache.kv_cache, 8) && is_multiple(&args->cache.pe_cache, 8));
+                    mla__view_is_multiple(&args->cache.kv_cache, 8) &&
+                        mla__view_is_multiple(&args->cache.pe_cache, 8));
     mla__define_int(defines, "ALIGNED_QUERY", query);
-    mla__define_int(defines, "ALIGNED_OUT", is_multiple(out, 2));
+    mla__define_int(defines, "ALIGNED_OUT", mla__view_is_multiple(out, 2));
 }
 
 clmla_status mla__attention_kernel(clmla_context *context, const mla__attention *op,

@@ -26,11 +26,8 @@ static bool on_tensor_cores(enum mla__projection_kind kind)
            kind == MLA__PROJECTION_WGMMA;
 }
 
-/* Rows and batches begin at multiples of 8 elements: 16 bytes of bf16. */
-static bool is_aligned(const mla__view *view)
-{
-    return view->offset % 8 == 0 && view->strides[0] % 8 == 0 && view->strides[1] % 8 == 0;
-}
+/* Rows and batches begin at multiples of 16 bytes of bf16. */
+static bool is_aligned(const mla__view *view) { return mla__view_is_multiple(view, 8); }
 
 /* SECOND, Y2_DTYPE and how rows lie, for the kernels of tensor cores. */
 static void define_mma(mla__defines *defines, enum mla__projection_kind kind, const clmla_matrix *w,

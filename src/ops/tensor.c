@@ -112,6 +112,12 @@ void mla__arg_view(mla__kernel *kernel, const mla__view *view, int count)
         mla__arg_ulong(kernel, view->strides[i]);
 }
 
+bool mla__view_is_multiple(const mla__view *view, uint64_t elements)
+{
+    return view->offset % elements == 0 && view->strides[0] % elements == 0 &&
+           view->strides[1] % elements == 0;
+}
+
 bool mla__views_overlap(const mla__view *a, uint64_t a_span_elements, const mla__view *b,
                         uint64_t b_span_elements)
 {

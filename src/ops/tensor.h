@@ -43,6 +43,10 @@ clmla_status mla__view_make(const clmla_context *context, const clmla_tensor *te
 /* As arguments of a kernel: the buffer, then ulong offset, then `count` ulong strides. */
 void mla__arg_view(mla__kernel *kernel, const mla__view *view, int count);
 
+/* Whether offset and strides of the first two dimensions are multiples of `elements`: where kernels
+ * may read as many at once. */
+bool mla__view_is_multiple(const mla__view *view, uint64_t elements);
+
 /* True when two views of checked shapes may share a byte: same buffer, overlapping spans. */
 bool mla__views_overlap(const mla__view *a, uint64_t a_span_elements, const mla__view *b,
                         uint64_t b_span_elements);
