@@ -26,7 +26,7 @@
 #error "WORK_GROUP must be positive"
 #endif
 
-/* Values of clmla_status in clmla.h. */
+/* Values of clmla_status in clmla_ops.h. */
 enum plan_error {
     PLAN_OK = 0,
     PLAN_CAPACITY_EXCEEDED = -3009,

@@ -1,6 +1,6 @@
 # What cmake --install puts where; tests/api/installed.txt.in lists it.
 set(installed clmla)
-set(installed_headers include/clmla.h)
+set(installed_headers include/clmla.h include/clmla_ops.h)
 if(CLMLA_BUILD_MODEL)
     list(APPEND installed clmla_model)
     list(APPEND installed_headers include/clmla_model.h)

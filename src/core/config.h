@@ -1,6 +1,6 @@
 /*
  * Derived sizes of a clmla_config, and its defaults made explicit.
- * Public in clmla.h: clmla_config_validate, clmla_config_softmax_scale (defined in config.c).
+ * Public in clmla_ops.h: clmla_config_validate, clmla_config_softmax_scale (defined in config.c).
  */
 #ifndef CLMLA_CORE_CONFIG_H
 #define CLMLA_CORE_CONFIG_H
@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "clmla.h"
+#include "clmla_ops.h"
 
 /* Validates and fills every default (eps, theta, betas, mscale): afterwards no field means "0:
  * default" except q_lora_rank, max_position_embeddings, softmax_scale and rope_scaling.factor. */

@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "clmla.h"
+#include "clmla_ops.h"
 
 /* Bytes per element: bf16, f16 2; f32, i32 4; fp8_ds_mla, f8_e4m3 1; 0 for an unknown dtype. */
 size_t mla__dtype_bytes(clmla_dtype dtype);

@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "clmla.h"
+#include "clmla_ops.h"
 
 /* Monotonic clock, nanoseconds. */
 uint64_t mla__os_now_ns(void);

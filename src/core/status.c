@@ -1,6 +1,6 @@
 #include <stddef.h>
 
-#include "clmla.h"
+#include "clmla_ops.h"
 
 #define TEXT_OF(value) #value
 #define TEXT(value) TEXT_OF(value)

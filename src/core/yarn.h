@@ -14,7 +14,7 @@
 
 #include <stdint.h>
 
-#include "clmla.h"
+#include "clmla_ops.h"
 
 /* freq[qk_rope_head_dim / 2], radians per position. config resolved. */
 void mla__rope_frequencies(const clmla_config *config, double *freq);

@@ -1,13 +1,13 @@
 /*
  * clmla_context: device, options, notify callback and the programs built so far.
- * Public in clmla.h: clmla_context_create, _release, _get_info, _kernel_class.
+ * Public in clmla_ops.h: clmla_context_create, _release, _get_info, _kernel_class.
  */
 #ifndef CLMLA_OCL_CONTEXT_H
 #define CLMLA_OCL_CONTEXT_H
 
 #include <stdbool.h>
 
-#include "clmla.h"
+#include "clmla_ops.h"
 #include "core/os.h"
 #include "ocl/device.h"
 

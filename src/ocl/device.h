@@ -7,7 +7,7 @@
 
 #include <stdbool.h>
 
-#include "clmla.h"
+#include "clmla_ops.h"
 
 typedef struct mla__device {
     cl_device_id id;

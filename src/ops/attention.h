@@ -1,5 +1,5 @@
 /*
- * Absorbed attention. See clmla_enqueue_attention in clmla.h and op.h for the shape.
+ * Absorbed attention. See clmla_enqueue_attention in clmla_ops.h and op.h for the shape.
  *
  * Rows: the new tokens × heads of one sequence, flattened (row = token · H + head), are cut into
  * groups of tile rows; a group belongs to one sequence. Group g of the grid is found without a

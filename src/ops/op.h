@@ -9,7 +9,7 @@
  *   mla__<op>_warm      launch every kernel that enqueue can reach once, with no rows, so that
  *                       drivers which compile at the first launch do it now. Ops of the layer only.
  *   mla__<op>_release   accepts a zeroed struct.
- *   clmla_enqueue_<op>  (public, clmla.h) bind + enqueue + release, on a stream of its own.
+ *   clmla_enqueue_<op>  (public, clmla_ops.h) bind + enqueue + release, on a stream of its own.
  *
  * A layer binds its ops once and enqueues them step by step; a token block of a step is given as
  * token_begin (index in the step) and num_tokens. Tensors of the workspace hold only the block

@@ -1,4 +1,4 @@
-/* y = x · Wᵀ: choice of backend and the bound op. See clmla_enqueue_projection in clmla.h. */
+/* y = x · Wᵀ: choice of backend and the bound op. See clmla_enqueue_projection in clmla_ops.h. */
 #ifndef CLMLA_OPS_PROJECTION_H
 #define CLMLA_OPS_PROJECTION_H
 

@@ -1,4 +1,4 @@
-/* See clmla_enqueue_rmsnorm in clmla.h and op.h for the shape. */
+/* See clmla_enqueue_rmsnorm in clmla_ops.h and op.h for the shape. */
 #ifndef CLMLA_OPS_RMSNORM_H
 #define CLMLA_OPS_RMSNORM_H
 

@@ -1,4 +1,4 @@
-/* RoPE: the step's table of cos and sin, and the rotation in place. See clmla.h and op.h. */
+/* RoPE: the step's table of cos and sin, and the rotation in place. See clmla_ops.h and op.h. */
 #ifndef CLMLA_OPS_ROPE_H
 #define CLMLA_OPS_ROPE_H
 

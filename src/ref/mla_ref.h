@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "clmla.h"
+#include "clmla_ops.h"
 
 /* Σ a[i] · b[i] */
 double mla_ref_dot(size_t count, const double *a, const double *b);

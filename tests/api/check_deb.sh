@@ -73,7 +73,7 @@ export LD_LIBRARY_PATH=${library%/*}
 grep -qF "$LD_LIBRARY_PATH/libclmla.so" <<<"$(ldd "$program")" || fail 'the program takes another libclmla'
 [ "$("$program" --version)" = "clmla $(dpkg-deb --field "$package" Version | sed 's/-.*//')" ]
 "$program" devices
-for file in "$root"/usr/{include/clmla.h,share/man/man1/clmla.1.gz,share/doc/clmla/copyright} \
+for file in "$root"/usr/{include/clmla.h,include/clmla_ops.h,share/man/man1/clmla.1.gz,share/doc/clmla/copyright} \
     "$root/usr/share/bash-completion/completions/clmla"; do
     [ -f "$file" ] || fail "$file was not installed"
 done
