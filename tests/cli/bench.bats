@@ -18,7 +18,7 @@ try_tiny() {
 @test "JSON has the fields" {
     try_tiny --format json --dtype f32
     passes
-    [ -z "$stderr" ]
+    is_quiet
     [ "$(json model)" = "$(tiny)" ]
     for field in clmla device.platform device.name device.driver device.class; do
         json "$field" >/dev/null
@@ -154,7 +154,7 @@ try_tiny() {
 @test "--sweep goes over heads, batches and contexts beside the device's figures" {
     try_tiny --sweep --batches 1,3 --contexts 1,70 --heads 4,6 --format json
     passes
-    [ -z "$stderr" ]
+    is_quiet
     for field in device_measured.read_gb_per_s device_measured.fma_gflop_per_s device.name layers; do
         json "$field" >/dev/null
     done

@@ -19,7 +19,7 @@ load common
 @test "JSON has the fields" {
     try devices --format json
     passes
-    [ -z "$stderr" ]
+    is_quiet
     [ "$(json devices.0.index)" = 0 ]
     for field in platform name type class driver version compute_units memory_gib max_alloc_gib \
         local_kib features; do

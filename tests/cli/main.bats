@@ -21,7 +21,7 @@ load common
         try "$name" --help
         passes
         [[ "$output" == *"Usage: clmla $name"* ]]
-        [ -z "$stderr" ]
+        is_quiet
     done
 }
 

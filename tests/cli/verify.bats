@@ -58,7 +58,7 @@ load common
 @test "JSON has the fields" {
     try verify --format json --dtype f32 "$(golden 13_autoregressive)"
     passes
-    [ -z "$stderr" ]
+    is_quiet
     [ "$(json passed)" = true ]
     [ "$(json results.0.case)" = 13_autoregressive ]
     [ "$(json results.0.dtype)" = f32 ]
