@@ -211,13 +211,14 @@ typedef struct clmla_context_options {
                                         float32 GEMM runs with them. They then hold for the whole
                                         process and this device, for CLBlast calls of your own
                                         too, until the process ends. 0: CLBlast is left as it is */
-    int32_t sm_90a; /* 1: on compute capability 9.0 products of many rows by whole warpgroups, for
-                       which the driver's PTX is rewritten for target sm_90a. The driver does not
-                       offer that, so small products have to come out right first, in an OpenCL
-                       context of their own, in the first clmla_weights_create,
-                       clmla_matrix_create or clmla_layer_prepare. Where they do not, other
-                       kernels run, and notify says why. Not used where batch_invariant is 1. Not
-                       measured yet. 0: off */
+    int32_t sm_90a; /* 1: on compute capability 9.0 products of many rows, and attention of 64, 128,
+                       ... heads, by whole warpgroups, for which the driver's PTX is rewritten for
+                       target sm_90a. The driver does not offer that, so small products and attention
+                       of known results have to come out right first, in OpenCL contexts of their
+                       own, in the first clmla_weights_create, clmla_matrix_create or
+                       clmla_layer_prepare. Where they do not, other kernels run, and notify says
+                       why. Where batch_invariant is 1, attention alone uses it. Not measured yet.
+                       0: off */
 } clmla_context_options;
 
 /** Makes a context. Retains both handles; compiles nothing yet. options may be NULL.

@@ -246,6 +246,7 @@ static clmla_status make(const clmla_binding *b, const clmla_binding_params *p, 
     clmla_context *context = b->layer->context;
     const char *const files[] = {"attention.clh",
                                  mla__ptx_file(context),
+                                 "nvidia/attention_rows.clh",
                                  "nvidia/attention.clh",
                                  "nvidia/projection.clh",
                                  "nvidia/projection_few.clh",

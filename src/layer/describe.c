@@ -196,7 +196,9 @@ static void describe_attention(const clmla_layer *layer, text_sink *sink)
     static const char *const kinds[] = {[MLA__ATTENTION_CPU] = "cpu",
                                         [MLA__ATTENTION_DOT] = "cpu by bf16 dot products",
                                         [MLA__ATTENTION_GPU] = "gpu",
-                                        [MLA__ATTENTION_MMA] = "nvidia by tensor cores"};
+                                        [MLA__ATTENTION_MMA] = "nvidia by tensor cores",
+                                        [MLA__ATTENTION_WGMMA] =
+                                            "nvidia by products of warpgroups"};
     const mla__attention_shape shape = mla__layer_attention_shape(layer);
     mla__attention_choice choice;
     char tile[256], many[64] = "";
@@ -219,21 +221,23 @@ static void describe_attention(const clmla_layer *layer, text_sink *sink)
 }
 
 /* Kernels for target sm_90a, where they were asked for. */
-static void describe_sm_90a(const clmla_layer *layer, text_sink *sink)
+static void describe_sm_90a(const clmla_layer *layer, mla__sm_90a_part part, text_sink *sink)
 {
     const char *why;
-    switch (mla__context_sm_90a(layer->context, &why)) {
+    const char *const name = mla__sm_90a_part_name(part);
+    const bool excluded = part == MLA__SM_90A_PROJECTION && layer->batch_invariant;
+    switch (mla__context_sm_90a(layer->context, part, &why)) {
     case MLA__SM_90A_OFF:
         break;
     case MLA__SM_90A_ASKED:
-        append(sink, "sm_90a: asked for, not tried before weights are made\n");
+        append(sink, "sm_90a, %s: asked for, not tried before weights are made\n", name);
         break;
     case MLA__SM_90A_READY:
-        append(sink, "sm_90a: tried, its results are right%s\n",
-               layer->batch_invariant ? "; not used, the layer is batch-invariant" : "");
+        append(sink, "sm_90a, %s: tried, results are right%s\n", name,
+               excluded ? "; not used, the layer is batch-invariant" : "");
         break;
     case MLA__SM_90A_REFUSED:
-        append(sink, "sm_90a: refused, %s\n", why);
+        append(sink, "sm_90a, %s: refused, %s\n", name, why);
         break;
     }
 }
@@ -261,7 +265,8 @@ clmla_status clmla_layer_describe(const clmla_layer *layer, char *text, size_t c
            mla__dtype_name(layer->latent_dtype));
     append(&sink, "workspace: %llu bytes, %d tokens at a time\n",
            (unsigned long long)layer->workspace.bytes, (int)layer->tokens_per_block);
-    describe_sm_90a(layer, &sink);
+    for (int part = 0; part < MLA__SM_90A_PARTS; part++)
+        describe_sm_90a(layer, (mla__sm_90a_part)part, &sink);
     append(&sink, "projections: %s\n", projection_reason(layer));
     for (int role = 0; role < MLA__NUM_ROLES; role++)
         describe_projection(layer, (enum mla__role)role, &sink);

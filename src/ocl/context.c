@@ -24,36 +24,50 @@ clmla_status mla__fail(const clmla_context *context, clmla_status status, const 
 
 /* ---- target sm_90a ------------------------------------------------------------------------ */
 
-mla__sm_90a mla__context_sm_90a(const clmla_context *context, const char **why)
+const char *mla__sm_90a_part_name(mla__sm_90a_part part)
+{
+    return part == MLA__SM_90A_ATTENTION ? "attention" : "projections";
+}
+
+mla__sm_90a mla__context_sm_90a(const clmla_context *context, mla__sm_90a_part part,
+                                const char **why)
 {
     mla__os_mutex_lock(context->mutex);
-    const mla__sm_90a now = context->sm_90a;
+    const mla__sm_90a now = context->sm_90a[part];
     if (why != NULL)
-        *why = context->why_not_sm_90a;
+        *why = context->why_not_sm_90a[part];
     mla__os_mutex_unlock(context->mutex);
     return now;
 }
 
-void mla__context_accept_sm_90a(clmla_context *context)
+void mla__context_accept_sm_90a(clmla_context *context, mla__sm_90a_part part)
 {
     mla__os_mutex_lock(context->mutex);
-    if (context->sm_90a == MLA__SM_90A_ASKED)
-        context->sm_90a = MLA__SM_90A_READY;
+    if (context->sm_90a[part] == MLA__SM_90A_ASKED)
+        context->sm_90a[part] = MLA__SM_90A_READY;
     mla__os_mutex_unlock(context->mutex);
 }
 
-void mla__context_refuse_sm_90a(clmla_context *context, const char *why)
+/* Whether it was not refused before. */
+static bool refuse(clmla_context *context, mla__sm_90a_part part, const char *why)
 {
     mla__os_mutex_lock(context->mutex);
-    const bool first = context->sm_90a == MLA__SM_90A_ASKED || context->sm_90a == MLA__SM_90A_READY;
+    const mla__sm_90a before = context->sm_90a[part];
+    const bool first = before == MLA__SM_90A_ASKED || before == MLA__SM_90A_READY;
     if (first) {
-        context->sm_90a = MLA__SM_90A_REFUSED;
-        context->why_not_sm_90a = why;
+        context->sm_90a[part] = MLA__SM_90A_REFUSED;
+        context->why_not_sm_90a[part] = why;
     }
     mla__os_mutex_unlock(context->mutex);
-    if (first)
+    return first;
+}
+
+void mla__context_refuse_sm_90a(clmla_context *context, mla__sm_90a_part part, const char *why)
+{
+    if (refuse(context, part, why))
         (void)mla__fail(context, CLMLA_SUCCESS,
-                        "sm_90a: %s; kernels for sm_90 take the place of those for sm_90a", why);
+                        "sm_90a, %s: %s; kernels for sm_90 take the place of those for sm_90a",
+                        mla__sm_90a_part_name(part), why);
 }
 
 /* What is known without a build. */
@@ -66,8 +80,11 @@ static void consider_sm_90a(clmla_context *context)
                             : device->has_ptx && device->compute_capability != 90
                                 ? "the device's compute capability is not 9.0"
                                 : NULL;
-    if (why != NULL)
-        mla__context_refuse_sm_90a(context, why);
+    bool refused = false;
+    for (int part = 0; why != NULL && part < MLA__SM_90A_PARTS; part++)
+        refused = refuse(context, (mla__sm_90a_part)part, why);
+    if (refused)
+        (void)mla__fail(context, CLMLA_SUCCESS, "sm_90a: %s; other kernels run", why);
 }
 
 /* ---- creation ----------------------------------------------------------------------------- */
@@ -176,7 +193,8 @@ static clmla_status adopt(clmla_context *context, cl_context cl, cl_device_id de
     context->projection = options->projection;
     context->clblast_overrides = options->allow_clblast_overrides != 0;
     context->matrix_units = options->matrix_units == CLMLA_MATRIX_UNITS_AUTO;
-    context->sm_90a = options->sm_90a != 0 ? MLA__SM_90A_ASKED : MLA__SM_90A_OFF;
+    for (int part = 0; part < MLA__SM_90A_PARTS; part++)
+        context->sm_90a[part] = options->sm_90a != 0 ? MLA__SM_90A_ASKED : MLA__SM_90A_OFF;
     context->mutex = mla__os_mutex_create();
     if (context->mutex == NULL)
         return CL_OUT_OF_HOST_MEMORY;

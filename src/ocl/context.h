@@ -21,6 +21,13 @@ typedef enum mla__sm_90a {
     MLA__SM_90A_REFUSED
 } mla__sm_90a;
 
+/* What such kernels compute. One part may work where another does not. */
+typedef enum mla__sm_90a_part {
+    MLA__SM_90A_PROJECTION,
+    MLA__SM_90A_ATTENTION,
+    MLA__SM_90A_PARTS
+} mla__sm_90a_part;
+
 struct clmla_context {
     cl_context context; /* retained */
     mla__device device;
@@ -36,8 +43,8 @@ struct clmla_context {
     struct mla__program_entry *programs;
     int32_t programs_read, programs_compiled; /* from the cache directory; from source */
     int references;                           /* layers and matrices retain their context */
-    mla__sm_90a sm_90a;
-    const char *why_not_sm_90a; /* constant text; when REFUSED */
+    mla__sm_90a sm_90a[MLA__SM_90A_PARTS];
+    const char *why_not_sm_90a[MLA__SM_90A_PARTS]; /* constant text; when REFUSED */
     /* local_memory.c: the most bytes that a work-group had, and the fewest that it had not; 0: not
      * tried. */
     uint64_t local_proven_bytes, local_refused_bytes;
@@ -46,11 +53,14 @@ struct clmla_context {
 void mla__context_retain(clmla_context *context);
 
 /* How things stand; *why, unless NULL, becomes the reason of a refusal. */
-mla__sm_90a mla__context_sm_90a(const clmla_context *context, const char **why);
+mla__sm_90a mla__context_sm_90a(const clmla_context *context, mla__sm_90a_part part,
+                                const char **why);
 /* Only once: when they were asked for and are not refused. A refusal, for a reason that is constant
  * text, is told to notify; bound ops keep the kernels that they have. */
-void mla__context_accept_sm_90a(clmla_context *context);
-void mla__context_refuse_sm_90a(clmla_context *context, const char *why);
+void mla__context_accept_sm_90a(clmla_context *context, mla__sm_90a_part part);
+void mla__context_refuse_sm_90a(clmla_context *context, mla__sm_90a_part part, const char *why);
+/* "projections", "attention" */
+const char *mla__sm_90a_part_name(mla__sm_90a_part part);
 
 /* Sends formatted detail to the notify callback and returns status, so that a check reads
  *     return mla__fail(context, CLMLA_INVALID_STRIDE, "projection: x row stride %llu < K %d", ...);

@@ -276,7 +276,7 @@ static clmla_status bind_kernels(clmla_context *context, const clmla_attention_p
                          clmla_kernel_class_name(context->kernel_class),
                          (unsigned long long)context->device.local_mem_bytes);
     op->kind = choice.kind;
-    op->rotates_query = args->rotates_query && choice.kind == MLA__ATTENTION_MMA;
+    op->rotates_query = args->rotates_query && mla__attention_on_tensor_cores(choice.kind);
     clmla_status status = bind_variant(context, args, workspace, op, &choice.tile, &op->few);
     if (status == CLMLA_SUCCESS && choice.many_tile.tile_rows > 0)
         status = bind_variant(context, args, workspace, op, &choice.many_tile, &op->many);
@@ -331,6 +331,11 @@ clmla_status mla__attention_bind_steps(clmla_context *context,
         return status;
     mla__attention_shape shape = shape_of(&made, &args);
     status = bind_kernels(context, &params, &args, &workspace, &shape, &made);
+    if (status == CL_BUILD_PROGRAM_FAILURE && made.kind == MLA__ATTENTION_WGMMA) {
+        mla__context_refuse_sm_90a(context, MLA__SM_90A_ATTENTION,
+                                   "the driver does not build one of them");
+        status = bind_kernels(context, &params, &args, &workspace, &shape, &made);
+    }
     if (status == CL_BUILD_PROGRAM_FAILURE && made.kind == MLA__ATTENTION_MMA) {
         (void)mla__fail(context, CLMLA_SUCCESS,
                         "attention: the kernel for tensor cores does not build here; the portable "

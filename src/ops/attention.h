@@ -26,10 +26,11 @@ typedef struct mla__attention_step {
 } mla__attention_step;
 
 enum mla__attention_kind {
-    MLA__ATTENTION_CPU, /* cl/cpu/attention.cl */
-    MLA__ATTENTION_DOT, /* cl/cpu/attention_dot.cl: bf16 dot products */
-    MLA__ATTENTION_GPU, /* cl/gpu/attention.cl */
-    MLA__ATTENTION_MMA  /* cl/nvidia/attention.cl: tensor cores */
+    MLA__ATTENTION_CPU,  /* cl/cpu/attention.cl */
+    MLA__ATTENTION_DOT,  /* cl/cpu/attention_dot.cl: bf16 dot products */
+    MLA__ATTENTION_GPU,  /* cl/gpu/attention.cl */
+    MLA__ATTENTION_MMA,  /* cl/nvidia/attention.cl: tensor cores */
+    MLA__ATTENTION_WGMMA /* cl/nvidia/attention_wgmma.cl: the same, target sm_90a */
 };
 
 /* What the choice of a kernel depends on. */

@@ -18,6 +18,11 @@ clmla_dtype mla__attention_widest(const mla__attention_shape *shape)
     return widest(shape->q_lat, widest(shape->q_pe, key_dtype(shape)));
 }
 
+bool mla__attention_on_tensor_cores(enum mla__attention_kind kind)
+{
+    return kind == MLA__ATTENTION_MMA || kind == MLA__ATTENTION_WGMMA;
+}
+
 /* ---- choice --------------------------------------------------------------------------------- */
 
 static bool is_bf16(const mla__attention_shape *s)
@@ -42,6 +47,20 @@ static const char *why_not_mma(const clmla_context *context, const mla__attentio
                                  &choice->tile, &choice->many_tile))
         return "no tile fits the device's local memory or work-groups";
     return NULL;
+}
+
+/* The kernel for target sm_90a in their place, where it is known to work. */
+static bool choose_wgmma(const clmla_context *context, const mla__attention_shape *s,
+                         mla__attention_choice *choice)
+{
+    if (s->cache == CLMLA_DTYPE_FP8_DS_MLA ||
+        mla__context_sm_90a(context, MLA__SM_90A_ATTENTION, NULL) != MLA__SM_90A_READY ||
+        !mla__attention_tile_wgmma(&context->device, s->num_heads, s->kv_lora_rank, s->rope_dim,
+                                   &choice->tile))
+        return false;
+    choice->kind = MLA__ATTENTION_WGMMA;
+    choice->many_tile = (mla__attention_tile){0};
+    return true;
 }
 
 /* The large tile beside the others, or why not. */
@@ -79,9 +98,10 @@ bool mla__attention_choose(const clmla_context *context, const mla__attention_sh
     } else if (context->kernel_class == CLMLA_KERNELS_NVIDIA) {
         made.why_portable = why_not_mma(context, s, &made);
         fits = made.why_portable == NULL;
-        if (fits)
+        if (fits && !choose_wgmma(context, s, &made)) {
+            made.kind = MLA__ATTENTION_MMA;
             choose_large(context, s, &made);
-        made.kind = fits ? MLA__ATTENTION_MMA : MLA__ATTENTION_GPU;
+        }
     }
     if (!fits)
         fits = mla__attention_tile_default(&context->device, context->kernel_class,
@@ -106,7 +126,7 @@ clmla_status mla__attention_try_large(clmla_context *context, const mla__attenti
 
 /* Its source files and name. */
 typedef struct kernel_source {
-    const char *files[5]; /* ends in NULL */
+    const char *files[7]; /* ends in NULL */
     const char *name;
 } kernel_source;
 
@@ -120,9 +140,15 @@ static kernel_source source_of(const clmla_context *context, enum mla__attention
         return (kernel_source){{"attention.clh", "cpu/attention_lanes.clh", "cpu/attention_dot.cl"},
                                "attention__cpu_dot"};
     case MLA__ATTENTION_MMA:
-        return (kernel_source){{"attention.clh", mla__ptx_file(context), "nvidia/attention.clh",
+        return (kernel_source){{"attention.clh", mla__ptx_file(context),
+                                "nvidia/attention_rows.clh", "nvidia/attention.clh",
                                 "nvidia/attention.cl"},
                                "attention__mma"};
+    case MLA__ATTENTION_WGMMA:
+        return (kernel_source){{"attention.clh", mla__ptx_file(context), mla__wgmma_file(context),
+                                "nvidia/wgmma_matrix.clh", "nvidia/attention_rows.clh",
+                                "nvidia/attention_wgmma.cl"},
+                               "attention__wgmma"};
     case MLA__ATTENTION_GPU:
         break;
     }
@@ -133,13 +159,14 @@ static kernel_source source_of(const clmla_context *context, enum mla__attention
 static void define_alignment(mla__defines *defines, enum mla__attention_kind kind,
                              const mla__attention_args *args, const mla__view *out)
 {
-    const bool query =
-        mla__view_is_multiple(&args->q_lat, 2) && mla__view_is_multiple(&args->q_pe, 2);
+    const uint64_t together = kind == MLA__ATTENTION_WGMMA ? 8 : 2;
+    const bool query = mla__view_is_multiple(&args->q_lat, together) &&
+                       mla__view_is_multiple(&args->q_pe, together);
     if (kind == MLA__ATTENTION_GPU)
         mla__define_int(defines, "ALIGNED_PAIRS",
                         query && mla__view_is_multiple(&args->cache.kv_cache, 2) &&
                             mla__view_is_multiple(&args->cache.pe_cache, 2));
-    if (kind != MLA__ATTENTION_MMA)
+    if (!mla__attention_on_tensor_cores(kind))
         return;
     mla__define_int(defines, "ALIGNED_CACHE",
                     mla__view_is_multiple(&args->cache.kv_cache, 8) &&
@@ -164,11 +191,12 @@ clmla_status mla__attention_kernel(clmla_context *context, const mla__attention 
     mla__define_int(&defines, "ROPE_DIM", args->rope_dim);
     mla__define_int(&defines, "PARTIAL_STATES", partial);
     mla__define_attention_tile(&defines, tile);
-    if (op->kind == MLA__ATTENTION_MMA)
+    if (mla__attention_on_tensor_cores(op->kind))
         mla__define_int(&defines, "ROTATE_QUERY", op->rotates_query);
     define_alignment(&defines, op->kind, args, out);
-    const clmla_status status =
-        mla__kernel_create(context, source.files, &defines, source.name, kernel);
+    const bool rebuilt = op->kind == MLA__ATTENTION_WGMMA && context->device.has_ptx;
+    const clmla_status status = (rebuilt ? mla__kernel_create_sm_90a : mla__kernel_create)(
+        context, source.files, &defines, source.name, kernel);
     if (status != CLMLA_SUCCESS)
         return status;
     mla__arg_sequences(kernel, &args->sequences);

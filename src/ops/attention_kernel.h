@@ -19,6 +19,8 @@ typedef struct mla__attention_args {
     mla__view cos_sin;
 } mla__attention_args;
 
+bool mla__attention_on_tensor_cores(enum mla__attention_kind kind);
+
 clmla_dtype mla__attention_widest(const mla__attention_shape *shape);
 
 /* The kernel of op's kind that writes out and lse, as results or as partial states. */

@@ -52,6 +52,12 @@ static inline const char *mla__ptx_file(const clmla_context *context)
     return context->device.has_ptx ? "nvidia/ptx.clh" : "nvidia/ptx_emulated.clh";
 }
 
+/* The same for those of warpgroups, behind it. */
+static inline const char *mla__wgmma_file(const clmla_context *context)
+{
+    return context->device.has_ptx ? "nvidia/wgmma.clh" : "nvidia/wgmma_emulated.clh";
+}
+
 /* A caller's eps: 0 means 1e-6. False when it is negative, NaN or past float32. */
 static inline bool mla__resolve_eps(double eps, float *out)
 {

@@ -93,7 +93,7 @@ static bool tile_of_many_rows(const clmla_context *context, int size,
         return true;
     }
     choice->kind = MLA__PROJECTION_WGMMA;
-    return mla__context_sm_90a(context, NULL) == MLA__SM_90A_READY &&
+    return mla__context_sm_90a(context, MLA__SM_90A_PROJECTION, NULL) == MLA__SM_90A_READY &&
            mla__projection_tile_wgmma(&context->device, size - tiled, &choice->tile);
 }
 
@@ -160,11 +160,10 @@ mla__projection_source mla__projection_source_of(const clmla_context *context,
             {mla__ptx_file(context), "nvidia/projection.clh", "nvidia/projection_tiled.cl"},
             "projection_tiled"};
     case MLA__PROJECTION_WGMMA:
-        return (mla__projection_source){
-            {mla__ptx_file(context),
-             context->device.has_ptx ? "nvidia/wgmma.clh" : "nvidia/wgmma_emulated.clh",
-             "nvidia/wgmma_matrix.clh", "nvidia/projection.clh", "nvidia/projection_wgmma.cl"},
-            "projection_wgmma"};
+        return (mla__projection_source){{mla__ptx_file(context), mla__wgmma_file(context),
+                                         "nvidia/wgmma_matrix.clh", "nvidia/projection.clh",
+                                         "nvidia/projection_wgmma.cl"},
+                                        "projection_wgmma"};
     case MLA__PROJECTION_GPU:
         break;
     }

@@ -117,7 +117,8 @@ static clmla_status bind_chosen(clmla_context *context, const mla__projection_sh
     const clmla_status status = bind_variants(context, params, x, y, second, &choices, op, last);
     if (status != CL_BUILD_PROGRAM_FAILURE || *last != MLA__PROJECTION_WGMMA)
         return status;
-    mla__context_refuse_sm_90a(context, "the driver does not build one of them");
+    mla__context_refuse_sm_90a(context, MLA__SM_90A_PROJECTION,
+                               "the driver does not build one of them");
     mla__projection_choose(context, shape, params->num_rows, &choices);
     return bind_variants(context, params, x, y, second, &choices, op, last);
 }

@@ -5,10 +5,10 @@
 
 #include "ocl/context.h"
 
-/* Where they were asked for and not tried yet: computes small products of known results with every
- * tile of cl/nvidia/projection_wgmma.cl, waits, and has the context accept the kernels or refuse
- * them. In an OpenCL context of its own, since a kernel that faults takes the whole context with it.
- * Emulated where the device has no PTX. Any thread. */
+/* Where they were asked for and not tried yet: computes small products and attention of known results
+ * with every tile of cl/nvidia/projection_wgmma.cl and with cl/nvidia/attention_wgmma.cl, waits, and
+ * has the context accept or refuse the kernels of each. In OpenCL contexts of their own. Emulated
+ * where the device has no PTX. Any thread. */
 void mla__sm_90a_probe(clmla_context *context);
 
 #endif

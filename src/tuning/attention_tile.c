@@ -227,3 +227,25 @@ bool mla__attention_tile_large(const mla__device *device, int32_t kv_lora_rank, 
     }
     return false;
 }
+
+/* What target sm_90a has, whatever OpenCL says of the device. */
+enum { SM_90A_LOCAL_BYTES = 227 * 1024 };
+
+/* The query and two slots for keys, 72 KiB each for 512 + 64, the halves' fragments of p and maxima:
+ * 229,888 bytes, with which no third slot fits. One work-group a multiprocessor then has as many rows
+ * there as two of the other kernel's 32, so that as many splits fill a device. */
+bool mla__attention_tile_wgmma(const mla__device *device, int32_t num_heads, int32_t kv_lora_rank,
+                               int32_t rope_dim, mla__attention_tile *tile)
+{
+    const mla__attention_tile made = {
+        .tile_rows = 64, .block_tokens = 64, .work_group = 256, .stages = 2};
+    const uint64_t block = 64 * 2 * ((uint64_t)kv_lora_rank + (uint64_t)rope_dim);
+    const uint64_t bytes = (uint64_t)(1 + made.stages) * block + 64 * 64 * 2 + 2 * 64 * 4;
+    const uint64_t scratch = 32 * (uint64_t)made.work_group; /* cl/nvidia/ptx_emulated.clh */
+    if (num_heads % made.tile_rows != 0 || kv_lora_rank % 256 != 0 || rope_dim % 64 != 0 ||
+        (size_t)made.work_group > device->max_work_group_size || bytes > SM_90A_LOCAL_BYTES ||
+        (!device->has_ptx && bytes + scratch > device->local_mem_bytes))
+        return false;
+    *tile = made;
+    return true;
+}

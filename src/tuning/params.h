@@ -30,8 +30,8 @@
     X(stages, STAGES, "nvidia: stages of k in local memory at a time")
 
 /* cl/cpu/attention.cl and attention_dot.cl use row_vectors, block_tokens, tile_tokens, tile_values;
- * cl/gpu/attention.cl uses tile_rows, block_tokens, work_group; cl/nvidia/attention.clh those and
- * stages. */
+ * cl/gpu/attention.cl uses tile_rows, block_tokens, work_group; cl/nvidia/attention.clh and
+ * attention_wgmma.cl those and stages. */
 #define MLA__ATTENTION_TILE(X)                                                                     \
     X(tile_rows, TILE_ROWS, "rows (token · heads) per group")                                      \
     X(row_vectors, ROW_VECTORS, "cpu: vectors of 16 rows per work-item")                           \
@@ -110,6 +110,11 @@ enum { MLA__ATTENTION_LARGE_ROWS = 64, MLA__ATTENTION_LARGE_GROUP = 256 /* work-
  * seen to get them (ocl/local_memory.h). False: the device cannot have them. */
 bool mla__attention_tile_large(const mla__device *device, int32_t kv_lora_rank, int32_t rope_dim,
                                mla__attention_tile *tile, uint64_t *local_bytes);
+
+/* The tile of cl/nvidia/attention_wgmma.cl, whose storage is bf16, for every step. False: it does not
+ * take these heads or dims, or does not fit the device. */
+bool mla__attention_tile_wgmma(const mla__device *device, int32_t num_heads, int32_t kv_lora_rank,
+                               int32_t rope_dim, mla__attention_tile *tile);
 
 /* Adds every field of a tile as macros. */
 void mla__define_projection_tile(mla__defines *defines, const mla__projection_tile *tile);

@@ -33,10 +33,11 @@ load common
 @test "kernels for sm_90a are tried, or the reason against them is given" {
     try verify --kernels nvidia --sm-90a --verbose "$(golden 03_tiny_yarn)"
     passes
-    [[ "$stderr" == *"sm_90a: tried, its results are right"* ]]
+    [[ "$stderr" == *"sm_90a, projections: tried, results are right"* ]]
+    [[ "$stderr" == *"sm_90a, attention: tried, results are right"* ]]
     try verify --kernels cpu --sm-90a --verbose "$(golden 03_tiny_yarn)"
     passes
-    [[ "$stderr" == *"sm_90a: refused, the kernels are not of class nvidia"* ]]
+    [[ "$stderr" == *"sm_90a, attention: refused, the kernels are not of class nvidia"* ]]
     try verify --kernels nvidia --verbose "$(golden 03_tiny_yarn)"
     passes
     [[ "$stderr" != *sm_90a* ]]

@@ -14,6 +14,7 @@ typedef struct layer_case {
     int32_t fp8_cache;
     int32_t num_splits;
     int32_t sm_90a;
+    int32_t many_heads; /* and dims that attention by products of warpgroups takes */
     uint64_t workspace_limit_bytes;
     int32_t num_sequences;
     int32_t past[FIXTURE_MAX_SEQUENCES];
@@ -83,6 +84,9 @@ static const layer_case cases[] = {
     {"nvidia native bf16, products of warpgroups", 36, CLMLA_DTYPE_BF16, CLMLA_KERNELS_NVIDIA,
      CLMLA_PROJECTION_NATIVE, 16, .sm_90a = 1, .num_sequences = 2, .past = {4, 0},
      .new_tokens = {70, 80}},
+    {"nvidia native bf16, attention by products of warpgroups, two splits", 36, CLMLA_DTYPE_BF16,
+     CLMLA_KERNELS_NVIDIA, CLMLA_PROJECTION_NATIVE, 16, .sm_90a = 1, .many_heads = 1,
+     .num_splits = 2, .num_sequences = 2, .past = {66, 0}, .new_tokens = {2, 3}},
     {"nvidia native f32, by the portable kernels, mixed", 36, CLMLA_DTYPE_F32, CLMLA_KERNELS_NVIDIA,
      CLMLA_PROJECTION_NATIVE, 16, MIXED},
     {"cpu native bf16, FP8 cache, decode", 36, CLMLA_DTYPE_BF16, CLMLA_KERNELS_CPU,
@@ -106,6 +110,11 @@ static fixture create(const layer_case *c)
     clmla_config config = fixture_config_of(c->kernel_class, c->q_lora_rank);
     if (c->fp8_cache)
         config.kv_lora_rank = 128;
+    if (c->many_heads) {
+        config.num_attention_heads = 64;
+        config.kv_lora_rank = 256;
+        config.qk_rope_head_dim = 64;
+    }
     const fixture_options options = {.config = config,
                                      .kernel_class = c->kernel_class,
                                      .projection = c->projection,
@@ -154,11 +163,16 @@ static void check_step(fixture *f, const layer_case *c, const double *hidden)
 }
 
 /* They are asked for, and taken for steps of so many tokens. */
-static void check_description(const fixture *f)
+static void check_description(const fixture *f, bool many_heads)
 {
     static char text[1 << 14];
     assert_int_equal(clmla_layer_describe(f->layer, text, sizeof text, NULL), CLMLA_SUCCESS);
-    assert_non_null(strstr(text, "sm_90a: tried, its results are right\n"));
+    assert_non_null(strstr(text, "sm_90a, projections: tried, results are right\n"));
+    assert_non_null(strstr(text, "sm_90a, attention: tried, results are right\n"));
+    assert_non_null(strstr(text, many_heads ? "attention: nvidia by products of warpgroups "
+                                              "tile_rows=64 block_tokens=64 work_group=256 "
+                                              "stages=2, splits as asked for\n"
+                                            : "attention: nvidia by tensor cores "));
     assert_non_null(strstr(text, ", above: projection_wgmma tile_rows=128 "));
 }
 
@@ -179,7 +193,7 @@ static void matches_reference(void **state)
     fixture f = create(c);
     size_t total = 0;
     if (c->sm_90a)
-        check_description(&f);
+        check_description(&f, c->many_heads);
     if (c->fp8_cache)
         assert_int_equal(clmla_layer_prepare(f.layer, test_device_get()->queue), CLMLA_SUCCESS);
     for (int32_t b = 0; b < c->num_sequences; b++) {
@@ -383,11 +397,14 @@ static void preparing_tries_kernels_for_sm_90a(void **state)
                                      .projection = CLMLA_PROJECTION_NATIVE,
                                      .batch_invariant = 1};
     fixture f = fixture_create(&options);
-    f.context->sm_90a = MLA__SM_90A_ASKED;
+    f.context->sm_90a[MLA__SM_90A_PROJECTION] = MLA__SM_90A_ASKED;
+    f.context->sm_90a[MLA__SM_90A_ATTENTION] = MLA__SM_90A_ASKED;
     assert_int_equal(clmla_layer_describe(f.layer, text, sizeof text, NULL), CLMLA_SUCCESS);
-    assert_non_null(strstr(text, "sm_90a: asked for, not tried before weights are made\n"));
+    assert_non_null(
+        strstr(text, "sm_90a, attention: asked for, not tried before weights are made\n"));
     assert_int_equal(clmla_layer_prepare(f.layer, test_device_get()->queue), CLMLA_SUCCESS);
-    assert_int_equal(f.context->sm_90a, MLA__SM_90A_READY);
+    assert_int_equal(f.context->sm_90a[MLA__SM_90A_PROJECTION], MLA__SM_90A_READY);
+    assert_int_equal(f.context->sm_90a[MLA__SM_90A_ATTENTION], MLA__SM_90A_READY);
     assert_int_equal(clmla_layer_describe(f.layer, text, sizeof text, NULL), CLMLA_SUCCESS);
     assert_non_null(strstr(text, "results are right; not used, the layer is batch-invariant\n"));
     assert_null(strstr(text, "projection_wgmma"));

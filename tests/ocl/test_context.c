@@ -146,20 +146,25 @@ static void kernels_for_sm_90a_are_refused_where_they_cannot_be(void **state)
         options.notify = remember;
         options.notify_user = &calls;
         assert_int_equal(clmla_context_create(on->context, on->id, &options, &context), 0);
-        const char *why = NULL;
-        assert_int_equal(mla__context_sm_90a(context, &why), cases[i].expected);
         assert_int_equal(calls, cases[i].why != NULL);
-        if (cases[i].why != NULL) {
-            assert_int_equal(notified_status, CLMLA_SUCCESS);
-            assert_string_equal(why, cases[i].why);
-            assert_non_null(strstr(notified, why));
+        for (int part = 0; part < MLA__SM_90A_PARTS; part++) {
+            const char *why = NULL;
+            assert_int_equal(mla__context_sm_90a(context, part, &why), cases[i].expected);
+            if (cases[i].why != NULL) {
+                assert_int_equal(notified_status, CLMLA_SUCCESS);
+                assert_string_equal(why, cases[i].why);
+                assert_non_null(strstr(notified, why));
+            }
+            calls = 0;
+            mla__context_refuse_sm_90a(context, part, "for another reason"); /* the first counts */
+            mla__context_accept_sm_90a(context, part);
+            assert_int_equal(mla__context_sm_90a(context, part, NULL),
+                             cases[i].expected == MLA__SM_90A_OFF ? MLA__SM_90A_OFF
+                                                                  : MLA__SM_90A_REFUSED);
+            assert_int_equal(calls, cases[i].expected == MLA__SM_90A_ASKED);
+            if (calls > 0)
+                assert_non_null(strstr(notified, mla__sm_90a_part_name(part)));
         }
-        mla__context_refuse_sm_90a(context, "for another reason"); /* the first one counts */
-        mla__context_accept_sm_90a(context);
-        assert_int_equal(mla__context_sm_90a(context, &why), cases[i].expected == MLA__SM_90A_OFF
-                                                                 ? MLA__SM_90A_OFF
-                                                                 : MLA__SM_90A_REFUSED);
-        assert_int_equal(calls, cases[i].expected != MLA__SM_90A_OFF);
         clmla_context_release(context);
     }
 }

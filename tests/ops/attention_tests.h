@@ -84,6 +84,59 @@ static inline double *doubles(size_t count)
     return values;
 }
 
+typedef struct attention_case {
+    const char *name;
+    bool cpu_only; /* a program of its own, that takes long to build for work-groups on a CPU */
+    attention_batch batch;
+} attention_case;
+
+/* bound_of_dot: what dot products add to the bound of out. */
+static inline void attention_check(clmla_context *context, const attention_case *c,
+                                   double bound_of_dot)
+{
+    attention_problem p = attention_problem_make(context, &c->batch);
+    const size_t rows = (size_t)p.num_tokens * (size_t)c->batch.num_heads;
+    const size_t latent = (size_t)c->batch.kv_lora_rank;
+    double *t = doubles(rows * latent), *t_lse = doubles(rows);
+    double *out = doubles(rows * latent), *lse = doubles(rows);
+    for (size_t r = 0; r < rows; r++)
+        (void)attention_reference(&p, r, t + r * latent, t_lse + r);
+    const cl_command_queue queue = test_device_get()->queue;
+    const clmla_status status = attention_problem_enqueue(context, &p, queue, 0, NULL, NULL);
+    if (status != CLMLA_SUCCESS)
+        fail_msg("%s: %s: %s", c->name, clmla_status_name(status), test_last_notify());
+    assert_int_equal(clFinish(queue), CL_SUCCESS);
+    attention_problem_read(&p, out, c->batch.no_lse ? NULL : lse);
+    /* Half a unit in the last place of out. Logits are float32 sums of values that are exact:
+     * |logit| · 2^-24 · a few, which the exponential passes on as a relative error. */
+    const double rounding = p.batch.out == BF16 ? 0x1p-9 : p.batch.out == F16 ? 0x1p-12 : 0x1p-24;
+    const double logits = p.batch.softmax_scale * 0.5; /* q · k of deviation 0.1 each */
+    test_close(c->name, out, t, rows * latent, rounding + bound_of_dot + 3e-6 + logits * 1e-6);
+    for (size_t r = 0; r < rows && !c->batch.no_lse; r++) {
+        const double bound = 2e-6 * (1.0 + fabs(t_lse[r])) + logits * 1e-6;
+        if (!(lse[r] == t_lse[r] || fabs(lse[r] - t_lse[r]) <= bound))
+            fail_msg("%s: lse of row %zu is %.9g, expected %.9g", c->name, r, lse[r], t_lse[r]);
+    }
+    free(t);
+    free(t_lse);
+    free(out);
+    free(lse);
+    attention_problem_release(&p);
+}
+
+static inline enum mla__attention_kind attention_kind(clmla_context *context,
+                                                      const attention_batch *batch)
+{
+    attention_problem p = attention_problem_make(context, batch);
+    mla__attention op = {.num_heads = 0};
+    p.params.num_splits = 1;
+    assert_int_equal(mla__attention_bind(context, &p.params, &op), CLMLA_SUCCESS);
+    const enum mla__attention_kind kind = op.kind;
+    mla__attention_release(&op);
+    attention_problem_release(&p);
+    return kind;
+}
+
 #define ON_PATH(test, path)                                                                        \
     {                                                                                              \
 #test " on " #path, test, NULL, NULL, (void *)&path                                        \

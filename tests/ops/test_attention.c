@@ -19,12 +19,6 @@ static const attention_sequence many[] = {
     {9, 1, 1},  {10, 3, 4}, {11, 1, 8}, {12, 1, 5}, {13, 2, 9}, {14, 1, 4}, {15, 0, 7}, {16, 4, 4},
     {17, 1, 3}, {18, 1, 3}, {19, 6, 9}, {20, 1, 6}, {21, 1, 1}, {22, 1, 0}, {23, 2, 2}, {24, 1, 5}};
 
-typedef struct attention_case {
-    const char *name;
-    bool cpu_only; /* a program of its own, that takes long to build for work-groups on a CPU */
-    attention_batch batch;
-} attention_case;
-
 // clang-format off
 static const attention_case cases[] = {
     {"one head of one token, contiguous", false,
@@ -102,51 +96,6 @@ static const attention_case cases[] = {
 };
 // clang-format on
 
-/* bound_of_dot: what dot products add to the bound of out. */
-static void check_case(clmla_context *context, const attention_case *c, double bound_of_dot)
-{
-    attention_problem p = attention_problem_make(context, &c->batch);
-    const size_t rows = (size_t)p.num_tokens * (size_t)c->batch.num_heads;
-    const size_t latent = (size_t)c->batch.kv_lora_rank;
-    double *t = doubles(rows * latent), *t_lse = doubles(rows);
-    double *out = doubles(rows * latent), *lse = doubles(rows);
-    for (size_t r = 0; r < rows; r++)
-        (void)attention_reference(&p, r, t + r * latent, t_lse + r);
-    const cl_command_queue queue = test_device_get()->queue;
-    const clmla_status status = attention_problem_enqueue(context, &p, queue, 0, NULL, NULL);
-    if (status != CLMLA_SUCCESS)
-        fail_msg("%s: %s: %s", c->name, clmla_status_name(status), test_last_notify());
-    assert_int_equal(clFinish(queue), CL_SUCCESS);
-    attention_problem_read(&p, out, c->batch.no_lse ? NULL : lse);
-    /* Half a unit in the last place of out. Logits are float32 sums of values that are exact:
-     * |logit| · 2^-24 · a few, which the exponential passes on as a relative error. */
-    const double rounding = p.batch.out == BF16 ? 0x1p-9 : p.batch.out == F16 ? 0x1p-12 : 0x1p-24;
-    const double logits = p.batch.softmax_scale * 0.5; /* q · k of deviation 0.1 each */
-    test_close(c->name, out, t, rows * latent, rounding + bound_of_dot + 3e-6 + logits * 1e-6);
-    for (size_t r = 0; r < rows && !c->batch.no_lse; r++) {
-        const double bound = 2e-6 * (1.0 + fabs(t_lse[r])) + logits * 1e-6;
-        if (!(lse[r] == t_lse[r] || fabs(lse[r] - t_lse[r]) <= bound))
-            fail_msg("%s: lse of row %zu is %.9g, expected %.9g", c->name, r, lse[r], t_lse[r]);
-    }
-    free(t);
-    free(t_lse);
-    free(out);
-    free(lse);
-    attention_problem_release(&p);
-}
-
-static enum mla__attention_kind kind_of(clmla_context *context, const attention_batch *batch)
-{
-    attention_problem p = attention_problem_make(context, batch);
-    mla__attention op = {.num_heads = 0};
-    p.params.num_splits = 1;
-    assert_int_equal(mla__attention_bind(context, &p.params, &op), CLMLA_SUCCESS);
-    const enum mla__attention_kind kind = op.kind;
-    mla__attention_release(&op);
-    attention_problem_release(&p);
-    return kind;
-}
-
 /* What a path is there to test. */
 static enum mla__attention_kind kind_of_path(const attention_path *path)
 {
@@ -171,8 +120,8 @@ static void matches_the_formula(void **state)
         if (bf16_only && c.batch.cache != CLMLA_DTYPE_DEFAULT && c.batch.cache != BF16 &&
             c.batch.cache != FP8)
             continue; /* same kernel as without */
-        assert_int_equal(kind_of(context, &c.batch), kind_of_path(path));
-        check_case(context, &c, bf16_only ? 0x1p-9 : 0);
+        assert_int_equal(attention_kind(context, &c.batch), kind_of_path(path));
+        attention_check(context, &c, bf16_only ? 0x1p-9 : 0);
     }
     clmla_context_release(context);
 }
@@ -184,12 +133,13 @@ static void matrix_units_are_for_bf16_throughout(void **state)
     const clmla_dtype dtypes[][3] = {{F32, BF16, BF16}, {BF16, F32, BF16}, {F16, F16, F16}};
     attention_batch batch = {.num_heads = 4, .kv_lora_rank = 64, .rope_dim = 16, SEQUENCES(decode)};
     const bool mma = path_of(state)->mma;
-    assert_int_equal(kind_of(context, &batch), kind_of_path(path_of(state)));
+    assert_int_equal(attention_kind(context, &batch), kind_of_path(path_of(state)));
     for (size_t i = 0; i < COUNT(dtypes); i++) {
         batch.q_lat = dtypes[i][0];
         batch.q_pe = dtypes[i][1];
         batch.cache = dtypes[i][2];
-        assert_int_equal(kind_of(context, &batch), mma ? MLA__ATTENTION_GPU : MLA__ATTENTION_CPU);
+        assert_int_equal(attention_kind(context, &batch),
+                         mma ? MLA__ATTENTION_GPU : MLA__ATTENTION_CPU);
     }
     clmla_context_release(context);
 }
@@ -204,11 +154,11 @@ static void shapes_not_for_tensor_cores_go_to_the_portable_kernel(void **state)
     others[1].rope_dim = 8;
     others[2].out = F16;
     others[3].kv_lora_rank = 1024; /* local memory */
-    assert_int_equal(kind_of(context, &plain), MLA__ATTENTION_MMA);
+    assert_int_equal(attention_kind(context, &plain), MLA__ATTENTION_MMA);
     for (size_t i = 0; i < COUNT(others); i++)
-        assert_int_equal(kind_of(context, &others[i]), MLA__ATTENTION_GPU);
+        assert_int_equal(attention_kind(context, &others[i]), MLA__ATTENTION_GPU);
     context->matrix_units = false;
-    assert_int_equal(kind_of(context, &plain), MLA__ATTENTION_GPU);
+    assert_int_equal(attention_kind(context, &plain), MLA__ATTENTION_GPU);
     clmla_context_release(context);
 }
 
@@ -244,8 +194,8 @@ static void tensor_cores_on_simulators(void **state)
     const size_t count =
         COUNT(small) - (attention_try_large_tile(context, 64, 16, &why_not) ? 0 : 1);
     for (size_t i = 0; i < count; i++) {
-        assert_int_equal(kind_of(context, &small[i].batch), MLA__ATTENTION_MMA);
-        check_case(context, &small[i], 0x1p-9);
+        assert_int_equal(attention_kind(context, &small[i].batch), MLA__ATTENTION_MMA);
+        attention_check(context, &small[i], 0x1p-9);
     }
     clmla_context_release(context);
 }
@@ -266,9 +216,9 @@ static void a_kernel_that_does_not_build_gives_way_to_the_portable_one(void **st
                                .page_block_size = 16,
                                .num_splits = 2}};
     test_clear_notify();
-    assert_int_equal(kind_of(context, &c.batch), MLA__ATTENTION_GPU);
+    assert_int_equal(attention_kind(context, &c.batch), MLA__ATTENTION_GPU);
     assert_non_null(strstr(test_last_notify(), "the portable one takes its place"));
-    check_case(context, &c, 0);
+    attention_check(context, &c, 0);
     clmla_context_release(context);
 }
 

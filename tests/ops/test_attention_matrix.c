@@ -51,6 +51,12 @@ static const matrix_case large_tile_cases[] = {
     {"128 heads", 1, 1, 40, 128, false, false, 61, 32},
 };
 
+static const matrix_case warpgroup_cases[] = {
+    {"64 heads, two tokens, varying length", 2, 2, 140, 64, true, false, 64, 64},
+    {"128 heads", 1, 1, 200, 128, false, false, 61, 64},
+    {"128 heads, six sequences, some empty", 6, 1, 60, 128, true, true, 64, 64},
+};
+
 /* max(normal(keys, keys / 2), new tokens), cut at twice the keys; or 0. */
 static void draw_lengths(const matrix_case *c, attention_sequence *sequences)
 {
@@ -169,6 +175,22 @@ static void flash_mla_matrix_nvidia_class_large_tile(void **state)
               MLA__ATTENTION_LARGE_ROWS);
 }
 
+/* By products of whole warpgroups. */
+static void flash_mla_matrix_nvidia_class_for_sm_90a(void **state)
+{
+    (void)state;
+    clmla_context *context = test_context_with_units(CLMLA_KERNELS_NVIDIA, CLMLA_MATRIX_UNITS_AUTO);
+    mla__attention_tile tile;
+    context->sm_90a[MLA__SM_90A_ATTENTION] = MLA__SM_90A_READY;
+    if (!mla__attention_tile_wgmma(&context->device, 64, LATENT, ROPE, &tile)) {
+        print_message("skipped: the device has %llu bytes of local memory\n",
+                      (unsigned long long)context->device.local_mem_bytes);
+        clmla_context_release(context);
+        skip();
+    }
+    check_all(context, warpgroup_cases, sizeof warpgroup_cases / sizeof warpgroup_cases[0], 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -177,6 +199,7 @@ int main(void)
         cmocka_unit_test(flash_mla_matrix_gpu_class),
         cmocka_unit_test(flash_mla_matrix_nvidia_class),
         cmocka_unit_test(flash_mla_matrix_nvidia_class_large_tile),
+        cmocka_unit_test(flash_mla_matrix_nvidia_class_for_sm_90a),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     test_device_close();

@@ -176,7 +176,7 @@ static void a_pair_by_products_of_warpgroups(void **state)
         clmla_dtype y, second_y;
     } runs[] = {{1, 0, BF16, F32}, {6, 3, F32, BF16}}; /* 3 tiles of 128 columns, 2 of 256 */
     clmla_context *context = nvidia_context();
-    context->sm_90a = MLA__SM_90A_READY;
+    context->sm_90a[MLA__SM_90A_PROJECTION] = MLA__SM_90A_READY;
     for (size_t i = 0; i < sizeof runs / sizeof runs[0]; i++) {
         context->device.compute_units = runs[i].units;
         projection_case cases[2] = {{.name = "warpgroups",

@@ -7,7 +7,7 @@ static clmla_context *ready_context(cl_uint compute_units)
 {
     clmla_context *context = test_context(CLMLA_KERNELS_NVIDIA, CLMLA_PROJECTION_NATIVE);
     context->device.compute_units = compute_units;
-    context->sm_90a = MLA__SM_90A_READY;
+    context->sm_90a[MLA__SM_90A_PROJECTION] = MLA__SM_90A_READY;
     return context;
 }
 
@@ -149,7 +149,7 @@ static void taken_for_many_rows_where_ready(void **state)
     assert_false(is_among(&choices, MLA__PROJECTION_WGMMA));
     static const mla__sm_90a others[] = {MLA__SM_90A_OFF, MLA__SM_90A_ASKED, MLA__SM_90A_REFUSED};
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
-        context->sm_90a = others[i];
+        context->sm_90a[MLA__SM_90A_PROJECTION] = others[i];
         choices = projection_choices(context, &one, INT32_MAX, false);
         assert_false(is_among(&choices, MLA__PROJECTION_WGMMA));
     }
@@ -164,7 +164,7 @@ static void taken_for_many_rows_where_ready(void **state)
 static clmla_context *asking_context(const char *directory)
 {
     clmla_context *context = test_context_with_kernels(CLMLA_KERNELS_NVIDIA, directory);
-    context->sm_90a = MLA__SM_90A_ASKED;
+    context->sm_90a[MLA__SM_90A_PROJECTION] = MLA__SM_90A_ASKED;
     test_clear_notify();
     return context;
 }
@@ -178,11 +178,11 @@ static void expect_after_matrix(clmla_context *context, mla__sm_90a expected, co
     projection_data d = projection_make(&ordinary);
     clmla_matrix *matrix = projection_matrix(context, &ordinary, &d);
     const char *why = NULL;
-    assert_int_equal(mla__context_sm_90a(context, &why), expected);
+    assert_int_equal(mla__context_sm_90a(context, MLA__SM_90A_PROJECTION, &why), expected);
     if (says != NULL) {
         assert_string_equal(why, says);
         assert_non_null(strstr(test_last_notify(), says));
-        assert_non_null(strstr(test_last_notify(), "sm_90a: "));
+        assert_non_null(strstr(test_last_notify(), "sm_90a, projections: "));
     } else {
         assert_string_equal(test_last_notify(), "");
     }
@@ -204,7 +204,7 @@ static void not_tried_where_not_asked_for(void **state)
 {
     (void)state;
     clmla_context *context = asking_context(NULL);
-    context->sm_90a = MLA__SM_90A_OFF;
+    context->sm_90a[MLA__SM_90A_PROJECTION] = MLA__SM_90A_OFF;
     expect_after_matrix(context, MLA__SM_90A_OFF, NULL);
     clmla_context_release(context);
 }
@@ -271,9 +271,10 @@ static void others_take_their_place_where_one_does_not_build(void **state)
     clmla_context *context = asking_context(KERNELS);
     const char *why = NULL;
     context->device.compute_units = 1;
-    context->sm_90a = MLA__SM_90A_READY;
+    context->sm_90a[MLA__SM_90A_PROJECTION] = MLA__SM_90A_READY;
     projection_run(context, &ordinary);
-    assert_int_equal(mla__context_sm_90a(context, &why), MLA__SM_90A_REFUSED);
+    assert_int_equal(mla__context_sm_90a(context, MLA__SM_90A_PROJECTION, &why),
+                     MLA__SM_90A_REFUSED);
     assert_string_equal(why, "the driver does not build one of them");
     assert_non_null(strstr(test_last_notify(), "kernels for sm_90 take the place"));
     clmla_context_release(context);
@@ -287,9 +288,9 @@ static void not_refused_where_another_kernel_does_not_build(void **state)
     test_write_kernel(directory, "nvidia/projection_few.cl", "#error no\n");
     clmla_context *context = asking_context(directory);
     context->device.compute_units = 1;
-    context->sm_90a = MLA__SM_90A_READY;
+    context->sm_90a[MLA__SM_90A_PROJECTION] = MLA__SM_90A_READY;
     projection_run(context, &ordinary);
-    assert_int_equal(mla__context_sm_90a(context, NULL), MLA__SM_90A_READY);
+    assert_int_equal(mla__context_sm_90a(context, MLA__SM_90A_PROJECTION, NULL), MLA__SM_90A_READY);
     assert_non_null(strstr(test_last_notify(), "the portable ones take its place"));
     clmla_context_release(context);
 }

@@ -124,7 +124,8 @@ static void make_layer(fixture *f)
     f->context = o->kernel_directory != NULL
                      ? test_context_with_kernels(o->kernel_class, o->kernel_directory)
                      : test_context(o->kernel_class, o->projection);
-    f->context->sm_90a = o->sm_90a ? MLA__SM_90A_ASKED : MLA__SM_90A_OFF;
+    for (int part = 0; part < MLA__SM_90A_PARTS; part++)
+        f->context->sm_90a[part] = o->sm_90a ? MLA__SM_90A_ASKED : MLA__SM_90A_OFF;
     assert_int_equal(clmla_layer_create(f->context, &params, &f->layer), CLMLA_SUCCESS);
     if (o->one_launch)
         assert_int_equal(clmla_layer_prepare(f->layer, test_device_get()->queue), CLMLA_SUCCESS);

@@ -392,6 +392,38 @@ static void attention_on_tensor_cores_fits_48_kib(void **state)
     assert_false(mla__attention_tile_mma(&device, 16, 512, 64, &t, &many));
 }
 
+/* Local memory as cl/nvidia/attention_wgmma.cl declares it, whatever the device says of itself; the
+ * emulation within what it says. */
+static void attention_by_warpgroups_fits_sm_90a(void **state)
+{
+    (void)state;
+    static const struct {
+        int32_t heads, latent, rope;
+        bool fits;
+    } cases[] = {{64, 512, 64, true},   {128, 512, 64, true}, {192, 256, 64, true},
+                 {64, 256, 0, true},    {16, 512, 64, false}, {96, 512, 64, false},
+                 {64, 384, 64, false},  {64, 512, 32, false}, {64, 512, 128, false},
+                 {64, 1024, 64, false}, {128, 64, 16, false}};
+    mla__device device = device_of(1024, 48 * 1024);
+    mla__attention_tile t = {.tile_rows = 0};
+    device.has_ptx = true;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const int32_t panels = (cases[i].latent + cases[i].rope) / 64;
+        if (mla__attention_tile_wgmma(&device, cases[i].heads, cases[i].latent, cases[i].rope,
+                                      &t) != cases[i].fits)
+            fail_msg("%d heads, %d + %d", (int)cases[i].heads, (int)cases[i].latent,
+                     (int)cases[i].rope);
+        if (cases[i].fits)
+            assert_true((1 + t.stages) * panels * 8192 + 8192 + 512 <= 227 * 1024);
+    }
+    device.max_work_group_size = 128;
+    assert_false(mla__attention_tile_wgmma(&device, 64, 512, 64, &t));
+    device = device_of(1024, 229888 + 32 * 256);
+    assert_true(mla__attention_tile_wgmma(&device, 64, 512, 64, &t));
+    device.local_mem_bytes--;
+    assert_false(mla__attention_tile_wgmma(&device, 64, 512, 64, &t));
+}
+
 /* A record's work-groups and their budgets of registers (tests/kernels/ptx_programs.txt) fit a
  * multiprocessor, and a record that is not measured says so. */
 static void nvidia_records_fit_a_multiprocessor(void **state)
@@ -472,6 +504,7 @@ int main(void)
         cmocka_unit_test(text_and_macros_name_the_fields),
         cmocka_unit_test(text_is_cut_like_snprintf),
         cmocka_unit_test(attention_on_tensor_cores_fits_48_kib),
+        cmocka_unit_test(attention_by_warpgroups_fits_sm_90a),
         cmocka_unit_test(nvidia_records_fit_a_multiprocessor),
         cmocka_unit_test(large_attention_fits_what_the_device_can_have),
     };
