@@ -281,6 +281,62 @@ CLMLA_INLINE void store_rows(ATTENTION_PARAMS, const warp *w, const warpgroup *w
 
 /* ---- the kernel ---------------------------------------------------------------------------------- */
 
+/* Keys of a split: those before `end`, blocks from split_begin on. */
+typedef struct key_range {
+    int begin, end, num_blocks;
+} key_range;
+
+CLMLA_INLINE void find_range(ATTENTION_PARAMS, const row_group *group, const int split,
+                             key_range *range)
+{
+    const long start = (long)split * split_tokens;
+    const int end = split_end(start, split_tokens, visible_keys(group, num_heads, causal, 0));
+    const bool has_keys = group->num_rows > 0 && end > start;
+    range->begin = has_keys ? (int)start : end; /* both within int where there are keys */
+    range->end = end;
+    range->num_blocks = has_keys ? (end - range->begin - 1) / BLOCK_TOKENS + 1 : 0;
+}
+
+/* The key of this work-item's place in block `block`, as find_key. */
+CLMLA_INLINE void find_block(ATTENTION_PARAMS, const row_group *group, const key_range *range,
+                             const int block, key_row *key)
+{
+    find_key(ATTENTION_ARGS, group->sequence,
+             block < range->num_blocks ? range->begin + block * BLOCK_TOKENS : range->end,
+             range->end, key);
+}
+
+/* Block `block` is in local memory; the one behind it, whose keys are `next`, follows meanwhile, and
+ * next becomes the one behind that. */
+CLMLA_INLINE void pass_block(ATTENTION_PARAMS, const warp *w, const warpgroup *wg, const places *at,
+                             const row_group *group, const key_range *range, const int block,
+                             key_row *next, row_state *rows, float *sums)
+{
+    const int key = range->begin + block * BLOCK_TOKENS + (int)wg->index * KEYS;
+    const shared_address slot = at->slots + (shared_address)(block % STAGES * BLOCK_BYTES);
+    const shared_address free_slot =
+        at->slots + (shared_address)((block + 1) % STAGES * BLOCK_BYTES);
+    float scores[WARPGROUP_SUMS_N32], rescale[2];
+    uint4 weights[STEPS];
+
+    /* s = q · k */
+    score_keys(wg, at->query, slot, scores);
+    copy_block(next, free_slot);
+    find_block(ATTENTION_ARGS, group, range, block + 2, next);
+    WARPGROUP_WAIT(0);
+    warpgroup_hold_n32(scores);
+
+    /* p = exp2(s - m), l = l · exp2(m_old - m) + Σ p */
+    raise_maxima(w, wg, at->rows, scale_log2, key, range->end, scores, rows, rescale);
+    weigh_keys(wg, w, at->weights, key, range->end, scores, rescale, rows, weights);
+
+    /* out = out · exp2(m_old - m) + Σ p · c_kv */
+    UNROLL
+    for (int i = 0; i < PRODUCTS * WARPGROUP_SUMS; i++)
+        sums[i] *= rescale[i / 2 % 2];
+    add_values(wg, weights, slot, sums);
+}
+
 kernel __attribute__((reqd_work_group_size(WORK_GROUP, 1, 1))) void
 attention__wgmma(ATTENTION_PARAMS ROTATION_PARAMS)
 {
@@ -292,57 +348,27 @@ attention__wgmma(ATTENTION_PARAMS ROTATION_PARAMS)
                        begin + (1 + STAGES) * BLOCK_BYTES + WEIGHTS_BYTES};
     const int split = (int)get_group_id(1);
     row_group group;
+    key_range range;
     find_group(SEQUENCES_ARGS, num_heads, token_begin, num_tokens, (long)get_group_id(0), &group);
-    const long split_start = (long)split * split_tokens;
-    const int end =
-        split_end(split_start, split_tokens, visible_keys(&group, num_heads, causal, 0));
-    const bool has_keys = group.num_rows > 0 && end > split_start;
-    /* both within int where there are keys */
-    const int split_begin = has_keys ? (int)split_start : end;
-    const int num_blocks = has_keys ? (end - split_begin - 1) / BLOCK_TOKENS + 1 : 0;
+    find_range(ATTENTION_ARGS, &group, split, &range);
 
-    /* The first block is under way before the loop; `next` is found a block ahead. */
+    /* The first block is under way before the loop; `next` is found a block ahead, so that the
+     * look-up in the block table is not waited for. */
     key_row next = {kv_cache + kv_offset, pe_cache + pe_offset, false};
-    find_key(ATTENTION_ARGS, group.sequence, split_begin, end, &next);
+    find_block(ATTENTION_ARGS, &group, &range, 0, &next);
     copy_block(&next, at.slots);
-    find_key(ATTENTION_ARGS, group.sequence, num_blocks > 1 ? split_begin + BLOCK_TOKENS : end, end,
-             &next);
+    find_block(ATTENTION_ARGS, &group, &range, 1, &next);
     load_query(ATTENTION_ARGS ROTATION_ARGS, &group, at.query);
     row_state rows = {{NOTHING_SEEN, NOTHING_SEEN}, {0.0f, 0.0f}};
     float sums[PRODUCTS * WARPGROUP_SUMS];
     UNROLL
     for (int i = 0; i < PRODUCTS * WARPGROUP_SUMS; i++)
         sums[i] = 0.0f;
-
-    for (int block = 0; block < num_blocks; block++) {
-        const int key = split_begin + block * BLOCK_TOKENS;
-        const int of_group = key + (int)wg.index * KEYS;
-        const shared_address slot = at.slots + (shared_address)(block % STAGES * BLOCK_BYTES);
-        const shared_address free_slot =
-            at.slots + (shared_address)((block + 1) % STAGES * BLOCK_BYTES);
-        float scores[WARPGROUP_SUMS_N32], rescale[2];
-        uint4 weights[STEPS];
+    for (int block = 0; block < range.num_blocks; block++) {
         COPY_WAIT(0);
         publish_to_warpgroups();
-        barrier(CLK_LOCAL_MEM_FENCE);
-
-        /* s = q · k, while the next block is on its way */
-        score_keys(&wg, at.query, slot, scores);
-        copy_block(&next, free_slot);
-        find_key(ATTENTION_ARGS, group.sequence,
-                 block + 2 < num_blocks ? key + 2 * BLOCK_TOKENS : end, end, &next);
-        WARPGROUP_WAIT(0);
-        warpgroup_hold_n32(scores);
-
-        /* p = exp2(s - m), l = l · exp2(m_old - m) + Σ p */
-        raise_maxima(&w, &wg, at.rows, scale_log2, of_group, end, scores, &rows, rescale);
-        weigh_keys(&wg, &w, at.weights, of_group, end, scores, rescale, &rows, weights);
-
-        /* out = out · exp2(m_old - m) + Σ p · c_kv */
-        UNROLL
-        for (int i = 0; i < PRODUCTS * WARPGROUP_SUMS; i++)
-            sums[i] *= rescale[i / 2 % 2];
-        add_values(&wg, weights, slot, sums);
+        barrier(CLK_LOCAL_MEM_FENCE); /* the block is whole, the other slot is free */
+        pass_block(ATTENTION_ARGS, &w, &wg, &at, &group, &range, block, &next, &rows, sums);
     }
     COPY_WAIT(0);
 
@@ -356,5 +382,5 @@ attention__wgmma(ATTENTION_PARAMS ROTATION_PARAMS)
     UNROLL
     for (int r = 0; r < 2; r++)
         totals[r] += other[r];
-    store_rows(ATTENTION_ARGS, &w, &wg, &group, split, end <= split_start, &rows, totals, sums);
+    store_rows(ATTENTION_ARGS, &w, &wg, &group, split, range.num_blocks == 0, &rows, totals, sums);
 }
