@@ -24,6 +24,9 @@ clmla_status mla_golden_fail(clmla_model_error *error, clmla_status status, cons
     if (vsnprintf(error->text, sizeof error->text, format, arguments) < 0)
         error->text[0] = '\0';
     va_end(arguments);
+    for (char *c = error->text; *c != '\0'; c++) /* metadata may hold anything */
+        if ((unsigned char)*c < ' ' || *c == 0x7f)
+            *c = '?';
     return status;
 }
 
@@ -398,7 +401,7 @@ static clmla_status load_case(mla_golden_opener *open, const char *path)
     return status;
 }
 
-clmla_status mla_golden_open(const char *path, void (*progress)(const char *what, void *user),
+clmla_status mla_golden_open(const char *path, bool (*progress)(const char *what, void *user),
                              void *user, mla_golden *out, clmla_model_error *error)
 {
     mla_golden_opener open = {.progress = progress, .user = user, .error = error};

@@ -21,8 +21,8 @@ typedef struct mla_golden {
 } mla_golden;
 
 /* Opens and checks a case; recipe tensors are drawn and their checksums compared. progress (may be
- * NULL) is told the name of each large tensor as it is drawn. */
-clmla_status mla_golden_open(const char *path, void (*progress)(const char *what, void *user),
+ * NULL) is told the name of each large tensor before it is drawn; false ends the opening (BAD_FILE). */
+clmla_status mla_golden_open(const char *path, bool (*progress)(const char *what, void *user),
                              void *user, mla_golden *out, clmla_model_error *error);
 void mla_golden_close(mla_golden *golden);
 

@@ -28,7 +28,7 @@ typedef struct mla_golden_opener {
     mla_golden golden;
     json_t *recipe; /* name -> shape, kind, exp, checksums; NULL: everything is stored */
     uint64_t seed;
-    void (*progress)(const char *what, void *user);
+    bool (*progress)(const char *what, void *user);
     void *user;
     clmla_model_error *error;
 } mla_golden_opener;

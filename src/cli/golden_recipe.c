@@ -92,7 +92,7 @@ static clmla_status parse_entry(const mla_golden_opener *open, const mla_golden_
     return CLMLA_SUCCESS;
 }
 
-/* Memory for the elements of a tensor, owned by the case. */
+/* Memory for the elements of a tensor, owned by the case, once progress knows of it. */
 static clmla_status allocate(mla_golden_opener *open, const mla_golden_key *key, uint16_t **out,
                              size_t *count)
 {
@@ -102,6 +102,10 @@ static clmla_status allocate(mla_golden_opener *open, const mla_golden_key *key,
     for (int32_t i = 0; i < key->rank; i++)
         if (!mla__checked_mul(bytes, key->shape[i], &bytes))
             bytes = UINT64_MAX;
+    if (open->progress != NULL && bytes >= LARGE_TENSOR * sizeof **out &&
+        !open->progress(key->name, open->user))
+        return mla_golden_fail(open->error, CLMLA_BAD_FILE, "%s: '%s' was not to be drawn",
+                               open->golden.job.name, key->name);
     memory = bytes <= SIZE_MAX / 2 ? malloc((size_t)bytes) : NULL;
     status = mla_golden_own(&open->golden, memory, open->error);
     if (status != CLMLA_SUCCESS)
@@ -124,8 +128,6 @@ clmla_status mla_golden_draw(mla_golden_opener *open, const mla_golden_key *key,
         status = allocate(open, key, &values, &count);
     if (status != CLMLA_SUCCESS)
         return status;
-    if (open->progress != NULL && count >= LARGE_TENSOR)
-        open->progress(key->name, open->user);
     mla_draw(mla_draw_base(key->name, open->seed), 0, count, entry.kind, entry.exp, values);
     mla_draw_sums(values, count, &sum, &weighted_sum);
     if (sum != entry.sum || weighted_sum != entry.weighted_sum)

@@ -30,7 +30,7 @@ static void print_line(const char *prefix, char text[LINE_BYTES], const char *fo
 {
     (void)vsnprintf(text, LINE_BYTES, format, arguments);
     for (char *c = text; *c != '\0'; c++)
-        if ((unsigned char)*c < ' ')
+        if ((unsigned char)*c < ' ' || *c == 0x7f)
             *c = ' ';
     mla_progress_clear();
     (void)fflush(stdout); /* what was printed before stays before, where both are one terminal */
@@ -70,8 +70,9 @@ void mla_progress(const char *format, ...)
     progress_shown = true;
 }
 
-void mla_progress_drawing(const char *what, void *user)
+bool mla_progress_drawing(const char *what, void *user)
 {
     (void)user;
     mla_progress("drawing %s", what);
+    return true;
 }

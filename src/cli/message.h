@@ -4,6 +4,8 @@
 #ifndef CLMLA_CLI_MESSAGE_H
 #define CLMLA_CLI_MESSAGE_H
 
+#include <stdbool.h>
+
 /* "clmla: ..." as one line: line breaks and other control characters become blanks. */
 void mla_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void mla_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -16,6 +18,6 @@ void mla_progress(const char *format, ...) __attribute__((format(printf, 1, 2)))
 void mla_progress_clear(void);
 
 /* For mla_golden_open: says what is being drawn. */
-void mla_progress_drawing(const char *what, void *user);
+bool mla_progress_drawing(const char *what, void *user);
 
 #endif

@@ -72,7 +72,7 @@ void mla__os_clblast_unlock(void) { (void)pthread_mutex_unlock(&clblast_mutex); 
 
 #define FIRST_READ_BYTES ((size_t)1 << 16)
 
-/* Reads to the end rather than asking for the size, so that pipes work. */
+/* Reads to the end rather than asking for the size, so that pipes work; those need not end. */
 static clmla_status read_stream(FILE *stream, char **data, size_t *bytes)
 {
     size_t capacity = FIRST_READ_BYTES, used = 0;
@@ -81,7 +81,12 @@ static clmla_status read_stream(FILE *stream, char **data, size_t *bytes)
         used += fread(text + used, 1, capacity - 1 - used, stream);
         if (used < capacity - 1)
             break;
-        char *larger = capacity <= SIZE_MAX / 2 ? realloc(text, capacity * 2) : NULL;
+        if (capacity >= MLA__MOST_FILE_BYTES) {
+            remember_errno(EFBIG);
+            free(text);
+            return CLMLA_IO;
+        }
+        char *larger = realloc(text, capacity * 2);
         if (larger == NULL)
             free(text);
         text = larger;

@@ -23,8 +23,11 @@ void mla__os_mutex_unlock(mla__os_mutex *mutex);
 void mla__os_clblast_lock(void);
 void mla__os_clblast_unlock(void);
 
+/* No text that clmla reads whole, kernels and JSON, comes near this. */
+#define MLA__MOST_FILE_BYTES ((size_t)1 << 28)
+
 /* A whole file in memory with a terminating zero that is not counted; free() it. CLMLA_IO when it
- * cannot be read. */
+ * cannot be read or has MLA__MOST_FILE_BYTES or more. */
 clmla_status mla__os_read_file(const char *path, char **data, size_t *bytes);
 
 /* A directory that is this user's own: made with mode 0700 where it is missing, parents too.

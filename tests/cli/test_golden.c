@@ -124,10 +124,16 @@ static void reads_requests_of_each_layout(void **state)
     mla_golden_close(&golden);
 }
 
-static void count_progress(const char *what, void *user)
+static bool count_progress(const char *what, void *user)
 {
     assert_non_null(strstr(what, "_proj"));
-    ++*(int *)user;
+    return ++*(int *)user <= 4;
+}
+
+static bool stop_at_second(const char *what, void *user)
+{
+    (void)what;
+    return ++*(int *)user < 2;
 }
 
 static void tells_progress_of_large_tensors_only(void **state)
@@ -140,6 +146,20 @@ static void tells_progress_of_large_tensors_only(void **state)
     assert_int_equal(mla_golden_open(path, count_progress, &told, &golden, NULL), CLMLA_SUCCESS);
     mla_golden_close(&golden);
     assert_int_equal(told, 4); /* q_proj, kv_a_proj_with_mqa, kv_b_proj, o_proj */
+}
+
+static void progress_may_end_the_drawing(void **state)
+{
+    char path[512];
+    mla_golden golden = {.file = NULL};
+    clmla_model_error error = {""};
+    int told = 0;
+    (void)state;
+    case_path("30_full_lite_decode", path, sizeof path);
+    assert_int_equal(mla_golden_open(path, stop_at_second, &told, &golden, &error), CLMLA_BAD_FILE);
+    assert_int_equal(told, 2);
+    assert_non_null(strstr(error.text, "kv_a_proj_with_mqa.weight' was not to be drawn"));
+    assert_null(golden.file);
 }
 
 /* ---- broken cases --------------------------------------------------------------------------- */
@@ -352,6 +372,7 @@ int main(void)
         cmocka_unit_test(knows_every_file_of_the_directory),
         cmocka_unit_test(reads_requests_of_each_layout),
         cmocka_unit_test(tells_progress_of_large_tensors_only),
+        cmocka_unit_test(progress_may_end_the_drawing),
         cmocka_unit_test(refuses_broken_cases),
         cmocka_unit_test(refuses_a_case_whose_truth_is_missing),
     };

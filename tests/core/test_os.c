@@ -1,6 +1,7 @@
 #define _POSIX_C_SOURCE 200809L
 
 #include <dirent.h>
+#include <errno.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -80,6 +81,24 @@ static void says_why_a_file_cannot_be_read_and_leaves_outputs_alone(void **state
     assert_int_equal(mla__os_map_file(TEST_OUTPUT_DIR, &map), CLMLA_IO);
     assert_string_equal(mla__os_last_error(), "is a directory");
     assert_int_equal(map.bytes, 7);
+}
+
+static void does_not_read_a_file_without_end(void **state)
+{
+    (void)state;
+    static const char endless[] = "/dev/zero";
+    char *data = NULL;
+    size_t bytes = 7;
+    FILE *const exists = fopen(endless, "rb");
+    if (exists == NULL) {
+        print_message("skipped: there is no %s\n", endless);
+        skip();
+    }
+    (void)fclose(exists);
+    assert_int_equal(mla__os_read_file(endless, &data, &bytes), CLMLA_IO);
+    assert_string_equal(mla__os_last_error(), strerror(EFBIG));
+    assert_null(data);
+    assert_int_equal(bytes, 7);
 }
 
 static void tells_directories_from_files(void **state)
@@ -256,6 +275,7 @@ int main(void)
         cmocka_unit_test(reads_whole_files_of_any_size),
         cmocka_unit_test(maps_files_and_empty_files),
         cmocka_unit_test(says_why_a_file_cannot_be_read_and_leaves_outputs_alone),
+        cmocka_unit_test(does_not_read_a_file_without_end),
         cmocka_unit_test(tells_directories_from_files),
         cmocka_unit_test(tells_what_is_there_from_what_is_not),
         cmocka_unit_test(makes_private_directories_and_refuses_others),
