@@ -206,7 +206,9 @@ typedef struct clmla_step {
  * error word is set that clmla_plan_get_error reads. Host arrays pass through staging memory of the
  * plan that is recycled once its upload is complete and grown otherwise: the call never waits.
  *  Errors: INVALID_ARGUMENT, CAPACITY_EXCEEDED (sequences, tokens, keys), INVALID_SEQUENCE,
- *  INVALID_BLOCK_TABLE; the plan then keeps its former step. */
+ *  INVALID_BLOCK_TABLE, CL_*; the plan then keeps its former step. Where a CL_* came while tables
+ *  were changed, the next call that needs them uploads the former step again; one from device tables
+ *  is lost: INVALID_STATE until the plan is filled. */
 CLMLA_API clmla_status clmla_enqueue_plan(clmla_plan *plan, const clmla_step *step,
                                           cl_command_queue queue, cl_uint num_events,
                                           const cl_event *wait_list, cl_event *event);
@@ -217,7 +219,9 @@ CLMLA_API clmla_status clmla_enqueue_plan(clmla_plan *plan, const clmla_step *st
  *  step). Negative values take back rejected speculative tokens.
  *  With host arrays a result that leaves [new tokens, keys the pages hold] is CAPACITY_EXCEEDED,
  *  a page outside the cache INVALID_BLOCK_TABLE, and nothing changes; with device tables the kernel
- *  checks, as in clmla_enqueue_plan. Never waits. */
+ *  checks, as in clmla_enqueue_plan. Never waits.
+ *  Errors: INVALID_STATE (never filled), the above, CL_*; the lengths are then the former ones, as
+ *  after clmla_enqueue_plan. */
 CLMLA_API clmla_status clmla_enqueue_advance(clmla_plan *plan, const int32_t *num_tokens,
                                              cl_command_queue queue, cl_uint num_events,
                                              const cl_event *wait_list, cl_event *event);

@@ -91,11 +91,11 @@ clmla_status clmla_enqueue_layer(clmla_binding *binding, clmla_plan *plan, cl_co
     if (plan->layer != layer)
         return mla__fail(layer->context, CLMLA_INVALID_STATE,
                          "layer: the plan was made for another layer object");
-    if (!plan->step.filled)
-        return mla__fail(layer->context, CLMLA_INVALID_STATE, "layer: the plan was never filled");
-    clmla_status status = mla__binding_use_plan(binding, plan);
+    clmla_status status = mla__stream_begin(&stream, queue, num_events, wait_list);
     if (status == CLMLA_SUCCESS)
-        status = mla__stream_begin(&stream, queue, num_events, wait_list);
+        status = mla__plan_ready(plan, "layer", &stream);
+    if (status == CLMLA_SUCCESS)
+        status = mla__binding_use_plan(binding, plan);
     for (int32_t t0 = 0; status == CLMLA_SUCCESS && t0 < plan->step.num_tokens;
          t0 += layer->tokens_per_block) {
         const int32_t left = plan->step.num_tokens - t0;

@@ -215,6 +215,37 @@ static clmla_status derive_tables(clmla_plan *plan, const mla__plan_step *step, 
                                    step->num_tokens);
 }
 
+/* What the host remembers, once more. */
+static clmla_status restore(clmla_plan *plan, mla__stream *stream)
+{
+    const clmla_step step = {.struct_size = sizeof(step),
+                             .num_sequences = plan->step.num_sequences,
+                             .cu_seqlens_q = plan->cu_seqlens_q,
+                             .cache_seqlens = plan->cache_seqlens,
+                             .block_table = plan->block_table};
+    clmla_status status = upload_step(plan, &step, stream);
+    if (status == CLMLA_SUCCESS)
+        status = derive_tables(plan, &plan->step, stream);
+    if (status == CLMLA_SUCCESS)
+        plan->torn = false;
+    return status;
+}
+
+clmla_status mla__plan_ready(clmla_plan *plan, const char *name, mla__stream *stream)
+{
+    if (!plan->step.filled)
+        return mla__fail(plan->layer->context, CLMLA_INVALID_STATE, "%s: the plan was never filled",
+                         name);
+    if (!plan->torn)
+        return CLMLA_SUCCESS;
+    if (plan->step.on_device)
+        return mla__fail(plan->layer->context, CLMLA_INVALID_STATE,
+                         "%s: the plan must be filled again, since a call failed that changed its "
+                         "tables",
+                         name);
+    return restore(plan, stream);
+}
+
 clmla_status clmla_enqueue_plan(clmla_plan *plan, const clmla_step *step, cl_command_queue queue,
                                 cl_uint num_events, const cl_event *wait_list, cl_event *event)
 {
@@ -239,15 +270,18 @@ clmla_status clmla_enqueue_plan(clmla_plan *plan, const clmla_step *step, cl_com
                                     : check_device_step(plan, &s, &next);
     if (status == CLMLA_SUCCESS)
         status = mla__stream_begin(&stream, queue, num_events, wait_list);
-    if (status == CLMLA_SUCCESS)
-        status = next.on_device ? mla__plan_device_fill(plan, &s, &next, &stream)
-                                : upload_step(plan, &s, &stream);
+    if (status != CLMLA_SUCCESS)
+        return status;
+    plan->torn = true;
+    status = next.on_device ? mla__plan_device_fill(plan, &s, &next, &stream)
+                            : upload_step(plan, &s, &stream);
     if (status == CLMLA_SUCCESS)
         status = derive_tables(plan, &next, &stream);
     if (status == CLMLA_SUCCESS)
         status = mla__stream_end(&stream, event);
     if (status != CLMLA_SUCCESS)
         return status;
+    plan->torn = false;
     if (!next.on_device)
         remember_step(plan, &s);
     plan->step = next;
@@ -318,25 +352,27 @@ clmla_status clmla_enqueue_advance(clmla_plan *plan, const int32_t *num_tokens,
     mla__stream stream;
     if (plan == NULL)
         return CLMLA_INVALID_ARGUMENT;
-    if (!plan->step.filled)
-        return mla__fail(plan->layer->context, CLMLA_INVALID_STATE,
-                         "advance: the plan was never filled");
     mla__plan_step next = plan->step;
     clmla_status status = CLMLA_SUCCESS;
     if (next.on_device)
         advance_bound(plan, num_tokens, &next);
-    else
+    else if (next.filled)
         status = advance_on_host(plan, num_tokens, &next);
     if (status == CLMLA_SUCCESS)
         status = mla__stream_begin(&stream, queue, num_events, wait_list);
     if (status == CLMLA_SUCCESS)
-        status = mla__plan_device_advance(plan, num_tokens, &stream);
+        status = mla__plan_ready(plan, "advance", &stream);
+    if (status != CLMLA_SUCCESS)
+        return status;
+    plan->torn = true;
+    status = mla__plan_device_advance(plan, num_tokens, &stream);
     if (status == CLMLA_SUCCESS)
         status = derive_tables(plan, &next, &stream);
     if (status == CLMLA_SUCCESS)
         status = mla__stream_end(&stream, event);
     if (status != CLMLA_SUCCESS)
         return status;
+    plan->torn = false;
     if (!next.on_device && next.num_sequences > 0)
         memcpy(plan->cache_seqlens, plan->next_seqlens,
                (size_t)next.num_sequences * sizeof(int32_t));

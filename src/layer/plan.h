@@ -35,6 +35,7 @@ struct clmla_plan {
     cl_mem buffer;
     mla__plan_tables at;
     mla__plan_step step;
+    bool torn; /* a call failed on the way: the device may have tables of neither step */
     int32_t *cu_seqlens_q;  /* host copies */
     int32_t *cache_seqlens; /* [max_num_sequences] */
     int32_t *next_seqlens;  /* [max_num_sequences]: scratch of advance */
@@ -47,6 +48,11 @@ struct clmla_plan {
 /* The plan's tables as sequences of the current step, and cos_sin of all its tokens. */
 clmla_sequences mla__plan_sequences(const clmla_plan *plan);
 clmla_tensor mla__plan_cos_sin(const clmla_plan *plan);
+
+/* The device has the tables of the plan's step: where a call failed on the way to another, they are
+ * uploaded again. INVALID_STATE: never filled, or torn and known to the device alone. name: of the
+ * caller, for notify. */
+clmla_status mla__plan_ready(clmla_plan *plan, const char *name, mla__stream *stream);
 
 /* Most keys that the pages of one sequence hold, at most max_cache_seqlen. */
 int32_t mla__plan_capacity(const clmla_layer *layer);

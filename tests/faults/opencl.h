@@ -1,0 +1,39 @@
+/*
+ * OpenCL and CLBlast as the library calls them, wrapped at link time: the n-th call fails, and every
+ * object that is created, retained and released is counted. CMakeLists.txt has the list of the
+ * functions; check_list.sh compares it with what the library refers to.
+ *
+ * Releases never fail. What fails does nothing, gives FAULT_STATUS and no object.
+ */
+#ifndef CLMLA_TESTS_FAULTS_OPENCL_H
+#define CLMLA_TESTS_FAULTS_OPENCL_H
+
+#include <stdbool.h>
+
+#include "clmla.h"
+
+#define FAULT_STATUS CL_OUT_OF_RESOURCES
+
+/* Call number n from here on fails, 1 the next; 0: none. */
+void faults_arm(int n);
+/* No call fails any more; the function that did, NULL if there was none. */
+const char *faults_disarm(void);
+
+/* Holds on objects, by kind. */
+enum {
+    FAULTS_CONTEXT,
+    FAULTS_DEVICE,
+    FAULTS_QUEUE,
+    FAULTS_MEMORY,
+    FAULTS_PROGRAM,
+    FAULTS_KERNEL,
+    FAULTS_EVENT,
+    FAULTS_KINDS
+};
+typedef struct faults_holds {
+    int of[FAULTS_KINDS];
+} faults_holds;
+faults_holds faults_count(void);
+const char *faults_kind_name(int kind);
+
+#endif
