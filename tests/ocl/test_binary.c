@@ -1,170 +1,22 @@
-/* Binaries on disk: found again, replaced when in doubt, never in the way. */
+/* Binaries on disk: found again by other contexts, threads and processes, in a directory that is
+ * safe to use or not at all. Files that may not be taken are in test_binary_damage.c. */
 #define _POSIX_C_SOURCE 200809L
 
-#include <dirent.h>
 #include <pthread.h>
 #include <spawn.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
-#include <unistd.h>
-
-#include "clmla.h"
-#include "ocl/binary.h"
-#include "support/device.h"
-#include "support/support.h"
-
-extern char **environ;
 
 #define KERNELS TEST_OUTPUT_DIR "/kernels-test-binary"
 #define ROOT TEST_OUTPUT_DIR "/cache-test-binary"
-#define CACHE ROOT "/clmla"
+#include "ocl/binary_cache.h"
 
-/* As binary.c lays a file out. */
-enum { KEY_BYTES_AT = 8, BINARY_BYTES_AT = 16, CHECKSUM_AT = 24, KEY_AT = 32 };
-
-enum { PATH_BYTES = 512, NOBODY = 65534 };
-
-/* ---- files -------------------------------------------------------------------------------- */
-
-static void remove_tree(const char *path)
-{
-    DIR *directory = opendir(path);
-    struct dirent *entry;
-    if (directory == NULL) {
-        (void)unlink(path);
-        return;
-    }
-    while ((entry = readdir(directory)) != NULL) {
-        char inner[PATH_BYTES];
-        struct stat info;
-        (void)snprintf(inner, sizeof inner, "%s/%s", path, entry->d_name);
-        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 ||
-            lstat(inner, &info) != 0)
-            continue;
-        if (S_ISDIR(info.st_mode))
-            remove_tree(inner);
-        else
-            assert_int_equal(unlink(inner), 0);
-    }
-    assert_int_equal(closedir(directory), 0);
-    assert_int_equal(rmdir(path), 0);
-}
-
-/* How many entries CACHE has; the last one's path. -1: no such directory. */
-static int list_cache(char path[PATH_BYTES])
-{
-    DIR *directory = opendir(CACHE);
-    struct dirent *entry;
-    int count = 0;
-    if (directory == NULL)
-        return -1;
-    while ((entry = readdir(directory)) != NULL) {
-        if (entry->d_name[0] == '.')
-            continue;
-        assert_non_null(strstr(entry->d_name, ".bin"));
-        assert_string_equal(strstr(entry->d_name, ".bin"), ".bin"); /* not a temporary file */
-        (void)snprintf(path, PATH_BYTES, CACHE "/%s", entry->d_name);
-        count++;
-    }
-    assert_int_equal(closedir(directory), 0);
-    return count;
-}
+extern char **environ;
 
 static mode_t mode_of(const char *path)
 {
     struct stat info;
     assert_int_equal(lstat(path, &info), 0);
     return info.st_mode & 07777;
-}
-
-static void write_file(const char *path, const char *data, size_t bytes)
-{
-    FILE *file = fopen(path, "wb");
-    assert_non_null(file);
-    assert_int_equal(fwrite(data, 1, bytes, file), bytes);
-    assert_int_equal(fclose(file), 0);
-    assert_int_equal(chmod(path, 0600), 0);
-}
-
-/* ---- programs ----------------------------------------------------------------------------- */
-
-static char notes[4096]; /* all since the last use() began */
-
-static void remember(clmla_status status, const char *text, void *user)
-{
-    (void)user;
-    assert_int_equal(status, CLMLA_SUCCESS);
-    (void)strncat(notes, text, sizeof notes - strlen(notes) - 2);
-    (void)strcat(notes, "\n");
-}
-
-/* A new context with this cache, and the program that answers `value` in it. */
-static clmla_context *use_in(const char *cache, int value)
-{
-    const test_device *on = test_device_get();
-    clmla_context *context = NULL;
-    const clmla_context_options options = {.struct_size = sizeof options,
-                                           .notify = remember,
-                                           .kernel_directory = KERNELS,
-                                           .cache_directory = cache};
-    mla__defines defines = {0};
-    notes[0] = '\0';
-    assert_int_equal(clmla_context_create(on->context, on->id, &options, &context), CLMLA_SUCCESS);
-    mla__define_int(&defines, "VALUE", value);
-    assert_int_equal(test_answer(context, "answer.cl", &defines), value);
-    return context;
-}
-
-static clmla_context_info info_of(clmla_context *context)
-{
-    clmla_context_info info = {.struct_size = sizeof info};
-    assert_int_equal(clmla_context_get_info(context, &info), CLMLA_SUCCESS);
-    return info;
-}
-
-/* The same, of CACHE; fails the test unless the program was read (or compiled). */
-static void use(int value, bool read)
-{
-    clmla_context *context = use_in(CACHE, value);
-    const clmla_context_info info = info_of(context);
-    if (info.programs_read != (read ? 1 : 0) || info.programs_compiled != (read ? 0 : 1))
-        fail_msg("%d read, %d compiled; %s", (int)info.programs_read, (int)info.programs_compiled,
-                 notes);
-    clmla_context_release(context);
-}
-
-static void expect_note(const char *text)
-{
-    if (strstr(notes, text) == NULL)
-        fail_msg("'%s' is not in '%s'", text, notes);
-}
-
-static int set_up(void **state)
-{
-    (void)state;
-    (void)chmod(CACHE, 0700);
-    remove_tree(ROOT);
-    test_write_kernel(
-        KERNELS, "answer.cl",
-        "kernel void answer(global int *out, ulong at)\n{\n    out[at] = VALUE;\n}\n");
-    return 0;
-}
-
-/* The file of the program that answers 1, fresh; free() it. */
-static char *make_file(char path[PATH_BYTES], size_t *bytes)
-{
-    char *data = NULL;
-    use(1, false);
-    assert_int_equal(list_cache(path), 1);
-    assert_int_equal(mla__os_read_file(path, &data, bytes), CLMLA_SUCCESS);
-    return data;
-}
-
-static uint64_t field(const char *data, size_t at)
-{
-    uint64_t value = 0;
-    memcpy(&value, data + at, sizeof value);
-    return value;
 }
 
 /* ---- hits --------------------------------------------------------------------------------- */
@@ -262,148 +114,7 @@ static void info_wants_its_size(void **state)
     clmla_context_release(context);
 }
 
-/* ---- doubt -------------------------------------------------------------------------------- */
-
-/* Every byte of the header and many of key and binary, a bit of each. */
-static void a_changed_bit_means_compiling(void **state)
-{
-    (void)state;
-    enum { SAMPLES = 24 };
-    char path[PATH_BYTES];
-    size_t bytes = 0;
-    char *data = make_file(path, &bytes);
-    const size_t key = (size_t)field(data, KEY_BYTES_AT), rest = bytes - KEY_AT;
-    assert_int_equal(key + field(data, BINARY_BYTES_AT), rest);
-    for (size_t i = 0; i < KEY_AT + SAMPLES; i++) {
-        const size_t at = i < KEY_AT ? i : KEY_AT + (i - KEY_AT) * (rest - 1) / (SAMPLES - 1);
-        data[at] ^= (char)(1 << i % 8);
-        write_file(path, data, bytes);
-        use(1, false);
-        expect_note("will replace");
-        data[at] ^= (char)(1 << i % 8);
-    }
-    use(1, true); /* the last one was replaced */
-    free(data);
-}
-
-static void another_length_means_compiling(void **state)
-{
-    (void)state;
-    char path[PATH_BYTES];
-    size_t bytes = 0;
-    char *data = make_file(path, &bytes);
-    const size_t key_end = KEY_AT + (size_t)field(data, KEY_BYTES_AT);
-    const size_t lengths[] = {0, 1, KEY_AT - 1, KEY_AT, key_end - 1, key_end, bytes - 1, bytes + 1};
-    for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
-        write_file(path, data, lengths[i]); /* read_file ends what it reads with a zero */
-        use(1, false);
-        expect_note("will replace");
-        use(1, true);
-    }
-    free(data);
-}
-
-static void another_programs_file_is_not_taken(void **state)
-{
-    (void)state;
-    char one[PATH_BYTES], two[PATH_BYTES];
-    size_t bytes = 0;
-    char *data = make_file(one, &bytes);
-    assert_int_equal(unlink(one), 0);
-    use(2, false);
-    assert_int_equal(list_cache(two), 1);
-    write_file(two, data, bytes);
-    use(2, false);
-    expect_note("another device, driver or kernel");
-    use(2, true);
-    free(data);
-}
-
-static void a_binary_that_the_driver_refuses_is_replaced(void **state)
-{
-    (void)state;
-    char path[PATH_BYTES];
-    size_t bytes = 0;
-    char *data = make_file(path, &bytes);
-    uint64_t checksum = UINT64_C(0xCBF29CE484222325);
-    for (size_t i = KEY_AT + (size_t)field(data, KEY_BYTES_AT); i < bytes; i++) {
-        data[i] = 'x';
-        checksum = (checksum ^ 'x') * UINT64_C(0x100000001B3);
-    }
-    memcpy(data + CHECKSUM_AT, &checksum, sizeof checksum);
-    write_file(path, data, bytes);
-    use(1, false);
-    expect_note("the driver does not take it");
-    use(1, true);
-    free(data);
-}
-
-/* ---- what lies in the way ----------------------------------------------------------------- */
-
-static void a_link_is_not_followed(void **state)
-{
-    (void)state;
-    char path[PATH_BYTES];
-    size_t bytes = 0;
-    struct stat info;
-    free(make_file(path, &bytes));
-    assert_int_equal(rename(path, ROOT "/elsewhere"), 0);
-    assert_int_equal(symlink("../elsewhere", path), 0);
-    use(1, false);
-    expect_note("symbolic link");
-    assert_int_equal(lstat(path, &info), 0);
-    assert_true(S_ISREG(info.st_mode)); /* in the link's place */
-    use(1, true);
-}
-
-static void what_others_may_write_is_not_read(void **state)
-{
-    (void)state;
-    char path[PATH_BYTES];
-    size_t bytes = 0;
-    free(make_file(path, &bytes));
-    assert_int_equal(chmod(path, 0620), 0);
-    use(1, false);
-    expect_note("can be written by other users");
-    use(1, true);
-    if (geteuid() != 0) {
-        print_message("skipped: only root can give a file away\n");
-        return;
-    }
-    assert_int_equal(chown(path, NOBODY, NOBODY), 0);
-    use(1, false);
-    expect_note("is owned by another user");
-    use(1, true);
-}
-
-static void a_directory_or_a_pipe_in_a_files_place_is_left_alone(void **state)
-{
-    (void)state;
-    char path[PATH_BYTES];
-    size_t bytes = 0;
-    free(make_file(path, &bytes));
-    assert_int_equal(unlink(path), 0);
-    assert_int_equal(mkdir(path, 0700), 0);
-    use(1, false);
-    expect_note("is not a regular file");
-    assert_int_equal(rmdir(path), 0);
-    assert_int_equal(mkfifo(path, 0600), 0);
-    use(1, false); /* without waiting for somebody to write to it */
-    expect_note("is not a regular file");
-    use(1, true);
-}
-
-static void a_file_that_is_too_large_is_not_read(void **state)
-{
-    (void)state;
-    char path[PATH_BYTES];
-    size_t bytes = 0;
-    free(make_file(path, &bytes));
-    assert_int_equal(truncate(path, (off_t)1 << 40), 0);
-    use(1, false);
-    expect_note("is too large");
-    use(1, true);
-}
+/* ---- directories --------------------------------------------------------------------------- */
 
 static void a_directory_that_vanishes_is_not_missed(void **state)
 {
@@ -430,8 +141,6 @@ static void a_directory_without_permission_to_write_is_read_only(void **state)
     use(2, false);
     expect_note("cannot write");
 }
-
-/* ---- directories that are not used --------------------------------------------------------- */
 
 static void expect_no_cache(const char *directory, const char *why)
 {
@@ -477,7 +186,7 @@ static void directories_that_cannot_be_made_are_done_without(void **state)
     expect_no_cache("", "No such file or directory");
 }
 
-/* ---- other threads and processes ----------------------------------------------------------------------- */
+/* ---- other threads and processes ------------------------------------------------------------ */
 
 enum { THREADS = 4 };
 
@@ -577,14 +286,6 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup(a_failed_build_leaves_nothing, set_up),
         cmocka_unit_test_setup(the_key_names_all_that_a_binary_depends_on, set_up),
         cmocka_unit_test_setup(info_wants_its_size, set_up),
-        cmocka_unit_test_setup(a_changed_bit_means_compiling, set_up),
-        cmocka_unit_test_setup(another_length_means_compiling, set_up),
-        cmocka_unit_test_setup(another_programs_file_is_not_taken, set_up),
-        cmocka_unit_test_setup(a_binary_that_the_driver_refuses_is_replaced, set_up),
-        cmocka_unit_test_setup(a_link_is_not_followed, set_up),
-        cmocka_unit_test_setup(what_others_may_write_is_not_read, set_up),
-        cmocka_unit_test_setup(a_directory_or_a_pipe_in_a_files_place_is_left_alone, set_up),
-        cmocka_unit_test_setup(a_file_that_is_too_large_is_not_read, set_up),
         cmocka_unit_test_setup(a_directory_that_vanishes_is_not_missed, set_up),
         cmocka_unit_test_setup(a_directory_without_permission_to_write_is_read_only, set_up),
         cmocka_unit_test_setup(directories_of_others_are_refused, set_up),

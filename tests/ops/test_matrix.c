@@ -300,6 +300,20 @@ static void vectors_become_float32(void **state)
 
 /* ---- refusals ------------------------------------------------------------------------------ */
 
+static void check_refused(clmla_context *context, const char *name, clmla_status expected,
+                          const clmla_matrix_params *params)
+{
+    clmla_matrix *matrix = NULL;
+    test_clear_notify();
+    const clmla_status status =
+        clmla_matrix_create(context, params, test_device_get()->queue, &matrix);
+    if (status != expected)
+        fail_msg("%s: %s, expected %s", name, clmla_status_name(status),
+                 clmla_status_name(expected));
+    assert_null(matrix);
+    assert_non_null(strstr(test_last_notify(), "matrix"));
+}
+
 static void refuses_what_does_not_fit(void **state)
 {
     (void)state;
@@ -349,17 +363,8 @@ static void refuses_what_does_not_fit(void **state)
     wrong[10].params.source.tensor.buffer = buffer.tensor.buffer;
     wrong[11].params.offset_bytes = 128;
     wrong[12].params.offset_bytes = 4096;
-    for (size_t i = 0; i < CASES; i++) {
-        clmla_matrix *matrix = NULL;
-        test_clear_notify();
-        const clmla_status status =
-            clmla_matrix_create(context, &wrong[i].params, test_device_get()->queue, &matrix);
-        if (status != wrong[i].expected)
-            fail_msg("%s: %s, expected %s", wrong[i].name, clmla_status_name(status),
-                     clmla_status_name(wrong[i].expected));
-        assert_null(matrix);
-        assert_non_null(strstr(test_last_notify(), "matrix"));
-    }
+    for (size_t i = 0; i < CASES; i++)
+        check_refused(context, wrong[i].name, wrong[i].expected, &wrong[i].params);
     unsigned char untouched[4096];
     memset(untouched, 0xff, sizeof untouched);
     test_buffer_unchanged("buffer after refusals", &buffer, untouched);

@@ -168,6 +168,25 @@ static void works_on_an_out_of_order_queue(void **state)
     clmla_context_release(context);
 }
 
+/* The same matrix at byte 256 of a buffer of its own, which the caller releases. */
+static struct clmla_matrix moved_to_256(const clmla_matrix *matrix)
+{
+    const test_device *on = test_device_get();
+    struct clmla_matrix moved = *matrix;
+    uint64_t bytes;
+    cl_int error;
+    assert_int_equal(mla__matrix_bytes(matrix->context, matrix->num_batches, matrix->out_features,
+                                       matrix->in_features, matrix->dtype, &bytes),
+                     CLMLA_SUCCESS);
+    moved.buffer = clCreateBuffer(on->context, CL_MEM_READ_WRITE, bytes + 256, NULL, &error);
+    assert_int_equal(error, CL_SUCCESS);
+    assert_int_equal(clEnqueueCopyBuffer(on->queue, matrix->buffer, moved.buffer,
+                                         matrix->offset_bytes, 256, bytes, 0, NULL, NULL),
+                     CL_SUCCESS);
+    moved.offset_bytes = 256;
+    return moved;
+}
+
 /* A workspace that is itself a sub-buffer, and weights that do not begin where a sub-buffer may. */
 static void takes_memory_that_begins_anywhere(void **state)
 {
@@ -196,20 +215,10 @@ static void takes_memory_that_begins_anywhere(void **state)
     for (int misaligned = 0; misaligned < 2; misaligned++) {
         mla__projection op = {0};
         mla__stream stream;
-        /* an alignment that the matrix at offset 256 of another buffer does not have */
-        struct clmla_matrix moved = *matrix;
-        uint64_t bytes;
-        assert_int_equal(mla__matrix_bytes(context, 1, 70, 33, F32, &bytes), CLMLA_SUCCESS);
-        cl_mem copy = clCreateBuffer(on->context, CL_MEM_READ_WRITE, bytes + 256, NULL, &error);
-        assert_int_equal(error, CL_SUCCESS);
-        assert_int_equal(clEnqueueCopyBuffer(on->queue, matrix->buffer, copy, matrix->offset_bytes,
-                                             256, bytes, 0, NULL, NULL),
-                         CL_SUCCESS);
-        moved.buffer = copy;
-        moved.offset_bytes = 256;
+        const struct clmla_matrix moved = moved_to_256(matrix);
         params.matrix = &moved;
         if (misaligned) {
-            device->mem_base_addr_align_bytes = 512;
+            device->mem_base_addr_align_bytes = 512; /* which byte 256 does not have */
             test_buffer_release(&workspace);
             workspace = test_buffer_poisoned(1 << 20, F32);
             params.workspace = workspace.tensor;
@@ -222,7 +231,7 @@ static void takes_memory_that_begins_anywhere(void **state)
         test_buffer_read(&y, out);
         projection_check(&one, &d, out);
         mla__projection_release(&op);
-        clReleaseMemObject(copy);
+        clReleaseMemObject(moved.buffer);
         if (!misaligned)
             clReleaseMemObject(params.workspace.buffer);
     }
@@ -288,50 +297,51 @@ static void statuses_of_clblast_are_mapped(void **state)
 
 /* Calls cut into several slabs of columns, groups of heads or blocks of rows, small enough to run.
  */
+static const struct {
+    projection_case one;
+    int32_t columns, batches, rows;
+} cuts[] = {
+    {{.name = "columns", .M = 5, .N = 200, .K = 40, .x = BF16, .w = BF16, .y = F32}, 64, 1, 8},
+    {{.name = "rows and columns",
+      .M = 21,
+      .N = 130,
+      .K = 9,
+      .x = BF16,
+      .w = BF16,
+      .y = F32,
+      .row_gap = 1},
+     128,
+     1,
+     8},
+    {{.name = "rows", .M = 21, .N = 60, .K = 9, .x = BF16, .w = BF16, .y = F32}, 64, 1, 8},
+    {{.name = "groups of heads",
+      .M = 5,
+      .N = 30,
+      .K = 9,
+      .batches = 5,
+      .x = BF16,
+      .w = BF16,
+      .y = F32,
+      .batch_gap = 2},
+     64,
+     2,
+     8},
+    {{.name = "groups of heads of float32 weights",
+      .M = 5,
+      .N = 30,
+      .K = 9,
+      .batches = 5,
+      .x = BF16,
+      .w = F32,
+      .y = F32},
+     64,
+     2,
+     8},
+};
+
 static void cut_calls_match_reference(void **state)
 {
     (void)state;
-    const struct {
-        projection_case one;
-        int32_t columns, batches, rows;
-    } cuts[] = {
-        {{.name = "columns", .M = 5, .N = 200, .K = 40, .x = BF16, .w = BF16, .y = F32}, 64, 1, 8},
-        {{.name = "rows and columns",
-          .M = 21,
-          .N = 130,
-          .K = 9,
-          .x = BF16,
-          .w = BF16,
-          .y = F32,
-          .row_gap = 1},
-         128,
-         1,
-         8},
-        {{.name = "rows", .M = 21, .N = 60, .K = 9, .x = BF16, .w = BF16, .y = F32}, 64, 1, 8},
-        {{.name = "groups of heads",
-          .M = 5,
-          .N = 30,
-          .K = 9,
-          .batches = 5,
-          .x = BF16,
-          .w = BF16,
-          .y = F32,
-          .batch_gap = 2},
-         64,
-         2,
-         8},
-        {{.name = "groups of heads of float32 weights",
-          .M = 5,
-          .N = 30,
-          .K = 9,
-          .batches = 5,
-          .x = BF16,
-          .w = F32,
-          .y = F32},
-         64,
-         2,
-         8},
-    };
     clmla_context *context = test_context(CLMLA_KERNELS_AUTO, CLMLA_PROJECTION_CLBLAST);
     for (size_t i = 0; i < sizeof(cuts) / sizeof(cuts[0]); i++) {
         const projection_case *c = &cuts[i].one;

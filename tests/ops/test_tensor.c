@@ -22,6 +22,7 @@ typedef struct view_case {
     clmla_dtype view_dtype; /* expected on success; 0: bf16 */
 } view_case;
 
+#define BF16 .dtype = CLMLA_DTYPE_BF16
 #define F32 .dtype = CLMLA_DTYPE_F32
 #define HUGE_64 0xffffffffffffffffu
 
@@ -233,78 +234,53 @@ static void a_buffer_of_another_context_is_refused(void **state)
     clReleaseContext(other);
 }
 
+/* A view of `span` elements. */
+typedef struct placed {
+    enum { THE_BUFFER, OTHER_BUFFER, NO_BUFFER } in;
+    uint64_t offset, span;
+    clmla_dtype dtype;
+} placed;
+
+static const struct {
+    const char *name;
+    placed a, b;
+    bool overlap;
+} pairs[] = {
+    {"the same", {THE_BUFFER, 8, 4, BF16}, {THE_BUFFER, 8, 4, BF16}, true},
+    {"b begins where a ends", {THE_BUFFER, 8, 4, BF16}, {THE_BUFFER, 12, 4, BF16}, false},
+    {"b begins at a's last element", {THE_BUFFER, 8, 4, BF16}, {THE_BUFFER, 11, 4, BF16}, true},
+    {"f32 elements 4.. are bytes 16.., bf16 elements 7 are bytes 14..15",
+     {THE_BUFFER, 7, 1, BF16},
+     {THE_BUFFER, 4, 1, F32},
+     false},
+    {"and bf16 elements 8 are bytes 16..17",
+     {THE_BUFFER, 8, 1, BF16},
+     {THE_BUFFER, 4, 1, F32},
+     true},
+    {"b inside a", {THE_BUFFER, 0, 100, F32}, {THE_BUFFER, 50, 1, F32}, true},
+    {"other buffers", {THE_BUFFER, 0, 100, F32}, {OTHER_BUFFER, 0, 100, F32}, false},
+    {"nothing overlaps an empty view", {THE_BUFFER, 10, 0, F32}, {THE_BUFFER, 0, 100, F32}, false},
+    {"no buffers", {NO_BUFFER, 0, 4, F32}, {NO_BUFFER, 0, 4, F32}, false},
+};
+
+static mla__view view_of(const placed *p)
+{
+    const cl_mem buffers[] = {
+        [THE_BUFFER] = buffer,
+        [OTHER_BUFFER] = (cl_mem)&context, /* only compared */
+        [NO_BUFFER] = NULL,
+    };
+    return (mla__view){.buffer = buffers[p->in], .offset = p->offset, .dtype = p->dtype};
+}
+
 static void overlap_is_counted_in_bytes(void **state)
 {
     (void)state;
-    const cl_mem other = (cl_mem)&context; /* only compared */
-    const struct {
-        const char *name;
-        mla__view a;
-        uint64_t a_span;
-        mla__view b;
-        uint64_t b_span;
-        bool overlap;
-    } pairs[] = {
-        {"the same",
-         {buffer, 8, {0}, CLMLA_DTYPE_BF16},
-         4,
-         {buffer, 8, {0}, CLMLA_DTYPE_BF16},
-         4,
-         true},
-        {"b begins where a ends",
-         {buffer, 8, {0}, CLMLA_DTYPE_BF16},
-         4,
-         {buffer, 12, {0}, CLMLA_DTYPE_BF16},
-         4,
-         false},
-        {"b begins at a's last element",
-         {buffer, 8, {0}, CLMLA_DTYPE_BF16},
-         4,
-         {buffer, 11, {0}, CLMLA_DTYPE_BF16},
-         4,
-         true},
-        {"f32 elements 4.. are bytes 16.., bf16 elements 7 are bytes 14..15",
-         {buffer, 7, {0}, CLMLA_DTYPE_BF16},
-         1,
-         {buffer, 4, {0}, CLMLA_DTYPE_F32},
-         1,
-         false},
-        {"and bf16 elements 8 are bytes 16..17",
-         {buffer, 8, {0}, CLMLA_DTYPE_BF16},
-         1,
-         {buffer, 4, {0}, CLMLA_DTYPE_F32},
-         1,
-         true},
-        {"b inside a",
-         {buffer, 0, {0}, CLMLA_DTYPE_F32},
-         100,
-         {buffer, 50, {0}, CLMLA_DTYPE_F32},
-         1,
-         true},
-        {"other buffers",
-         {buffer, 0, {0}, CLMLA_DTYPE_F32},
-         100,
-         {other, 0, {0}, CLMLA_DTYPE_F32},
-         100,
-         false},
-        {"nothing overlaps an empty view",
-         {buffer, 10, {0}, CLMLA_DTYPE_F32},
-         0,
-         {buffer, 0, {0}, CLMLA_DTYPE_F32},
-         100,
-         false},
-        {"no buffers",
-         {NULL, 0, {0}, CLMLA_DTYPE_F32},
-         4,
-         {NULL, 0, {0}, CLMLA_DTYPE_F32},
-         4,
-         false},
-    };
     for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++) {
-        if (mla__views_overlap(&pairs[i].a, pairs[i].a_span, &pairs[i].b, pairs[i].b_span) !=
-                pairs[i].overlap ||
-            mla__views_overlap(&pairs[i].b, pairs[i].b_span, &pairs[i].a, pairs[i].a_span) !=
-                pairs[i].overlap)
+        const placed *a = &pairs[i].a, *b = &pairs[i].b;
+        const mla__view view_a = view_of(a), view_b = view_of(b);
+        if (mla__views_overlap(&view_a, a->span, &view_b, b->span) != pairs[i].overlap ||
+            mla__views_overlap(&view_b, b->span, &view_a, a->span) != pairs[i].overlap)
             fail_msg("%s: expected %d", pairs[i].name, pairs[i].overlap);
     }
 }
