@@ -16,7 +16,7 @@
 #include "cli/pages.h"
 #include "cli/report.h"
 #include "cli/session.h"
-#include "clmla.h"
+#include "clmla_model.h"
 
 /* ONE: the last request only, as a sample of many. */
 typedef enum mla_check { MLA_CHECK_FULL, MLA_CHECK_SAMPLE, MLA_CHECK_OFF, MLA_CHECK_ONE } mla_check;
@@ -54,14 +54,16 @@ bool mla_bench_model(const char *name, clmla_config *out);
 
 enum { MLA_NUM_WEIGHTS = 8 };
 
-/* One layer's weights as bf16 patterns, in the order of the fields of clmla_weights_params. */
+enum { MLA_FP8_BLOCK = 128 }; /* rows and columns of FP8 weights that share a scale */
+
+/* One layer's weights in the order of the fields of clmla_checkpoint_weights. */
 typedef struct mla_drawn_weights {
-    uint16_t *patterns[MLA_NUM_WEIGHTS]; /* NULL: not part of this configuration */
-    size_t count[MLA_NUM_WEIGHTS];
+    clmla_checkpoint_weight weights[MLA_NUM_WEIGHTS]; /* data NULL: not in this configuration */
+    void *owned[2 * MLA_NUM_WEIGHTS];                 /* what they point to */
 } mla_drawn_weights;
 
-/* False: out of memory; release in each case. */
-bool mla_draw_weights(const clmla_config *config, int32_t layer, uint64_t seed,
+/* In bf16; fp8: matrices as FP8 codes with scales. False: out of memory; release in each case. */
+bool mla_draw_weights(const clmla_config *config, int32_t layer, uint64_t seed, bool fp8,
                       mla_drawn_weights *out);
 void mla_drawn_weights_release(mla_drawn_weights *weights);
 
@@ -71,6 +73,9 @@ void mla_draw_hidden(const clmla_config *config, int32_t request, uint64_t seed,
                      uint16_t *out);
 void mla_draw_past(int32_t layer, int32_t request, bool rope_part, uint64_t seed, size_t count,
                    uint16_t *out);
+/* The same rows as records of an FP8 cache, `count` of them. False: out of memory. */
+bool mla_draw_records(const clmla_config *config, int32_t layer, int32_t request, uint64_t seed,
+                      size_t count, unsigned char *out);
 
 /* ---- backends (bench_backend.c) -------------------------------------------------------------- */
 
@@ -187,6 +192,8 @@ mla_memory mla_decode_memory(const mla_bench *bench, int32_t requests, int32_t k
  * the figures as an object on success, and after printing the error otherwise. */
 int mla_bench_measure(const mla_bench *bench, mla_backend *backend, const mla_workload *workload,
                       bool batched, const char *what, json_t **result);
+/* The line above a table: version, model, FP8 storage if any, device. */
+void mla_print_title(const mla_bench *bench, const char *model);
 /* The stages of every result, one line each; `what` names the members that tell results apart. */
 void mla_print_stages(const json_t *rows, const char *const *what, size_t num_what);
 

@@ -35,29 +35,23 @@ void mla_bench_close(mla_bench *bench)
 static clmla_status pack_layer(const mla_bench *bench, mla_backend *backend, clmla_layer *layer,
                                int32_t index)
 {
+    const mla_common *common = bench->common;
     clmla_weights_params params = {.struct_size = sizeof(params)};
-    clmla_weight_source *const sources[MLA_NUM_WEIGHTS] = {
-        &params.q_proj,
-        &params.q_a_proj,
-        &params.q_a_layernorm,
-        &params.q_b_proj,
-        &params.kv_a_proj_with_mqa,
-        &params.kv_a_layernorm,
-        &params.kv_b_proj,
-        &params.o_proj,
-    };
     mla_drawn_weights drawn;
+    void *decoded = NULL;
     clmla_status status = CL_OUT_OF_HOST_MEMORY;
     mla_progress("drawing and packing weights of layer %d of %d", (int)index + 1,
                  (int)bench->num_layers);
-    if (mla_draw_weights(&bench->config, index, bench->common->seed, &drawn)) {
-        for (int i = 0; i < MLA_NUM_WEIGHTS; i++)
-            if (drawn.patterns[i] != NULL)
-                *sources[i] = (clmla_weight_source){.host = drawn.patterns[i],
-                                                    .tensor.dtype = CLMLA_DTYPE_BF16};
+    if (mla_draw_weights(&bench->config, index, common->seed,
+                         common->weights_dtype == CLMLA_DTYPE_F8_E4M3, &drawn)) {
+        const clmla_checkpoint_weight *w = drawn.weights;
+        const clmla_checkpoint_weights weights = {w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7]};
+        status = clmla_checkpoint_sources(&weights, common->weights_dtype, &params, &decoded, NULL);
+    }
+    if (status == CLMLA_SUCCESS)
         status =
             clmla_weights_create(layer, &params, backend->session.queue, &backend->weights[index]);
-    }
+    clmla_checkpoint_sources_free(decoded);
     mla_drawn_weights_release(&drawn);
     return status;
 }

@@ -79,8 +79,8 @@ static clmla_status create_layer(mla_cell *cell)
         .max_cache_seqlen = (int32_t)max_keys,
         .page_block_size = cell->pages.page_block_size,
         .num_pages = cell->pages.num_pages,
-        .weights_dtype = dtype,
-        .cache_dtype = dtype,
+        .weights_dtype = bench->common->weights_dtype,
+        .cache_dtype = bench->common->cache_dtype,
         .hidden_dtype = dtype,
         .one_launch = bench->common->one_launch,
     };
@@ -136,6 +136,43 @@ static clmla_status create_cache(const mla_cell *cell, int32_t layer, bool rope_
         status = mla_session_buffer(&cell->backend->session, host, bytes, out);
     free(host);
     return status;
+}
+
+/* The same as FP8 records. */
+static clmla_status create_records(const mla_cell *cell, int32_t layer, cl_mem *out)
+{
+    const mla_bench *bench = cell->bench;
+    const size_t record_bytes = mla_record_bytes(&bench->config);
+    const size_t bytes = mla_pages_rows(&cell->pages) * record_bytes;
+    clmla_status status = CLMLA_SUCCESS;
+    unsigned char *host = malloc(bytes);
+    if (host == NULL)
+        return CL_OUT_OF_HOST_MEMORY;
+    memset(host, 0xff, bytes);
+    for (int32_t b = 0; b < cell->workload->num_requests && status == CLMLA_SUCCESS; b++) {
+        const int32_t past = cell->workload->pastlens[b];
+        unsigned char *records = malloc((size_t)past * record_bytes + 1);
+        if (records == NULL ||
+            !mla_draw_records(&bench->config, layer, b, bench->common->seed, (size_t)past, records))
+            status = CL_OUT_OF_HOST_MEMORY;
+        for (int32_t key = 0; key < past && status == CLMLA_SUCCESS; key++)
+            memcpy(host + mla_pages_row(&cell->pages, b, key) * record_bytes,
+                   records + (size_t)key * record_bytes, record_bytes);
+        free(records);
+    }
+    if (status == CLMLA_SUCCESS)
+        status = mla_session_buffer(&cell->backend->session, host, bytes, out);
+    free(host);
+    return status;
+}
+
+static clmla_status create_caches(const mla_cell *cell, int32_t layer)
+{
+    if (cell->bench->common->cache_dtype == CLMLA_DTYPE_FP8_DS_MLA)
+        return create_records(cell, layer, &cell->kv_cache[layer]);
+    const clmla_status status = create_cache(cell, layer, false, &cell->kv_cache[layer]);
+    return status == CLMLA_SUCCESS ? create_cache(cell, layer, true, &cell->pe_cache[layer])
+                                   : status;
 }
 
 /* initial, and work with the same rows. A lane's binding spans max_num_tokens rows from its first,
@@ -209,11 +246,8 @@ static clmla_status create_memory(mla_cell *cell)
         status = create_rows(cell);
     if (status == CLMLA_SUCCESS)
         status = mla_backend_pack(bench, cell->backend, cell->layer);
-    for (int32_t i = 0; i < bench->num_layers && status == CLMLA_SUCCESS; i++) {
-        status = create_cache(cell, i, false, &cell->kv_cache[i]);
-        if (status == CLMLA_SUCCESS)
-            status = create_cache(cell, i, true, &cell->pe_cache[i]);
-    }
+    for (int32_t i = 0; i < bench->num_layers && status == CLMLA_SUCCESS; i++)
+        status = create_caches(cell, i);
     return status;
 }
 

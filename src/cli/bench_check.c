@@ -6,11 +6,13 @@
  */
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "cli/bench.h"
 #include "cli/convert.h"
 #include "cli/message.h"
 #include "core/dtype.h"
+#include "core/fp8_cache.h"
 #include "ref/mla_ref.h"
 
 /* What the device had as input and made of it in one layer: rows of request r from
@@ -32,6 +34,9 @@ typedef struct check {
     bool all;
     capture *captures; /* [num_layers], empty for those not checked */
     void *rows;        /* staging of num_tokens rows */
+    bool fp8_cache;
+    float *floats;   /* [kv_lora + rope], of a record */
+    double *doubles; /* likewise, of a key */
     difference output, cache;
 } check;
 
@@ -129,20 +134,40 @@ typedef struct wide_weights {
     mla_ref_weights ref;
 } wide_weights;
 
+/* [rows, columns]; NULL: out of memory. */
+static double *widen(const clmla_checkpoint_weight *weight)
+{
+    enum { BLOCK_ROWS = MLA_FP8_BLOCK }; /* decoded together: scales are looked up once */
+    const size_t columns = (size_t)weight->columns;
+    float *floats = malloc(BLOCK_ROWS * columns * sizeof(*floats));
+    double *values = malloc((size_t)weight->rows * columns * sizeof(*values));
+    bool done = floats != NULL && values != NULL;
+    for (uint64_t row = 0; row < weight->rows && done; row += BLOCK_ROWS) {
+        const uint64_t left = weight->rows - row, rows = left < BLOCK_ROWS ? left : BLOCK_ROWS;
+        done = clmla_checkpoint_decode(weight, row, rows, CLMLA_DTYPE_F32, floats) == CLMLA_SUCCESS;
+        mla_load_doubles(floats, CLMLA_DTYPE_F32, 0, (size_t)rows * columns,
+                         values + (size_t)row * columns);
+    }
+    free(floats);
+    if (!done) {
+        free(values);
+        values = NULL;
+    }
+    return values;
+}
+
 static bool widen_weights(const check *c, int32_t layer, wide_weights *out)
 {
     const mla_bench *bench = c->cell->bench;
     mla_drawn_weights drawn;
     *out = (wide_weights){.values = {NULL}};
-    bool done = mla_draw_weights(&bench->config, layer, bench->common->seed, &drawn);
+    bool done = mla_draw_weights(&bench->config, layer, bench->common->seed,
+                                 bench->common->weights_dtype == CLMLA_DTYPE_F8_E4M3, &drawn);
     for (int i = 0; i < MLA_NUM_WEIGHTS && done; i++) {
-        if (drawn.patterns[i] == NULL)
+        if (drawn.weights[i].data == NULL)
             continue;
-        out->values[i] = malloc(drawn.count[i] * sizeof(double));
+        out->values[i] = widen(&drawn.weights[i]);
         done = out->values[i] != NULL;
-        if (done)
-            mla_load_doubles(drawn.patterns[i], CLMLA_DTYPE_BF16, 0, drawn.count[i],
-                             out->values[i]);
     }
     mla_drawn_weights_release(&drawn);
     double *const *v = out->values;
@@ -165,91 +190,202 @@ static void release_weights(wide_weights *weights)
         free(weights->values[i]);
 }
 
-/* [past + new, width] with the past rows as drawn; NULL: out of memory. */
-static double *past_cache(const check *c, int32_t layer, int32_t request, bool rope_part,
-                          size_t new_tokens)
+/* ---- keys ------------------------------------------------------------------------------------ */
+
+/* The keys of one request: kv [past + new, kv_lora], pe [past + new, rope]. */
+typedef struct keys {
+    double *kv, *pe;
+} keys;
+
+static void load_record(const check *c, const unsigned char *record, double *kv, double *pe)
 {
-    const size_t width = rope_part ? c->rope : c->kv_lora;
-    const size_t past = (size_t)c->cell->workload->pastlens[request];
-    uint16_t *drawn = malloc(past * width * sizeof(*drawn) + 1);
-    double *rows = malloc((past + new_tokens) * width * sizeof(*rows) + 1);
-    if (drawn != NULL && rows != NULL) {
-        mla_draw_past(layer, request, rope_part, c->cell->bench->common->seed, past * width, drawn);
-        mla_load_doubles(drawn, CLMLA_DTYPE_BF16, 0, past * width, rows);
-    } else {
-        free(rows);
-        rows = NULL;
-    }
-    free(drawn);
-    return rows;
+    mla_load_record(&c->cell->bench->config, record, c->floats, c->floats + c->kv_lora);
+    mla_load_doubles(c->floats, CLMLA_DTYPE_F32, 0, c->kv_lora, kv);
+    mla_load_doubles(c->floats, CLMLA_DTYPE_F32, c->kv_lora, c->rope, pe);
 }
 
-/* The appended rows of one request, the device's cache against the reference's. */
-static bool compare_cache(check *c, int32_t request, const void *device, size_t width,
-                          size_t new_tokens, const double *truth)
+static bool draw_past_part(const check *c, int32_t layer, int32_t request, bool rope_part,
+                           double *out)
 {
-    const clmla_dtype dtype = c->cell->bench->common->dtype;
-    const int32_t past = c->cell->workload->pastlens[request];
-    double *row = malloc(width * sizeof(*row) + 1);
-    if (row == NULL)
+    const size_t past = (size_t)c->cell->workload->pastlens[request];
+    const size_t count = past * (rope_part ? c->rope : c->kv_lora);
+    uint16_t *drawn = malloc(count * sizeof(*drawn) + 1);
+    if (drawn == NULL)
         return false;
-    for (size_t i = 0; i < new_tokens && width > 0; i++) {
-        const int32_t key = past + (int32_t)i;
-        mla_load_doubles(device, dtype, mla_pages_row(&c->cell->pages, request, key) * width, width,
-                         row);
-        add_difference(&c->cache, row, truth + (size_t)key * width, width);
-    }
-    free(row);
+    mla_draw_past(layer, request, rope_part, c->cell->bench->common->seed, count, drawn);
+    mla_load_doubles(drawn, CLMLA_DTYPE_BF16, 0, count, out);
+    free(drawn);
     return true;
 }
 
+static bool draw_past_records(const check *c, int32_t layer, int32_t request, const keys *out)
+{
+    const mla_bench *bench = c->cell->bench;
+    const size_t past = (size_t)c->cell->workload->pastlens[request];
+    const size_t record_bytes = mla_record_bytes(&bench->config);
+    unsigned char *records = malloc(past * record_bytes + 1);
+    const bool drawn = records != NULL && mla_draw_records(&bench->config, layer, request,
+                                                           bench->common->seed, past, records);
+    for (size_t key = 0; key < past && drawn; key++)
+        load_record(c, records + key * record_bytes, out->kv + key * c->kv_lora,
+                    out->pe + key * c->rope);
+    free(records);
+    return drawn;
+}
+
+/* Room for past and new keys, the past ones as drawn. False: out of memory; release in each case. */
+static bool create_keys(const check *c, int32_t layer, int32_t request, size_t new_tokens,
+                        keys *out)
+{
+    const size_t rows = (size_t)c->cell->workload->pastlens[request] + new_tokens;
+    out->kv = malloc(rows * c->kv_lora * sizeof(*out->kv));
+    out->pe = malloc(rows * c->rope * sizeof(*out->pe) + 1);
+    if (out->kv == NULL || out->pe == NULL)
+        return false;
+    return c->fp8_cache ? draw_past_records(c, layer, request, out)
+                        : draw_past_part(c, layer, request, false, out->kv) &&
+                              draw_past_part(c, layer, request, true, out->pe);
+}
+
+static void release_keys(keys *k)
+{
+    free(k->kv);
+    free(k->pe);
+}
+
 typedef struct device_caches {
-    void *kv, *pe; /* whole caches of a layer as the device holds them */
+    void *kv, *pe; /* whole caches of a layer as the device holds them; FP8: records, and nothing */
 } device_caches;
+
+/* A row of the device's caches. */
+static void load_key(const check *c, const device_caches *caches, size_t row, double *kv,
+                     double *pe)
+{
+    const clmla_dtype dtype = c->cell->bench->common->cache_dtype;
+    if (c->fp8_cache) {
+        const unsigned char *records = caches->kv;
+        load_record(c, records + row * mla_record_bytes(&c->cell->bench->config), kv, pe);
+        return;
+    }
+    mla_load_doubles(caches->kv, dtype, row * c->kv_lora, c->kv_lora, kv);
+    mla_load_doubles(caches->pe, dtype, row * c->rope, c->rope, pe);
+}
+
+/* Half of the distance between numbers of that many bits of mantissa around value. */
+static double half_step(double value, int mantissa_bits, int least_exponent)
+{
+    const int exponent = ilogb(value);
+    return ldexp(1.0, (exponent > least_exponent ? exponent : least_exponent) - mantissa_bits - 1);
+}
+
+/* Adds what rounding does not explain; written so that NaN stays NaN. */
+static void add_unexplained(difference *sum, double y, double t, double rounding)
+{
+    const double excess = fabs(y - t) - rounding;
+    const double error = excess <= 0.0 ? 0.0 : excess;
+    add_difference(sum, &error, &(double){0.0}, 1);
+    sum->truth += t * t;
+}
+
+/* The same of a record: latents are e4m3 with the scale of the truth's group, the rest is bf16. */
+static void add_record_difference(check *c, const double *kv, const double *pe,
+                                  const double *true_kv, const double *true_pe)
+{
+    enum { E4M3_MANTISSA = 3, E4M3_LEAST = -6, BF16_MANTISSA = 7, BF16_LEAST = -126 };
+    for (size_t first = 0; first < c->kv_lora; first += MLA__FP8_GROUP) {
+        double largest = 0.0;
+        for (size_t i = first; i < first + MLA__FP8_GROUP; i++)
+            largest = fmax(largest, fabs(true_kv[i]));
+        const double scale = (double)mla__fp8_scale((float)largest);
+        for (size_t i = first; i < first + MLA__FP8_GROUP; i++)
+            add_unexplained(&c->cache, kv[i], true_kv[i],
+                            scale * half_step(true_kv[i] / scale, E4M3_MANTISSA, E4M3_LEAST));
+    }
+    for (size_t i = 0; i < c->rope; i++)
+        add_unexplained(&c->cache, pe[i], true_pe[i],
+                        half_step(true_pe[i], BF16_MANTISSA, BF16_LEAST));
+}
+
+/* The appended keys of one request: the device's cache against the reference's, which with FP8
+ * become the device's. */
+static void compare_keys(check *c, int32_t request, const device_caches *caches, size_t new_tokens,
+                         const keys *truth)
+{
+    const int32_t past = c->cell->workload->pastlens[request];
+    double *kv = c->doubles, *pe = c->doubles + c->kv_lora;
+    for (size_t i = 0; i < new_tokens; i++) {
+        const int32_t key = past + (int32_t)i;
+        double *true_kv = truth->kv + (size_t)key * c->kv_lora;
+        double *true_pe = truth->pe + (size_t)key * c->rope;
+        load_key(c, caches, mla_pages_row(&c->cell->pages, request, key), kv, pe);
+        if (c->fp8_cache) {
+            add_record_difference(c, kv, pe, true_kv, true_pe);
+            memcpy(true_kv, kv, c->kv_lora * sizeof(*kv));
+            memcpy(true_pe, pe, c->rope * sizeof(*pe));
+        } else {
+            add_difference(&c->cache, kv, true_kv, c->kv_lora);
+            add_difference(&c->cache, pe, true_pe, c->rope);
+        }
+    }
+}
+
+/* ---- comparison ------------------------------------------------------------------------------ */
 
 /* One request of one layer. Prefill samples its first and last token. */
 static clmla_status compare_request(check *c, int32_t layer, int32_t request,
                                     const wide_weights *weights, const device_caches *caches)
 {
     const mla_workload *w = c->cell->workload;
+    const clmla_config *config = &c->cell->bench->config;
     const size_t past = (size_t)w->pastlens[request];
     const size_t tokens = (size_t)w->seqlens[request] * (size_t)c->steps;
     const int32_t sample[2] = {0, (int32_t)tokens - 1};
     const bool every_row = w->decode || tokens <= 2 || c->cell->bench->check == MLA_CHECK_FULL;
+    const int32_t *rows = every_row ? NULL : sample;
+    const size_t num_rows = every_row ? tokens : 2;
     const size_t base = first_row(c, request) * c->hidden;
-    double *kv = past_cache(c, layer, request, false, tokens);
-    double *pe = past_cache(c, layer, request, true, tokens);
+    const double *input = c->captures[layer].input + base;
+    keys k = {NULL, NULL};
     double *truth = malloc(tokens * c->hidden * sizeof(*truth));
     clmla_status status = CL_OUT_OF_HOST_MEMORY;
-    if (kv != NULL && pe != NULL && truth != NULL)
-        status = mla_ref_layer(&c->cell->bench->config, &weights->ref, MLA_REF_ABSORBED, past,
-                               tokens, c->captures[layer].input + base, kv, pe,
-                               every_row ? NULL : sample, every_row ? tokens : 2, truth, NULL);
-    for (size_t i = 0; i < (every_row ? tokens : 2) && status == CLMLA_SUCCESS; i++) {
+    if (truth != NULL && create_keys(c, layer, request, tokens, &k))
+        status = mla_ref_layer(config, &weights->ref, MLA_REF_ABSORBED, past, tokens, input, k.kv,
+                               k.pe, NULL, 0, NULL, NULL);
+    if (status == CLMLA_SUCCESS) {
+        compare_keys(c, request, caches, tokens, &k);
+        status = mla_ref_layer_attend(config, &weights->ref, MLA_REF_ABSORBED, past, tokens, input,
+                                      k.kv, k.pe, rows, num_rows, truth, NULL);
+    }
+    for (size_t i = 0; i < num_rows && status == CLMLA_SUCCESS; i++) {
         const size_t row = (every_row ? i : (size_t)sample[i]) * c->hidden;
         add_difference(&c->output, c->captures[layer].output + base + row, truth + row, c->hidden);
     }
-    if (status == CLMLA_SUCCESS &&
-        (!compare_cache(c, request, caches->kv, c->kv_lora, tokens, kv) ||
-         !compare_cache(c, request, caches->pe, c->rope, tokens, pe)))
-        status = CL_OUT_OF_HOST_MEMORY;
-    free(kv);
-    free(pe);
+    release_keys(&k);
     free(truth);
     return status;
 }
 
-static clmla_status read_cache(const check *c, cl_mem buffer, size_t width, void **out)
+static clmla_status read_cache(const check *c, cl_mem buffer, size_t key_bytes, void **out)
 {
     const mla_session *session = &c->cell->backend->session;
-    const size_t bytes =
-        mla_pages_rows(&c->cell->pages) * width * mla__dtype_bytes(session->common->dtype);
+    const size_t bytes = mla_pages_rows(&c->cell->pages) * key_bytes;
     *out = malloc(bytes + 1);
     if (*out == NULL)
         return CL_OUT_OF_HOST_MEMORY;
     return bytes == 0 ? CLMLA_SUCCESS
                       : clEnqueueReadBuffer(session->queue, buffer, CL_TRUE, 0, bytes, *out, 0,
                                             NULL, NULL);
+}
+
+static clmla_status read_caches(const check *c, int32_t layer, device_caches *out)
+{
+    const size_t element_bytes = mla__dtype_bytes(c->cell->bench->common->cache_dtype);
+    const size_t kv_bytes =
+        c->fp8_cache ? mla_record_bytes(&c->cell->bench->config) : c->kv_lora * element_bytes;
+    const clmla_status status = read_cache(c, c->cell->kv_cache[layer], kv_bytes, &out->kv);
+    if (status != CLMLA_SUCCESS || c->fp8_cache)
+        return status;
+    return read_cache(c, c->cell->pe_cache[layer], c->rope * element_bytes, &out->pe);
 }
 
 static clmla_status compare_layer(check *c, int32_t layer)
@@ -259,9 +395,7 @@ static clmla_status compare_layer(check *c, int32_t layer)
     wide_weights weights;
     clmla_status status = widen_weights(c, layer, &weights) ? CLMLA_SUCCESS : CL_OUT_OF_HOST_MEMORY;
     if (status == CLMLA_SUCCESS)
-        status = read_cache(c, c->cell->kv_cache[layer], c->kv_lora, &caches.kv);
-    if (status == CLMLA_SUCCESS)
-        status = read_cache(c, c->cell->pe_cache[layer], c->rope, &caches.pe);
+        status = read_caches(c, layer, &caches);
     const int32_t first = c->cell->bench->check == MLA_CHECK_ONE ? w->num_requests - 1 : 0;
     for (int32_t b = first; b < w->num_requests && status == CLMLA_SUCCESS; b++) {
         mla_progress("checking against the reference: request %d of %d", (int)b + 1,
@@ -282,7 +416,9 @@ static clmla_status create_captures(check *c)
     const size_t count = (size_t)c->steps * (size_t)c->cell->workload->num_tokens * c->hidden;
     c->captures = calloc((size_t)num_layers, sizeof(*c->captures));
     c->rows = malloc((size_t)c->cell->rows_bytes);
-    if (c->captures == NULL || c->rows == NULL)
+    c->floats = malloc((c->kv_lora + c->rope) * sizeof(*c->floats));
+    c->doubles = malloc((c->kv_lora + c->rope) * sizeof(*c->doubles));
+    if (c->captures == NULL || c->rows == NULL || c->floats == NULL || c->doubles == NULL)
         return CL_OUT_OF_HOST_MEMORY;
     for (int32_t i = 0; i < num_layers; i++) {
         if (!is_checked(c, i))
@@ -302,6 +438,8 @@ static void release_captures(check *c)
     }
     free(c->captures);
     free(c->rows);
+    free(c->floats);
+    free(c->doubles);
 }
 
 clmla_status mla_cell_check(const mla_cell *cell, double *rel_error)
@@ -322,6 +460,7 @@ clmla_status mla_cell_check(const mla_cell *cell, double *rel_error)
         .rope = (size_t)bench->config.qk_rope_head_dim,
         .layers = {0, bench->num_layers - 1},
         .all = full,
+        .fp8_cache = bench->common->cache_dtype == CLMLA_DTYPE_FP8_DS_MLA,
     };
     clmla_status status = create_captures(&c);
     if (status == CLMLA_SUCCESS)

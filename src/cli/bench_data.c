@@ -3,7 +3,11 @@
 #include <stdlib.h>
 
 #include "cli/bench.h"
+#include "cli/convert.h"
+#include "core/checked.h"
 #include "core/config.h"
+#include "core/dtype.h"
+#include "core/fp8_cache.h"
 #include "ref/draw.h"
 
 enum { NAME_BYTES = 64 };
@@ -45,7 +49,99 @@ static void weight_shapes(const clmla_config *c, weight_shape *out)
                             weight_exp(c->num_attention_heads * c->v_head_dim) + 1, false};
 }
 
-bool mla_draw_weights(const clmla_config *config, int32_t layer, uint64_t seed,
+/* ---- FP8 weights ----------------------------------------------------------------------------- */
+
+#define F8_E4M3_MAX 448.0f
+
+/* The rows and columns of one scale; at the edges fewer than MLA_FP8_BLOCK. */
+typedef struct block {
+    const uint16_t *patterns; /* of the whole matrix */
+    size_t first, rows, columns, row_stride;
+} block;
+
+static float largest_of(const block *b)
+{
+    float largest = 0.0f;
+    for (size_t r = 0; r < b->rows; r++)
+        for (size_t c = 0; c < b->columns; c++)
+            largest = fmaxf(
+                largest, fabsf(mla__bf16_to_float(b->patterns[b->first + r * b->row_stride + c])));
+    return largest;
+}
+
+static void quantise_block(const block *b, float scale, uint8_t *codes)
+{
+    for (size_t r = 0; r < b->rows; r++)
+        for (size_t c = 0; c < b->columns; c++) {
+            const size_t at = b->first + r * b->row_stride + c;
+            codes[at] = mla__float_to_f8_e4m3(mla__bf16_to_float(b->patterns[at]) / scale);
+        }
+}
+
+/* Scales are those of a checkpoint, the largest weight of the block over e4m3's largest number, each
+ * times something drawn from [1, 2): drawn blocks are too much alike, and a scale taken from
+ * another block would not show. */
+static void quantise(const uint16_t *patterns, size_t rows, size_t columns, uint64_t base,
+                     uint8_t *codes, float *scale_inv)
+{
+    size_t index = 0;
+    for (size_t row = 0; row < rows; row += MLA_FP8_BLOCK)
+        for (size_t column = 0; column < columns; column += MLA_FP8_BLOCK, index++) {
+            const block b = {
+                .patterns = patterns,
+                .first = row * columns + column,
+                .rows = rows - row < MLA_FP8_BLOCK ? rows - row : MLA_FP8_BLOCK,
+                .columns = columns - column < MLA_FP8_BLOCK ? columns - column : MLA_FP8_BLOCK,
+                .row_stride = columns,
+            };
+            const float drawn = mla__bf16_to_float(mla_draw_bf16(base, index, MLA_DRAW_UNIT, 0));
+            scale_inv[index] = largest_of(&b) / F8_E4M3_MAX * (1.0f + drawn);
+            quantise_block(&b, scale_inv[index], codes);
+        }
+}
+
+/* ---- weights --------------------------------------------------------------------------------- */
+
+/* Draws weight i; release in each case. */
+static bool draw_bf16(const weight_shape *shape, const char *name, uint64_t seed, int i,
+                      mla_drawn_weights *out)
+{
+    const size_t count = (size_t)(shape->rows * shape->columns);
+    uint16_t *patterns = malloc(count * sizeof(*patterns));
+    out->owned[i] = patterns;
+    if (patterns == NULL)
+        return false;
+    mla_draw(mla_draw_base(name, seed), 0, count, shape->is_norm ? MLA_DRAW_NORM : MLA_DRAW_SYM,
+             shape->exp, patterns);
+    out->weights[i] = (clmla_checkpoint_weight){
+        .data = patterns, .dtype = CLMLA_ST_BF16, .rows = shape->rows, .columns = shape->columns};
+    return true;
+}
+
+/* Replaces weight i by its codes and scales. */
+static bool make_fp8(const char *name, uint64_t seed, int i, mla_drawn_weights *out)
+{
+    clmla_checkpoint_weight *weight = &out->weights[i];
+    const uint64_t num_scales =
+        mla__ceil_div(weight->rows, MLA_FP8_BLOCK) * mla__ceil_div(weight->columns, MLA_FP8_BLOCK);
+    char scale_name[NAME_BYTES + sizeof("_scale_inv")];
+    uint8_t *codes = malloc((size_t)(weight->rows * weight->columns));
+    float *scale_inv = malloc((size_t)num_scales * sizeof(*scale_inv));
+    const bool done = codes != NULL && scale_inv != NULL;
+    (void)snprintf(scale_name, sizeof(scale_name), "%s_scale_inv", name);
+    if (done)
+        quantise(weight->data, (size_t)weight->rows, (size_t)weight->columns,
+                 mla_draw_base(scale_name, seed), codes, scale_inv);
+    free(out->owned[i]);
+    out->owned[i] = codes;
+    out->owned[MLA_NUM_WEIGHTS + i] = scale_inv;
+    weight->data = codes;
+    weight->dtype = CLMLA_ST_F8_E4M3;
+    weight->scale_inv = scale_inv;
+    return done;
+}
+
+bool mla_draw_weights(const clmla_config *config, int32_t layer, uint64_t seed, bool fp8,
                       mla_drawn_weights *out)
 {
     weight_shape shapes[MLA_NUM_WEIGHTS];
@@ -54,26 +150,25 @@ bool mla_draw_weights(const clmla_config *config, int32_t layer, uint64_t seed,
     for (int i = 0; i < MLA_NUM_WEIGHTS; i++) {
         const weight_shape *shape = &shapes[i];
         char name[NAME_BYTES];
-        out->count[i] = (size_t)(shape->rows * shape->columns);
-        if (out->count[i] == 0)
+        if (shape->rows * shape->columns == 0)
             continue;
-        out->patterns[i] = malloc(out->count[i] * sizeof(*out->patterns[i]));
-        if (out->patterns[i] == NULL)
-            return false;
         (void)snprintf(name, sizeof(name), "model.layers.%d.self_attn.%s.weight", (int)layer,
                        shape->name);
-        mla_draw(mla_draw_base(name, seed), 0, out->count[i],
-                 shape->is_norm ? MLA_DRAW_NORM : MLA_DRAW_SYM, shape->exp, out->patterns[i]);
+        if (!draw_bf16(shape, name, seed, i, out) ||
+            (fp8 && !shape->is_norm && !make_fp8(name, seed, i, out)))
+            return false;
     }
     return true;
 }
 
 void mla_drawn_weights_release(mla_drawn_weights *weights)
 {
-    for (int i = 0; i < MLA_NUM_WEIGHTS; i++)
-        free(weights->patterns[i]);
+    for (int i = 0; i < 2 * MLA_NUM_WEIGHTS; i++)
+        free(weights->owned[i]);
     *weights = (mla_drawn_weights){0};
 }
+
+/* ---- rows ------------------------------------------------------------------------------------ */
 
 void mla_draw_hidden(const clmla_config *config, int32_t request, uint64_t seed, size_t count,
                      uint16_t *out)
@@ -84,11 +179,54 @@ void mla_draw_hidden(const clmla_config *config, int32_t request, uint64_t seed,
              INPUT_EXP, out);
 }
 
+/* "layer0.req3.init.kv_cache" */
+static uint64_t past_base(int32_t layer, int32_t request, const char *what, uint64_t seed)
+{
+    char name[NAME_BYTES];
+    (void)snprintf(name, sizeof(name), "layer%d.req%d.init.%s", (int)layer, (int)request, what);
+    return mla_draw_base(name, seed);
+}
+
 void mla_draw_past(int32_t layer, int32_t request, bool rope_part, uint64_t seed, size_t count,
                    uint16_t *out)
 {
-    char name[NAME_BYTES];
-    (void)snprintf(name, sizeof(name), "layer%d.req%d.init.%s_cache", (int)layer, (int)request,
-                   rope_part ? "pe" : "kv");
-    mla_draw(mla_draw_base(name, seed), 0, count, MLA_DRAW_SYM, INPUT_EXP, out);
+    mla_draw(past_base(layer, request, rope_part ? "pe_cache" : "kv_cache", seed), 0, count,
+             MLA_DRAW_SYM, INPUT_EXP, out);
+}
+
+/* Drawn groups of 128 elements have the same scale, nearly all of them, and one taken from another
+ * group would not show: each is made smaller by a power of two, 1 to 1/8, that is drawn. */
+static void shrink_groups(uint64_t base, size_t key, size_t kv_lora, float *latent)
+{
+    const size_t groups = kv_lora / MLA__FP8_GROUP;
+    for (size_t group = 0; group < groups; group++) {
+        const float drawn =
+            mla__bf16_to_float(mla_draw_bf16(base, key * groups + group, MLA_DRAW_UNIT, 0));
+        const float factor = ldexpf(1.0f, -(int)(4.0f * drawn));
+        for (size_t i = 0; i < MLA__FP8_GROUP; i++)
+            latent[group * MLA__FP8_GROUP + i] *= factor;
+    }
+}
+
+bool mla_draw_records(const clmla_config *config, int32_t layer, int32_t request, uint64_t seed,
+                      size_t count, unsigned char *out)
+{
+    const size_t kv_lora = (size_t)config->kv_lora_rank, rope = (size_t)config->qk_rope_head_dim;
+    const uint64_t kv_base = past_base(layer, request, "kv_cache", seed);
+    const uint64_t pe_base = past_base(layer, request, "pe_cache", seed);
+    const uint64_t scale_base = past_base(layer, request, "kv_scale", seed);
+    uint16_t *drawn = malloc((kv_lora + rope) * sizeof(*drawn));
+    float *latent = malloc(kv_lora * sizeof(*latent));
+    const bool done = drawn != NULL && latent != NULL;
+    for (size_t key = 0; key < count && done; key++) {
+        mla_draw(kv_base, (uint64_t)(key * kv_lora), kv_lora, MLA_DRAW_SYM, INPUT_EXP, drawn);
+        mla_draw(pe_base, (uint64_t)(key * rope), rope, MLA_DRAW_SYM, INPUT_EXP, drawn + kv_lora);
+        mla_load_floats(drawn, CLMLA_DTYPE_BF16, 0, kv_lora, latent);
+        shrink_groups(scale_base, key, kv_lora, latent);
+        mla_store_record(config, latent, drawn + kv_lora, CLMLA_DTYPE_BF16,
+                         out + key * mla_record_bytes(config));
+    }
+    free(drawn);
+    free(latent);
+    return done;
 }

@@ -49,11 +49,13 @@ static json_t *result_json(const mla_cell *cell, const mla_times *times, double 
                            json_t *stages)
 {
     const mla_workload *w = cell->workload;
+    const mla_common *common = cell->bench->common;
     json_t *result = json_pack(
-        "{s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:i, s:i}", "case", w->decode ? "decode" : "prefill",
-        "mode", cell->batched ? "batched" : "sequential", "dtype",
-        mla__dtype_name(cell->bench->common->dtype), "projection", cell->info.projection, "kernels",
-        clmla_kernel_class_name(cell->info.kernel_class), "seqlens",
+        "{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:i, s:i}", "case",
+        w->decode ? "decode" : "prefill", "mode", cell->batched ? "batched" : "sequential", "dtype",
+        mla__dtype_name(common->dtype), "weights_dtype", mla__dtype_name(common->weights_dtype),
+        "cache_dtype", mla__dtype_name(common->cache_dtype), "projection", cell->info.projection,
+        "kernels", clmla_kernel_class_name(cell->info.kernel_class), "seqlens",
         list_json(w->seqlens, w->num_requests), "pastlens", list_json(w->pastlens, w->num_requests),
         "num_tokens", (int)w->num_tokens, "runs", (int)times->runs);
     if (result == NULL) {
@@ -107,6 +109,18 @@ int mla_bench_measure(const mla_bench *bench, mla_backend *backend, const mla_wo
                                              : mla_session_fail(&backend->session, what, status);
     mla_cell_release(&cell);
     return code;
+}
+
+void mla_print_title(const mla_bench *bench, const char *model)
+{
+    const mla_common *common = bench->common;
+    const mla_device_info *device = bench->backends[0].session.device;
+    (void)printf("clmla %s, model %s", clmla_version(), model);
+    if (common->weights_dtype != common->dtype)
+        (void)printf(", weights %s", mla__dtype_name(common->weights_dtype));
+    if (common->cache_dtype != common->dtype)
+        (void)printf(", cache %s", mla__dtype_name(common->cache_dtype));
+    (void)printf(", %s (%s)\n", device->name, device->platform_name);
 }
 
 /* " heads 16" for a number, " decode" for a word. */

@@ -52,6 +52,8 @@ static const mla_column columns[] = {
     {.key = "attention_ms", .heading = NULL},
     {.key = "attention_gb_per_s", .heading = NULL},
     {.key = "attention_gflop_per_s", .heading = NULL},
+    {.key = "weights_dtype", .heading = NULL},
+    {.key = "cache_dtype", .heading = NULL},
     {.key = "device_read_gb_per_s", .heading = NULL},
     {.key = "device_fma_gflop_per_s", .heading = NULL},
     {.key = "verified", .heading = "verified"},
@@ -236,9 +238,7 @@ static int sweep_heads(const sweep_run *run, const mla_sweep *sweep)
 
 static void print_header(const sweep_run *run, const char *model)
 {
-    const mla_device_info *device = run->bench->backends[0].session.device;
-    (void)printf("clmla %s, model %s, %s (%s)\n", clmla_version(), model, device->name,
-                 device->platform_name);
+    mla_print_title(run->bench, model);
     (void)printf("device measured: read %.1f GB/s, f32 multiply-adds %.1f GFLOP/s\n\n",
                  run->measured.read_gb_per_s, run->measured.fma_gflop_per_s);
     (void)fflush(stdout);

@@ -9,6 +9,7 @@
 #include "cli/report.h"
 #include "cli/session.h"
 #include "clmla_model.h"
+#include "core/fp8_cache.h"
 
 static struct poptOption own_options[] = {
     MLA_OPTION_VALUE("model", MLA_OPT_MODEL, "sizes of the layer (default lite)",
@@ -49,6 +50,7 @@ static const mla_command command = {
     .own = own_options,
     .has_device = true,
     .has_numerics = true,
+    .has_storage = true,
     .has_format = true,
     .many_projections = true,
 };
@@ -196,6 +198,27 @@ static bool take_model(const mla_options *options, mla_bench_request *r)
     return true;
 }
 
+/* FP8 where it does not go. */
+static bool check_storage(const mla_bench_request *r)
+{
+    const int32_t kv_lora = r->bench.config.kv_lora_rank;
+    if (r->common.cache_dtype == CLMLA_DTYPE_FP8_DS_MLA &&
+        !mla__fp8_cache_fits(kv_lora, r->bench.config.qk_rope_head_dim)) {
+        mla_error(
+            "--cache-dtype 'fp8': %s has kv_lora_rank %d; an FP8 cache needs a multiple of %d",
+            r->model, (int)kv_lora, MLA__FP8_GROUP);
+        return false;
+    }
+    for (size_t i = 0; i < r->common.num_projections; i++)
+        if (r->common.weights_dtype == CLMLA_DTYPE_F8_E4M3 &&
+            r->common.projections[i] == CLMLA_PROJECTION_CLBLAST) {
+            mla_error("--weights-dtype 'fp8': CLBlast takes no FP8 weights; --projection must be "
+                      "auto or native");
+            return false;
+        }
+    return true;
+}
+
 static bool take_numbers(const mla_options *options, int64_t max_seconds, mla_bench_request *r)
 {
     static const char *const checks[] = {"full", "sample", "off"};
@@ -229,7 +252,7 @@ static bool take_request(const mla_options *options, int64_t max_seconds, mla_be
     return mla_options_common(options, &r->common) &&
            mla_option_choices(options, MLA_OPT_CASE, case_names, 2, &r->cases) &&
            mla_option_choices(options, MLA_OPT_MODE, mode_names, 2, &r->modes) &&
-           take_numbers(options, max_seconds, r) && take_model(options, r) &&
+           take_numbers(options, max_seconds, r) && take_model(options, r) && check_storage(r) &&
            count_tokens(&r->workloads[PREFILL]) && count_tokens(&r->workloads[DECODE]) &&
            take_lengths(options, r) && take_sweep(options, r);
 }
@@ -282,6 +305,8 @@ static const mla_column columns[] = {
     {.key = "clblast_calls", .heading = "CLBlast"},
     {.key = "gb_per_s", .heading = "GB/s", .format = "%.2f"},
     {.key = "gflop_per_s", .heading = "GFLOP/s", .format = "%.1f"},
+    {.key = "weights_dtype", .heading = NULL},
+    {.key = "cache_dtype", .heading = NULL},
     {.key = "verified", .heading = "verified"},
     {.key = "max_rel_error", .heading = "rel error", .format = "%.1e"},
 };
@@ -380,7 +405,6 @@ static json_t *document_json(const mla_bench_request *r)
 
 static int bench(mla_bench_request *r)
 {
-    const mla_device_info *device = r->bench.backends[0].session.device;
     const mla_format format = r->common.format;
     mla_report report;
     if (!mla_report_open(stdout, format, columns, sizeof(columns) / sizeof(columns[0]), false,
@@ -390,9 +414,10 @@ static int bench(mla_bench_request *r)
     }
     int code = bench_cells(r, &report);
     const bool with_rows = json_array_size(report.rows) > 0;
-    if (format == MLA_FORMAT_TABLE && with_rows)
-        (void)printf("clmla %s, model %s, %s (%s)\n\n", clmla_version(), r->model, device->name,
-                     device->platform_name);
+    if (format == MLA_FORMAT_TABLE && with_rows) {
+        mla_print_title(&r->bench, r->model);
+        (void)printf("\n");
+    }
     if (!mla_report_print(&report, format == MLA_FORMAT_JSON ? document_json(r) : NULL,
                           "results")) {
         mla_error("could not write the report");

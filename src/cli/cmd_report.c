@@ -20,6 +20,7 @@
 #include "cli/report.h"
 #include "cli/session.h"
 #include "cli/verify.h"
+#include "core/dtype.h"
 #include "core/os.h"
 
 static struct poptOption own_options[] = {
@@ -43,6 +44,7 @@ static const mla_command command = {
     .own = own_options,
     .has_device = true,
     .has_numerics = true,
+    .has_storage = true,
 };
 
 enum { DEFAULT_MAX_SECONDS = 3, OWN_HIDDEN = 3, ERROR_BYTES = 2048 };
@@ -147,11 +149,12 @@ static const char *state_of(int code) { return code == MLA_EXIT_SUCCESS ? "passe
 /* What the arguments changed and results do not show. */
 static json_t *settings_json(const mla_common *common)
 {
-    return json_pack("{s:s, s:b, s:b, s:b, s:b}", "matrix_units",
-                     common->matrix_units == CLMLA_MATRIX_UNITS_OFF ? "off" : "auto",
-                     "clblast_overrides", common->clblast_overrides, "sm_90a", common->sm_90a,
-                     "one_launch", common->one_launch, "own_kernels",
-                     common->kernel_directory != NULL);
+    return json_pack(
+        "{s:s, s:s, s:s, s:b, s:b, s:b, s:b}", "weights_dtype",
+        mla__dtype_name(common->weights_dtype), "cache_dtype", mla__dtype_name(common->cache_dtype),
+        "matrix_units", common->matrix_units == CLMLA_MATRIX_UNITS_OFF ? "off" : "auto",
+        "clblast_overrides", common->clblast_overrides, "sm_90a", common->sm_90a, "one_launch",
+        common->one_launch, "own_kernels", common->kernel_directory != NULL);
 }
 
 static int add_devices(report_run *run)

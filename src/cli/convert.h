@@ -1,5 +1,6 @@
 /*
- * Arrays between storage dtypes, and from them to float or double.
+ * Arrays between storage dtypes, and from them to float or double; keys as the records of an FP8
+ * cache (core/fp8_cache.h).
  */
 #ifndef CLMLA_CLI_CONVERT_H
 #define CLMLA_CLI_CONVERT_H
@@ -16,5 +17,14 @@ void mla_store_array(const void *from, clmla_dtype from_dtype, size_t count, clm
 /* From elements first .. first + count - 1 of `from`. */
 void mla_load_floats(const void *from, clmla_dtype dtype, size_t first, size_t count, float *to);
 void mla_load_doubles(const void *from, clmla_dtype dtype, size_t first, size_t count, double *to);
+
+size_t mla_record_bytes(const clmla_config *config);
+/* A key's record: the latent [kv_lora_rank] rounded to e4m3, and pe [qk_rope_head_dim] of pe_dtype,
+ * which may lie at any address, to bf16. */
+void mla_store_record(const clmla_config *config, const float *latent, const void *pe,
+                      clmla_dtype pe_dtype, unsigned char *record);
+/* What a record stands for. */
+void mla_load_record(const clmla_config *config, const unsigned char *record, float *latent,
+                     float *pe);
 
 #endif

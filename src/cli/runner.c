@@ -9,7 +9,6 @@
 #include "cli/pages.h"
 #include "core/checked.h"
 #include "core/dtype.h"
-#include "core/fp8_cache.h"
 
 /* One sequence of the batch: a member of a request group. */
 typedef struct sequence {
@@ -107,13 +106,18 @@ static clmla_status create_weights(runner *r)
 
 /* ---- device memory --------------------------------------------------------------------------- */
 
+/* An array from element `first` on; NULL where there is none. */
+static const void *part_of(const mla_array *array, size_t first)
+{
+    const unsigned char *data = array->data;
+    return data != NULL ? data + first * mla__dtype_bytes(array->dtype) : NULL;
+}
+
 /* Elements from_first .. from_first + count - 1 of an array. */
 static void store_part(const mla_array *from, size_t from_first, size_t count, clmla_dtype dtype,
                        void *to, size_t first)
 {
-    const unsigned char *data = from->data;
-    mla_store_array(data + from_first * mla__dtype_bytes(from->dtype), from->dtype, count, dtype,
-                    to, first);
+    mla_store_array(part_of(from, from_first), from->dtype, count, dtype, to, first);
 }
 
 /* A cache of NaN with the requests' past rows in their places. */
@@ -145,34 +149,27 @@ static bool is_fp8_cache(const runner *r)
     return r->session->common->cache_dtype == CLMLA_DTYPE_FP8_DS_MLA;
 }
 
-static size_t record_bytes(const runner *r)
-{
-    return (size_t)mla__fp8_record_bytes((int32_t)r->kv_lora, (int32_t)r->rope);
-}
-
 /* The same as FP8 records; scratch holds a latent. */
 static void store_records(const runner *r, unsigned char *records, float *scratch)
 {
-    const size_t latent_bytes = (size_t)mla__fp8_latent_bytes((int32_t)r->kv_lora);
+    const clmla_config *config = &r->job->config;
     for (int32_t b = 0; b < r->num_sequences; b++) {
         const mla_request *request = &r->job->requests[r->sequences[b].request];
         const size_t first = (size_t)r->sequences[b].member * (size_t)request->past;
         for (int32_t key = 0; key < request->past; key++) {
             const size_t row = first + (size_t)key;
-            unsigned char *record = records + mla_pages_row(&r->pages, b, key) * record_bytes(r);
+            const size_t to = mla_pages_row(&r->pages, b, key) * mla_record_bytes(config);
             mla_load_floats(request->kv_cache.data, request->kv_cache.dtype, row * r->kv_lora,
                             r->kv_lora, scratch);
-            mla__fp8_encode_latent(scratch, (int32_t)r->kv_lora, record);
-            if (r->rope > 0)
-                store_part(&request->pe_cache, row * r->rope, r->rope, CLMLA_DTYPE_BF16,
-                           record + latent_bytes, 0);
+            mla_store_record(config, scratch, part_of(&request->pe_cache, row * r->rope),
+                             request->pe_cache.dtype, records + to);
         }
     }
 }
 
 static clmla_status create_records(runner *r)
 {
-    const size_t bytes = mla_pages_rows(&r->pages) * record_bytes(r);
+    const size_t bytes = mla_pages_rows(&r->pages) * mla_record_bytes(&r->job->config);
     unsigned char *records = malloc(bytes);
     float *scratch = malloc(r->kv_lora * sizeof(*scratch));
     clmla_status status = CL_OUT_OF_HOST_MEMORY;
@@ -403,8 +400,8 @@ static clmla_status read_cache(const runner *r, cl_mem buffer, size_t width, flo
 /* The same of FP8 records. */
 static clmla_status read_records(const runner *r, mla_results *results)
 {
-    const size_t bytes = mla_pages_rows(&r->pages) * record_bytes(r);
-    const size_t latent_bytes = (size_t)mla__fp8_latent_bytes((int32_t)r->kv_lora);
+    const clmla_config *config = &r->job->config;
+    const size_t bytes = mla_pages_rows(&r->pages) * mla_record_bytes(config);
     unsigned char *records = malloc(bytes);
     if (records == NULL)
         return CL_OUT_OF_HOST_MEMORY;
@@ -416,13 +413,11 @@ static clmla_status read_records(const runner *r, mla_results *results)
         const size_t new_rows = (size_t)(s->keys - past);
         for (size_t i = 0; i < new_rows; i++) {
             const size_t row = (size_t)s->member * new_rows + i;
-            const unsigned char *record =
-                records + mla_pages_row(&r->pages, b, past + (int32_t)i) * record_bytes(r);
-            mla__fp8_decode_latent(record, (int32_t)r->kv_lora,
-                                   results->kv_cache[s->request] + row * r->kv_lora);
-            if (r->rope > 0)
-                mla_load_floats(record + latent_bytes, CLMLA_DTYPE_BF16, 0, r->rope,
-                                results->pe_cache[s->request] + row * r->rope);
+            const size_t from =
+                mla_pages_row(&r->pages, b, past + (int32_t)i) * mla_record_bytes(config);
+            mla_load_record(config, records + from,
+                            results->kv_cache[s->request] + row * r->kv_lora,
+                            results->pe_cache[s->request] + row * r->rope);
         }
     }
     free(records);

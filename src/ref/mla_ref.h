@@ -93,4 +93,12 @@ clmla_status mla_ref_layer(const clmla_config *config, const mla_ref_weights *we
                            const int32_t *rows, size_t num_rows, double *output,
                            const mla_ref_intermediates *mid);
 
+/* The same on a cache that holds the new rows already, whatever they are: rounded as a device
+ * stores them, say. No cache row is computed; all past + num_tokens are read. */
+clmla_status mla_ref_layer_attend(const clmla_config *config, const mla_ref_weights *weights,
+                                  mla_ref_form form, size_t past, size_t num_tokens,
+                                  const double *hidden_states, const double *kv_cache,
+                                  const double *pe_cache, const int32_t *rows, size_t num_rows,
+                                  double *output, const mla_ref_intermediates *mid);
+
 #endif

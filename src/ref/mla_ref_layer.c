@@ -39,8 +39,7 @@ typedef struct layer {
     mla_ref_form form;
     sizes size;
     double scale; /* of the softmax */
-    double *kv_cache;
-    double *pe_cache;
+    const double *kv_cache, *pe_cache;
     const mla_ref_intermediates *mid;
     scratch scratch;
 } layer;
@@ -109,7 +108,8 @@ static void keep(double *mid, size_t row, size_t row_size, const double *values)
 
 /* [c_kv | k_pe] = x · kv_a_proj_with_mqaᵀ,  c_kv = RMSNorm(c_kv),  k_pe = RoPE(k_pe, p): the new
  * cache rows of all tokens. */
-static void append_cache_rows(const layer *l, const double *hidden_states)
+static void append_cache_rows(const layer *l, const double *hidden_states, double *kv_cache,
+                              double *pe_cache)
 {
     const sizes *n = &l->size;
     const size_t kv_dim = n->kv_lora + n->rope;
@@ -120,9 +120,9 @@ static void append_cache_rows(const layer *l, const double *hidden_states)
         for (size_t i = 0; i < count; i++) {
             const double *kv_a = l->scratch.kv_a + i * kv_dim;
             const size_t position = n->past + first + i;
-            double *k_pe = l->pe_cache + position * n->rope;
+            double *k_pe = pe_cache + position * n->rope;
             mla_ref_rmsnorm(1, n->kv_lora, l->config->rms_norm_eps, kv_a,
-                            l->weights->kv_a_layernorm, l->kv_cache + position * n->kv_lora);
+                            l->weights->kv_a_layernorm, kv_cache + position * n->kv_lora);
             memcpy(k_pe, kv_a + n->kv_lora, n->rope * sizeof *k_pe);
             mla_ref_rope(n->rope, l->scratch.freq, (int64_t)position, k_pe);
         }
@@ -275,43 +275,103 @@ static bool rows_valid(const int32_t *rows, size_t num_rows, size_t num_tokens)
     return true;
 }
 
+/* The arguments of mla_ref_layer, in the same order. */
+typedef struct call {
+    const clmla_config *config;
+    const mla_ref_weights *weights;
+    mla_ref_form form;
+    size_t past, num_tokens;
+    const double *hidden_states;
+    const double *kv_cache, *pe_cache;
+    double *new_kv, *new_pe; /* the same caches, to be written; NULL: all rows are there */
+    const int32_t *rows;
+    size_t num_rows;
+    double *output;
+    const mla_ref_intermediates *mid;
+} call;
+
+static clmla_status compute(const call *c)
+{
+    static const mla_ref_intermediates keep_nothing = {0};
+    clmla_config resolved;
+    const clmla_status status = mla__config_resolve(c->config, &resolved, NULL, 0);
+    if (status != CLMLA_SUCCESS)
+        return status;
+    if (!weights_complete(c->weights, (size_t)resolved.q_lora_rank) ||
+        (c->rows != NULL && !rows_valid(c->rows, c->num_rows, c->num_tokens)))
+        return CLMLA_INVALID_ARGUMENT;
+
+    layer l = {
+        .config = &resolved,
+        .weights = c->weights,
+        .form = c->form,
+        .size = sizes_of(&resolved, c->past, c->num_tokens),
+        .scale = clmla_config_softmax_scale(&resolved),
+        .kv_cache = c->kv_cache,
+        .pe_cache = c->pe_cache,
+        .mid = c->mid != NULL ? c->mid : &keep_nothing,
+    };
+    if (!scratch_create(&l.size, c->form, &l.scratch)) {
+        scratch_release(&l.scratch);
+        return CL_OUT_OF_HOST_MEMORY;
+    }
+    mla__rope_frequencies(&resolved, l.scratch.freq);
+
+    if (c->new_kv != NULL)
+        append_cache_rows(&l, c->hidden_states, c->new_kv, c->new_pe);
+    const size_t wanted = c->output == NULL ? 0 : c->rows != NULL ? c->num_rows : c->num_tokens;
+    for (size_t first = 0; first < wanted; first += l.size.block) {
+        const size_t count = wanted - first < l.size.block ? wanted - first : l.size.block;
+        compute_block(&l, c->hidden_states, c->rows, first, count, c->output);
+    }
+    scratch_release(&l.scratch);
+    return CLMLA_SUCCESS;
+}
+
 clmla_status mla_ref_layer(const clmla_config *config, const mla_ref_weights *weights,
                            mla_ref_form form, size_t past, size_t num_tokens,
                            const double *hidden_states, double *kv_cache, double *pe_cache,
                            const int32_t *rows, size_t num_rows, double *output,
                            const mla_ref_intermediates *mid)
 {
-    static const mla_ref_intermediates keep_nothing = {0};
-    clmla_config resolved;
-    const clmla_status status = mla__config_resolve(config, &resolved, NULL, 0);
-    if (status != CLMLA_SUCCESS)
-        return status;
-    if (!weights_complete(weights, (size_t)resolved.q_lora_rank) ||
-        (rows != NULL && !rows_valid(rows, num_rows, num_tokens)))
-        return CLMLA_INVALID_ARGUMENT;
-
-    layer l = {
-        .config = &resolved,
+    const call c = {
+        .config = config,
         .weights = weights,
         .form = form,
-        .size = sizes_of(&resolved, past, num_tokens),
-        .scale = clmla_config_softmax_scale(&resolved),
+        .past = past,
+        .num_tokens = num_tokens,
+        .hidden_states = hidden_states,
         .kv_cache = kv_cache,
         .pe_cache = pe_cache,
-        .mid = mid != NULL ? mid : &keep_nothing,
+        .new_kv = kv_cache,
+        .new_pe = pe_cache,
+        .rows = rows,
+        .num_rows = num_rows,
+        .output = output,
+        .mid = mid,
     };
-    if (!scratch_create(&l.size, form, &l.scratch)) {
-        scratch_release(&l.scratch);
-        return CL_OUT_OF_HOST_MEMORY;
-    }
-    mla__rope_frequencies(&resolved, l.scratch.freq);
+    return compute(&c);
+}
 
-    append_cache_rows(&l, hidden_states);
-    const size_t wanted = output == NULL ? 0 : rows != NULL ? num_rows : num_tokens;
-    for (size_t first = 0; first < wanted; first += l.size.block) {
-        const size_t count = wanted - first < l.size.block ? wanted - first : l.size.block;
-        compute_block(&l, hidden_states, rows, first, count, output);
-    }
-    scratch_release(&l.scratch);
-    return CLMLA_SUCCESS;
+clmla_status mla_ref_layer_attend(const clmla_config *config, const mla_ref_weights *weights,
+                                  mla_ref_form form, size_t past, size_t num_tokens,
+                                  const double *hidden_states, const double *kv_cache,
+                                  const double *pe_cache, const int32_t *rows, size_t num_rows,
+                                  double *output, const mla_ref_intermediates *mid)
+{
+    const call c = {
+        .config = config,
+        .weights = weights,
+        .form = form,
+        .past = past,
+        .num_tokens = num_tokens,
+        .hidden_states = hidden_states,
+        .kv_cache = kv_cache,
+        .pe_cache = pe_cache,
+        .rows = rows,
+        .num_rows = num_rows,
+        .output = output,
+        .mid = mid,
+    };
+    return compute(&c);
 }

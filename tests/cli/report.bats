@@ -60,6 +60,19 @@ fails_in_report() {
     done
 }
 
+@test "FP8 storage counts for verify and bench" {
+    try_report --weights-dtype fp8 "$(golden 27_fp8_prefill)" "$(golden 01_tiny_prefill)"
+    passes
+    [ "$(json settings.weights_dtype) $(json settings.cache_dtype)" = "f8_e4m3 bf16" ]
+    [ "$(json verify.results.0.result) $(json verify.results.1.result)" = "PASS SKIP" ]
+    for i in 0 1 2 3; do
+        [ "$(json "bench.results.$i.weights_dtype") $(json "bench.results.$i.cache_dtype")" = \
+            "f8_e4m3 bf16" ]
+    done
+    try_report --cache-dtype fp8
+    fails_with 2 "--cache-dtype 'fp8'" "kv_lora_rank 32"
+}
+
 @test "--output takes the report, stdout stays empty" {
     mkdir folder && cd folder # nothing else is in it
     echo old >report.json

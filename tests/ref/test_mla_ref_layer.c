@@ -505,6 +505,35 @@ static void without_output_computes_the_cache_rows(void **state)
     assert_memory_equal(caches.pe_cache, whole.pe_cache, sizeof whole.pe_cache);
 }
 
+/* A cache whose rows are there: the same rows, the same output; another row counts for the tokens
+ * that see it. */
+static void attends_to_the_rows_that_are_there(void **state)
+{
+    (void)state;
+    enum { CHANGED = 5 };
+    const mla_ref_form forms[] = {MLA_REF_ABSORBED, MLA_REF_NAIVE};
+    for (size_t f = 0; f < 2; f++) {
+        small_layer layer;
+        double whole[TOKENS * HIDDEN], output[TOKENS * HIDDEN];
+        small_layer_open(&layer);
+        assert_int_equal(run_small(&layer, forms[f], NULL, 0, whole), CLMLA_SUCCESS);
+        assert_int_equal(mla_ref_layer_attend(&layer.config, &layer.weights, forms[f], PAST, TOKENS,
+                                              layer.hidden_states, layer.kv_cache, layer.pe_cache,
+                                              NULL, 0, output, NULL),
+                         CLMLA_SUCCESS);
+        assert_memory_equal(output, whole, sizeof whole);
+        layer.kv_cache[(PAST + CHANGED) * KV_LORA] += 1.0;
+        assert_int_equal(mla_ref_layer_attend(&layer.config, &layer.weights, forms[f], PAST, TOKENS,
+                                              layer.hidden_states, layer.kv_cache, layer.pe_cache,
+                                              NULL, 0, output, NULL),
+                         CLMLA_SUCCESS);
+        assert_memory_equal(output, whole, (size_t)CHANGED * HIDDEN * sizeof *whole);
+        for (size_t t = CHANGED; t < TOKENS; t++)
+            assert_memory_not_equal(output + t * HIDDEN, whole + t * HIDDEN,
+                                    HIDDEN * sizeof *whole);
+    }
+}
+
 static void no_tokens_are_no_work(void **state)
 {
     (void)state;
@@ -547,6 +576,7 @@ int main(void)
         cmocka_unit_test(computes_only_the_rows_asked_for_but_every_cache_row),
         cmocka_unit_test(both_forms_agree),
         cmocka_unit_test(without_output_computes_the_cache_rows),
+        cmocka_unit_test(attends_to_the_rows_that_are_there),
         cmocka_unit_test(no_tokens_are_no_work),
         cmocka_unit_test(refuses_bad_arguments_before_touching_anything),
     };

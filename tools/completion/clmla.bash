@@ -12,11 +12,12 @@ _clmla_options() {
     devices) echo "--measure $device --format --help" ;;
     bench)
         echo "--model --case --mode --seqlens --pastlens --warmup --runs --max-seconds --layers --tp
-            --stages --check --sweep --batches --contexts --heads $device $computation --format --help"
+            --stages --check --sweep --batches --contexts --heads $fp8 $device $computation --format
+            --help"
         ;;
     verify) echo "$fp8 $device $computation --format --help" ;;
     run) echo "--case --output --weights --layer --input $fp8 $device $computation --help" ;;
-    report) echo "--output --model --max-seconds $device $computation --help" ;;
+    report) echo "--output --model --max-seconds $fp8 $device $computation --help" ;;
     esac
 }
 
