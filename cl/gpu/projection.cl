@@ -48,7 +48,8 @@ projection(global const STORAGE(X_DTYPE) * x, const ulong x_offset, const ulong 
         return;
 
     const int slice_k = slice_length(K);
-    const weight_column w_tile = find_column(W, w_offset, b, (size_t)n0, N, K);
+    weight_column w_tile;
+    find_column(W, w_offset, b, (size_t)n0, N, K, &w_tile);
     global const STORAGE(X_DTYPE) *x_tile =
         x + x_offset + b * x_batch_stride + (size_t)(x_row + m0) * x_row_stride;
     global STORAGE(Y_DTYPE) *y_tile =

@@ -44,7 +44,8 @@ projection_stream(global const STORAGE(X_DTYPE) * x, const ulong x_offset, const
     const size_t b = get_group_id(2);
     const int slice_k = slice_length(K);
     const int num_stages = num_rows > 0 ? slice_k / TILE_K : 0;
-    const weight_column w_column = find_column(W, w_offset, b, (size_t)(n0 + column), N, K);
+    weight_column w_column;
+    find_column(W, w_offset, b, (size_t)(n0 + column), N, K, &w_column);
     global const STORAGE(X_DTYPE) *x_rows =
         x + x_offset + b * x_batch_stride + (size_t)x_row * x_row_stride;
     global STORAGE(Y_DTYPE) *y_rows =

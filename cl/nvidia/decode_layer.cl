@@ -193,11 +193,12 @@ CLMLA_INLINE void prefetch_product(const few_product *p, const int num_batches)
 CLMLA_INLINE void prefetch_w_uv(DECODE_PARAMS)
 {
     const int tile = (int)get_group_id(0) / max(num_tokens, 1);
-    if (tile < NUM_HEADS * V_TILES)
-        prefetch_rows(find_column(weights, w_uv_at, (size_t)(tile / V_TILES),
-                                  (size_t)(tile % V_TILES) * TILE_COLUMNS, V_DIM, KV_LORA_RANK)
-                          .w,
-                      1, KV_LORA_RANK / 2, KV_LORA_RANK / 2);
+    if (tile < NUM_HEADS * V_TILES) {
+        weight_column column;
+        find_column(weights, w_uv_at, (size_t)(tile / V_TILES),
+                    (size_t)(tile % V_TILES) * TILE_COLUMNS, V_DIM, KV_LORA_RANK, &column);
+        prefetch_rows(column.w, 1, KV_LORA_RANK / 2, KV_LORA_RANK / 2);
+    }
 }
 
 /* ---- the other stages -------------------------------------------------------------------------- */
