@@ -13,7 +13,7 @@
 #include "core/os.h"
 #include "model/error.h"
 
-enum { LENGTH_BYTES = 8, MAX_RANK = 8, MAX_HEADER_BYTES = 100000000 };
+enum { LENGTH_BYTES = 8, MAX_RANK = 8, MAX_HEADER_BYTES = 100000000, MAX_TENSORS = 1000000 };
 
 typedef struct dtype_info {
     const char *name;
@@ -293,6 +293,10 @@ static clmla_status read_tensors(clmla_safetensors *file, clmla_model_error *err
     json_t *entry;
     clmla_status status;
 
+    if (entries > MAX_TENSORS + 1) /* __metadata__ is none */
+        return mla__model_fail(error, CLMLA_BAD_FILE,
+                               "%s: %zu entries in the header; at most %d tensors are accepted",
+                               file_name(file), entries, MAX_TENSORS);
     file->tensors = calloc(entries + 1, sizeof file->tensors[0]);
     file->by_name = calloc(entries + 1, sizeof file->by_name[0]);
     if (file->tensors == NULL || file->by_name == NULL)

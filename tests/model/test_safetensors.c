@@ -240,6 +240,25 @@ static void rejects_deeply_nested_json(void **state)
     check_refused("nested 4000 deep", file, make_file(file, header, 0), "header, byte");
 }
 
+/* Entries that are no tensors: they are counted before they are looked at. */
+static void rejects_more_tensors_than_the_limit(void **state)
+{
+    enum { COUNT = 1000002, ENTRY_BYTES = 12 };
+    (void)state;
+    unsigned char *file = malloc(LENGTH_BYTES + COUNT * ENTRY_BYTES + 2);
+    assert_non_null(file);
+    size_t length = 0;
+    for (int i = 0; i < COUNT; i++)
+        length += (size_t)sprintf((char *)file + LENGTH_BYTES + length, "%c\"%d\":0",
+                                  i == 0 ? '{' : ',', i);
+    file[LENGTH_BYTES + length++] = '}';
+    for (int i = 0; i < LENGTH_BYTES; i++)
+        file[i] = (unsigned char)(length >> (8 * i));
+    check_refused("a million and two tensors", file, LENGTH_BYTES + length,
+                  "1000002 entries in the header; at most 1000000 tensors");
+    free(file);
+}
+
 static void rejects_a_header_above_the_limit(void **state)
 {
     /* 100 MB and one blank: valid JSON, only too long */
@@ -434,6 +453,7 @@ int main(void)
         cmocka_unit_test(rejects_every_truncation),
         cmocka_unit_test(rejects_lying_lengths),
         cmocka_unit_test(rejects_deeply_nested_json),
+        cmocka_unit_test(rejects_more_tensors_than_the_limit),
         cmocka_unit_test(rejects_a_header_above_the_limit),
         cmocka_unit_test(keeps_control_characters_out_of_messages),
         cmocka_unit_test(rejects_files_that_cannot_be_read),
