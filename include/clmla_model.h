@@ -90,7 +90,8 @@ CLMLA_API void clmla_safetensors_describe(const clmla_safetensors_tensor *tensor
 typedef struct clmla_safetensors clmla_safetensors;
 
 /** Maps a file read-only and checks its whole header: length, JSON, duplicates, dtypes, shapes,
- *  offsets (inside the file, no overlap, no gap, size = product of shape · element size).
+ *  offsets (inside the file, no overlap, no gap, size = product of shape · element size). At most
+ *  100 MB of header, a million tensors, eight dimensions.
  *  Errors: IO, BAD_FILE, CL_OUT_OF_HOST_MEMORY. */
 CLMLA_API clmla_status clmla_safetensors_open(const char *path, clmla_safetensors **out,
                                               clmla_model_error *error);

@@ -26,6 +26,8 @@ void mla_progress_clear(void)
 enum { LINE_BYTES = 2048 };
 
 static void print_line(const char *prefix, char text[LINE_BYTES], const char *format,
+                       va_list arguments) __attribute__((format(printf, 3, 0)));
+static void print_line(const char *prefix, char text[LINE_BYTES], const char *format,
                        va_list arguments)
 {
     (void)vsnprintf(text, LINE_BYTES, format, arguments);

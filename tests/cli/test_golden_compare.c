@@ -327,7 +327,7 @@ static void nan_never_passes(void **state)
 
 static void refuses_a_bound_that_is_none(void **state)
 {
-    const double bounds[] = {0.0, -1.0, NAN};
+    const double bounds[] = {0.0, -1.0, (double)NAN};
     mla_golden golden;
     mla_results results;
     mla_golden_errors errors;

@@ -35,7 +35,7 @@ typedef struct attention_path {
 
 static inline const attention_path *path_of(void **state)
 {
-    return *(const attention_path **)state;
+    return *(const attention_path *const *)state;
 }
 
 static inline clmla_context *open_path(void **state)

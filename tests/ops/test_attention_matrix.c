@@ -111,7 +111,7 @@ static void check(clmla_context *context, const matrix_case *c, clmla_mask mask,
     (void)snprintf(what, sizeof what, "%s, %s", c->name,
                    mask == CLMLA_MASK_CAUSAL ? "causal" : "no mask");
     test_flash_mla_close(what, out, t, checked * LATENT, 8e-4, 2.01 / 128, 5e-6);
-    test_flash_mla_close(what, lse, t_lse, checked, 1e-6, 8.01 / 65536, INFINITY);
+    test_flash_mla_close(what, lse, t_lse, checked, 1e-6, 8.01 / 65536, (double)INFINITY);
     free(out);
     free(lse);
     free(t);

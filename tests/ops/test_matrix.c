@@ -112,10 +112,10 @@ typedef struct data {
 /* Values that rounding treats differently: ties, overflow, subnormals of each dtype, signs. */
 static double value_at(size_t i, test_random *random)
 {
-    static const double special[] = {0.0,         -0.0,        1.0 + 0x1p-8, 1.0 + 3 * 0x1p-8,
-                                     65520.0,     -65504.0,    0x1p-24,      0x1p-25,
-                                     -0x1p-130,   0x1.fffp127, INFINITY,     -INFINITY,
-                                     1 + 0x1p-11, 3 * 0x1p-25, 0x1p-126,     2.0};
+    static const double special[] = {0.0,         -0.0,        1.0 + 0x1p-8,     1.0 + 3 * 0x1p-8,
+                                     65520.0,     -65504.0,    0x1p-24,          0x1p-25,
+                                     -0x1p-130,   0x1.fffp127, (double)INFINITY, -(double)INFINITY,
+                                     1 + 0x1p-11, 3 * 0x1p-25, 0x1p-126,         2.0};
     enum { COUNT = sizeof special / sizeof special[0] };
     return i % 3 == 0 ? special[i / 3 % COUNT] : test_random_normal(random);
 }

@@ -181,7 +181,8 @@ static void matches_the_formula(void **state)
 static void nan_and_plus_infinity_are_not_empty(void **state)
 {
     (void)state;
-    const double lses[] = {0.5, NAN, 0.5, INFINITY, 0.5, 0.5}; /* [2 states, 3 rows] */
+    const double lses[] = {0.5, (double)NAN, 0.5, (double)INFINITY,
+                           0.5, 0.5}; /* [2 states, 3 rows] */
     const double parts[6] = {1, 1, 1, 1, 1, 1};
     const cl_command_queue queue = test_device_get()->queue;
     clmla_context *context = test_context(CLMLA_KERNELS_AUTO, CLMLA_PROJECTION_AUTO);

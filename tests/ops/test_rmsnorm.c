@@ -298,7 +298,7 @@ static void bad_arguments_are_refused(void **state)
     bad[0].dim = 0;
     bad[1].num_tokens = -1;
     bad[2].eps = -1.0;
-    bad[3].eps = NAN;
+    bad[3].eps = (double)NAN;
     bad[4].x.strides[0] = 31;
     bad[5].num_tokens = 400;
     bad[6].y.dtype = CLMLA_DTYPE_I32;

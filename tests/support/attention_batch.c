@@ -104,11 +104,11 @@ static void draw(attention_problem *p)
     }
     for (int32_t t = p->cu[b->num_sequences]; t < p->num_tokens; t++)
         for (size_t i = 0; i < heads * dim; i++)
-            p->q[(size_t)t * heads * dim + i] = NAN; /* nobody's tokens */
+            p->q[(size_t)t * heads * dim + i] = (double)NAN; /* nobody's tokens */
     if (b->nan_key > 0)
-        p->c_kv[0][(size_t)(b->nan_key - 1) * latent] = NAN;
+        p->c_kv[0][(size_t)(b->nan_key - 1) * latent] = (double)NAN;
     if (b->nan_row > 0)
-        p->q[(size_t)(b->nan_row - 1) * dim] = NAN;
+        p->q[(size_t)(b->nan_row - 1) * dim] = (double)NAN;
 }
 
 /* ---- buffers -------------------------------------------------------------------------------- */

@@ -171,7 +171,7 @@ static clmla_status check_cache(const struct engine *engine, const struct batch 
     place.sequence = -1;
     for (size_t i = 0; i < NUM_ROWS * width && status == CLMLA_SUCCESS; i++) {
         if (!owned[i / width] && bits[i] != 0xffff)
-            status = report(&place, "a cache row without an owner", INFINITY, 0);
+            status = report(&place, "a cache row without an owner", (double)INFINITY, 0);
     }
     return status;
 }
