@@ -208,7 +208,8 @@ static void describe_attention(const clmla_layer *layer, text_sink *sink)
     if (choice.many_tile.tile_rows > 0)
         (void)snprintf(many, sizeof(many), " (tile_rows=%d from as many rows a sequence)",
                        (int)choice.many_tile.tile_rows);
-    append(sink, "attention: %s %s%s, %s\n", kinds[choice.kind], tile, many,
+    append(sink, "attention: %s %s%s%s, %s\n", kinds[choice.kind], tile,
+           choice.recorded ? " (tuning record)" : "", many,
            layer->num_splits == 1  ? "one split"
            : layer->num_splits > 1 ? "splits as asked for"
                                    : "splits chosen per step");
@@ -255,6 +256,8 @@ clmla_status clmla_layer_describe(const clmla_layer *layer, char *text, size_t c
                (int)context->device.float_vector_width);
     if (context->kernel_class == CLMLA_KERNELS_NVIDIA)
         append(&sink, "tiles: %s\n", mla__nvidia_record_find(&context->device)->source);
+    if (context->tuning_entries > 0)
+        append(&sink, "tuning record: %d tiles\n", (int)context->tuning_entries);
     append(&sink, "storage: weights %s, cache %s, hidden states %s, output %s, q_lat and ctx %s\n",
            mla__dtype_name(layer->weights_dtype), mla__dtype_name(layer->cache_dtype),
            mla__dtype_name(layer->hidden_dtype), mla__dtype_name(layer->output_dtype),
