@@ -65,7 +65,7 @@ static struct poptOption numerics_table[] = {
     MLA_OPTION_VALUE("tuning", MLA_OPT_TUNING,
                      "tuning record of the device (default: that of clmla tune, in "
                      "CLMLA_TUNING_DIR, default ~/.local/share/clmla); none: built-in tiles",
-                     "FILE|none"),
+                     "FILE.tuning|none"),
     MLA_OPTION_VALUE("page-block-size", MLA_OPT_PAGE_BLOCK_SIZE,
                      "rows per page of the cache, pages shuffled (default 64); 0: contiguous", "N"),
     MLA_OPTION_VALUE("seed", MLA_OPT_SEED, "of drawn data and of page numbers (default 1)", "N"),

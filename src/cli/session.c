@@ -218,9 +218,12 @@ int mla_session_fail(mla_session *session, const char *what, clmla_status status
 
 json_t *mla_session_device_json(const mla_session *session)
 {
-    return json_pack("{s:s, s:s, s:s, s:s}", "platform", session->device->platform_name, "name",
-                     session->device->name, "driver", session->device->driver_version, "class",
-                     clmla_kernel_class_name(clmla_context_kernel_class(session->clmla)));
+    clmla_context_info info = {.struct_size = sizeof(info)};
+    (void)clmla_context_get_info(session->clmla, &info);
+    return json_pack("{s:s, s:s, s:s, s:s, s:i}", "platform", session->device->platform_name,
+                     "name", session->device->name, "driver", session->device->driver_version,
+                     "class", clmla_kernel_class_name(clmla_context_kernel_class(session->clmla)),
+                     "tuning", (int)info.tuning_entries);
 }
 
 void mla_session_describe(const mla_session *session, const clmla_layer *layer)

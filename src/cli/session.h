@@ -41,7 +41,7 @@ void mla_session_tuning_path(const mla_common *common, const mla_device_info *de
 /* Prints "what: detail (NAME)" and returns MLA_EXIT_FAILED. Uses up the detail. */
 int mla_session_fail(mla_session *session, const char *what, clmla_status status);
 
-/* {"platform","name","driver","class"} */
+/* {"platform","name","driver","class","tuning"}: the last is how many tiles a record gave. */
 json_t *mla_session_device_json(const mla_session *session);
 
 /* --verbose: which kernels the layer runs, on stderr. */

@@ -179,10 +179,23 @@ static void round_word(mla_tune_line *line, const char *name, int32_t of)
     *word = (times > 0 ? times : 1) * of;
 }
 
+/* W_UV's slices are those of the kernel that merges and multiplies in one, which needs a multiple of
+ * four (cl/gpu/merge_up.clh): fewer would cost more than they gain. */
+static bool costs_the_fused_kernel(const mla_tune_line *line, const move *m)
+{
+    enum { LANES = 4 };
+    bool costs = false;
+    for (int i = 0; i < MOST_SET && m->set[i].name != NULL; i++)
+        costs = costs || (strcmp(m->set[i].name, "slices") == 0 && m->set[i].value % LANES != 0);
+    return costs && strstr(line->key, " batches=1 ") == NULL;
+}
+
 bool mla_tune_move(const mla_tune_line *line, int number, mla_tune_line *out)
 {
     const move *m = &space_of(line)->moves[number];
     *out = *line;
+    if (costs_the_fused_kernel(line, m))
+        return false;
     for (int i = 0; i < MOST_SET && m->set[i].name != NULL; i++) {
         int32_t *word = mla_tune_line_word(out, m->set[i].name);
         if (word != NULL)

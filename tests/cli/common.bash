@@ -73,7 +73,7 @@ golden() {
 
 # The commands of clmla --help that have options.
 commands_with_options() {
-    "$CLMLA" --help | sed -n '/^  tune /d; s/^  \([a-z]*\)  .*/\1/p'
+    "$CLMLA" --help | sed -n 's/^  \([a-z]*\)  .*/\1/p'
 }
 
 # help_options COMMAND: "name value" of each option that its --help lists.
