@@ -358,7 +358,7 @@ CLMLA_API clmla_status clmla_projection_workspace_size(clmla_context *context,
  *  bytes of text, always terminated where capacity is not 0; *length, unless NULL, becomes the
  *  whole text's. matrix, num_rows, backend and the dtypes are looked at, buffers are not.
  *  Errors besides the common ones: UNSUPPORTED_CONFIG where no record can choose (class nvidia on
- *  tensor cores, CLBlast). */
+ *  tensor cores), or CLBlast runs with parameters of its own. */
 CLMLA_API clmla_status clmla_projection_describe(clmla_context *context,
                                                  const clmla_projection_params *params, char *text,
                                                  size_t capacity, size_t *length);

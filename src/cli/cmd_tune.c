@@ -22,7 +22,7 @@ static struct poptOption own_options[] = {
     MLA_OPTION_VALUE("ops", MLA_OPT_OPS, "default both", "projection,attention"),
     MLA_OPTION_VALUE("rows", MLA_OPT_ROWS,
                      "rows of calls to tune projections for, each for calls of up to so many, the "
-                     "last for those above, too (default 1,16,256)",
+                     "last for those above, too (default 1,16,256; for CLBlast 16,32,256)",
                      "L"),
     MLA_OPTION_VALUE("max-seconds", MLA_OPT_MAX_SECONDS, "of searching each tile (default 30)",
                      "S"),
@@ -36,13 +36,15 @@ static const mla_command command = {
         "Searches tiles for the kernels of a model's layer on this device, verifies every one\n"
         "before timing it, and writes the record that the other commands read: --tuning FILE,\n"
         "else the device's in CLMLA_TUNING_DIR. What is found is kept when it is interrupted;\n"
-        "called again it goes on.",
+        "called again it goes on. --projection clblast: the parameters of CLBlast's GEMM.",
     .own = own_options,
     .has_device = true,
     .has_numerics = true,
 };
 
 enum {
+    USUAL_ROWS = 3,
+    CLBLAST_ROWS = 16,
     MOST_ROWS = 4,
     MOST_ROW_COUNT = 1 << 16,
     MOST_SECONDS = 1000000,
@@ -70,7 +72,7 @@ typedef struct tuner {
 } tuner;
 
 static const mla_column columns[] = {
-    {.key = "what", .heading = "what", .width = 28},
+    {.key = "what", .heading = "what", .width = 39},
     {.key = "before_us", .heading = "before us", .format = "%.1f", .width = 10},
     {.key = "after_us", .heading = "after us", .format = "%.1f", .width = 10},
     {.key = "tried", .heading = "tried", .width = 5},
@@ -81,23 +83,29 @@ static const mla_column columns[] = {
 
 static bool take_rows(const mla_options *options, tuner *t)
 {
-    static const int32_t usual[] = {1, 16, 256};
+    static const int32_t native[] = {1, 16, 256}, clblast[] = {16, 32, 256};
+    const bool by_clblast = t->common.projections[0] == CLMLA_PROJECTION_CLBLAST;
+    const int32_t *usual = by_clblast ? clblast : native;
     int32_t *given = NULL;
     size_t count = 0;
     if (!mla_option_list(options, MLA_OPT_ROWS, 1, MOST_ROW_COUNT, &given, &count))
         return false;
     const int32_t *rows = given != NULL ? given : usual;
-    t->num_rows = given != NULL ? count : sizeof(usual) / sizeof(usual[0]);
-    bool rising = t->num_rows <= MOST_ROWS;
+    t->num_rows = given != NULL ? count : USUAL_ROWS;
+    bool rising = t->num_rows <= MOST_ROWS, whole = true;
     for (size_t i = 0; i < t->num_rows && rising; i++) {
         t->rows[i] = rows[i];
         rising = i == 0 || rows[i] > rows[i - 1];
+        whole = whole && rows[i] % CLBLAST_ROWS == 0;
     }
     free(given);
     if (!rising)
         mla_error("--rows '%s': must be up to %d numbers that rise", options->text[MLA_OPT_ROWS],
                   MOST_ROWS);
-    return rising;
+    else if (by_clblast && !whole)
+        mla_error("--rows '%s': must be multiples of %d for CLBlast, whose calls are padded",
+                  options->text[MLA_OPT_ROWS], CLBLAST_ROWS);
+    return rising && (whole || !by_clblast);
 }
 
 static bool take_arguments(const mla_options *options, tuner *t)
@@ -116,11 +124,6 @@ static bool take_arguments(const mla_options *options, tuner *t)
     t->again = mla_option_given(options, MLA_OPT_AGAIN);
     if (t->common.tuning != NULL && strcmp(t->common.tuning, MLA_NO_TUNING) == 0) {
         mla_error("--tuning 'none': must be the file to write");
-        return false;
-    }
-    if (t->common.projections[0] == CLMLA_PROJECTION_CLBLAST) {
-        mla_error("--projection 'clblast': must be native or auto; CLBlast's parameters are not "
-                  "searched");
         return false;
     }
     return true;
@@ -149,7 +152,7 @@ static void print_remarks(const tuner *t, char *text, size_t bytes)
         "model hidden_size %d, heads %d, q_lora_rank %d, kv_lora_rank %d, qk_nope_head_dim %d, "
         "qk_rope_head_dim %d, v_head_dim %d\n"
         "command clmla tune --model %s --tp %d --dtype %s --kernels %s --matrix-units %s --rows %s "
-        "--max-seconds %.0f%s\n",
+        "--max-seconds %.0f%s%s\n",
         t->session.device->platform_name, clmla_version(),
         mla_commit[0] != '\0' ? mla_commit : "unknown", date, (int)c->hidden_size,
         (int)c->num_attention_heads, (int)c->q_lora_rank, (int)c->kv_lora_rank,
@@ -158,6 +161,7 @@ static void print_remarks(const tuner *t, char *text, size_t bytes)
         dtypes[t->common.dtype],
         clmla_kernel_class_name(clmla_context_kernel_class(t->session.clmla)),
         t->common.matrix_units == CLMLA_MATRIX_UNITS_OFF ? "off" : "auto", rows, t->max_seconds,
+        t->common.projections[0] == CLMLA_PROJECTION_CLBLAST ? " --projection clblast" : "",
         t->common.kernel_directory != NULL ? " --kernel-dir DIR" : "");
 }
 
@@ -189,7 +193,8 @@ static int tune_line(tuner *t, mla_subject *subjects, int count, int32_t max_row
     mla_tune_result result;
     const clmla_status status = mla_subject_describe(&subjects[0], t->session.clmla, text);
     if (status == CLMLA_UNSUPPORTED_CONFIG) {
-        mla_note("%s: left out: records have no tiles for tensor cores", subjects[0].name);
+        mla_note("%s: left out: %s", subjects[0].name, t->session.detail);
+        t->session.detail[0] = '\0';
         return MLA_EXIT_SUCCESS;
     }
     if (status != CLMLA_SUCCESS)
@@ -230,8 +235,8 @@ static int tune_product(tuner *t, const mla_tune_product *product)
     mla_product_data *data;
     int code = MLA_EXIT_SUCCESS;
     mla_progress("%s: drawing weights and computing the reference", product->name);
-    const clmla_status status =
-        mla_product_create(&t->session, product, t->rows[t->num_rows - 1], &data);
+    const clmla_status status = mla_product_create(&t->session, product, CLMLA_PROJECTION_NATIVE,
+                                                   t->rows[t->num_rows - 1], &data);
     mla_progress_clear();
     if (status != CLMLA_SUCCESS)
         code = mla_session_fail(&t->session, product->name, status);
@@ -243,6 +248,35 @@ static int tune_product(tuner *t, const mla_tune_product *product)
         code = tune_line(t, &subject, 1, i + 1 < t->num_rows ? t->rows[i] : INT32_MAX);
     }
     mla_product_release(data);
+    return code;
+}
+
+/* One line for all products: a number of rows after another, all data at once. */
+static int tune_clblast(tuner *t, const mla_tune_product *products, int count)
+{
+    mla_product_data *data[MLA_MOST_PRODUCTS] = {NULL};
+    int code = MLA_EXIT_SUCCESS;
+    for (int i = 0; i < count && code == MLA_EXIT_SUCCESS; i++) {
+        mla_progress("%s: drawing weights and computing the reference", products[i].name);
+        const clmla_status status =
+            mla_product_create(&t->session, &products[i], CLMLA_PROJECTION_CLBLAST,
+                               t->rows[t->num_rows - 1], &data[i]);
+        mla_progress_clear();
+        if (status != CLMLA_SUCCESS)
+            code = mla_session_fail(&t->session, products[i].name, status);
+    }
+    for (size_t r = 0; r < t->num_rows && code == MLA_EXIT_SUCCESS && !mla__os_interrupted(); r++) {
+        mla_subject subjects[MLA_MOST_PRODUCTS];
+        for (int i = 0; i < count; i++) {
+            subjects[i] = (mla_subject){
+                .session = &t->session, .queue = t->queue, .rows = t->rows[r], .product = data[i]};
+            (void)snprintf(subjects[i].name, sizeof(subjects[i].name), "%.31s by CLBlast, %d rows",
+                           products[i].name, (int)t->rows[r]);
+        }
+        code = tune_line(t, subjects, count, r + 1 < t->num_rows ? t->rows[r] : INT32_MAX);
+    }
+    for (int i = 0; i < count; i++)
+        mla_product_release(data[i]);
     return code;
 }
 
@@ -293,6 +327,8 @@ static int tune(tuner *t)
     if (status != CL_SUCCESS)
         return mla_session_fail(&t->session, t->session.device->name, status);
     mla__os_watch_interrupts();
+    if (t->common.projections[0] == CLMLA_PROJECTION_CLBLAST)
+        return conclude(t, tune_clblast(t, products, num_products));
     for (int i = 0; i < num_products && (t->ops & PROJECTION) != 0 && code == MLA_EXIT_SUCCESS &&
                     !mla__os_interrupted();
          i++)

@@ -1,8 +1,8 @@
 /*
  * clmla tune: what its parts share.
  *
- * A subject is what one line of a record is for: a product of a model for calls of so many rows, or
- * the attention of its heads. Its tile is searched with candidates, lines of a record, each of which
+ * A subject is what one line of a record is for, or a part of it: a product of a model for calls of so
+ * many rows, or a batch of attention. CLBlast's parameters are one line for all products. Its tile is searched with candidates, lines of a record, each of which
  * a clmla context of its own takes as its tuning_text: what the library refuses is no candidate,
  * what computes wrong results is never timed.
  */
@@ -15,7 +15,7 @@
 #include "cli/session.h"
 #include "clmla.h"
 
-enum { MLA_LINE_BYTES = 512 };
+enum { MLA_LINE_BYTES = 512, MLA_MOST_SUBJECTS = 8 };
 
 /* ---- lines (tune_line.c) --------------------------------------------------------------------- */
 
@@ -70,7 +70,7 @@ typedef struct mla_tune_product {
     clmla_dtype x, w, y;
 } mla_tune_product;
 
-enum { MLA_MOST_PRODUCTS = 8 };
+enum { MLA_MOST_PRODUCTS = MLA_MOST_SUBJECTS };
 /* Those of a layer, without repetition of a shape; returns how many. */
 int mla_tune_products(const clmla_config *config, clmla_dtype dtype,
                       mla_tune_product out[MLA_MOST_PRODUCTS]);
@@ -87,10 +87,13 @@ struct mla_subject {
     mla_attention_data *attention; /* the other one is NULL */
 };
 
-/* Inputs, weights and the reference's results for up to max_rows rows. *out may be incomplete after
+/* Inputs, weights and the reference's results for up to max_rows rows, by kernels of the library
+ * (NATIVE) or by CLBlast. *out may be incomplete after
  * a failure; release in each case, NULL is allowed. */
 clmla_status mla_product_create(const mla_session *session, const mla_tune_product *product,
-                                int32_t max_rows, mla_product_data **out);
+                                clmla_projection_backend backend, int32_t max_rows,
+                                mla_product_data **out);
+bool mla_product_is_native(const mla_product_data *data);
 void mla_product_release(mla_product_data *data);
 clmla_projection_params mla_product_params(const mla_product_data *data, int32_t rows,
                                            unsigned turn);
@@ -140,7 +143,7 @@ bool mla_tune_record_put(mla_tune_record *record, const char *line);
 typedef struct mla_tune_result {
     char line[MLA_LINE_BYTES]; /* of the better tile */
     char tile[MLA_LINE_BYTES];
-    double before_ns[MLA_ATTENTION_BATCHES], after_ns[MLA_ATTENTION_BATCHES];
+    double before_ns[MLA_MOST_SUBJECTS], after_ns[MLA_MOST_SUBJECTS];
     double spread; /* of before_ns, the largest */
     int tried, wrong;
     bool changed; /* the tile is not the built-in one */
@@ -148,7 +151,7 @@ typedef struct mla_tune_result {
 } mla_tune_result;
 
 /* Searches the tile of the subjects, all of which one line is for (the batches of attention; one
- * product). max_rows: of the line. Returns an exit code after printing the errors. */
+ * product, or for CLBlast all of them). max_rows: of the line. Returns an exit code after printing the errors. */
 int mla_tune_search(const mla_session *session, mla_subject *subjects, int count,
                     const mla_tune_record *record, int32_t max_rows, double max_seconds,
                     mla_tune_result *out);

@@ -27,9 +27,11 @@ enum {
 struct mla_product_data {
     const mla_session *session;
     mla_tune_product product;
+    clmla_projection_backend backend;
     int32_t max_rows, base_rows;
     unsigned num_copies;
     clmla_matrix *copies[MOST_COPIES];
+    cl_mem workspace;
     cl_mem x, y;                  /* [max_rows, batches, in], [max_rows, batches, out] */
     double *expected, *magnitude; /* [base_rows, batches, out]: Σ x · w, Σ |x · w| */
 };
@@ -156,15 +158,33 @@ static clmla_status pack(mla_product_data *d, const uint16_t *w)
     if (status != CLMLA_SUCCESS)
         return status;
     const uint64_t wanted = COPIES_BYTES / (bytes > 0 ? bytes : 1) + 1;
-    const unsigned copies = wanted < MOST_COPIES ? (unsigned)wanted : MOST_COPIES;
+    unsigned copies = wanted < MOST_COPIES ? (unsigned)wanted : MOST_COPIES;
+    if (d->backend == CLMLA_PROJECTION_CLBLAST) /* converts them at every call */
+        copies = 1;
     for (; d->num_copies < copies && status == CLMLA_SUCCESS; d->num_copies++)
         status = clmla_matrix_create(d->session->clmla, &params, d->session->queue,
                                      &d->copies[d->num_copies]);
     return status;
 }
 
+/* Twice what the library's own parameters need: others may pad rows to more. */
+static clmla_status make_workspace(mla_product_data *d)
+{
+    uint64_t bytes = 0;
+    const clmla_projection_params params = mla_product_params(d, d->max_rows, 0);
+    const clmla_status status = clmla_projection_workspace_size(d->session->clmla, &params, &bytes);
+    return status == CLMLA_SUCCESS ? mla_session_buffer(d->session, NULL, 2 * bytes, &d->workspace)
+                                   : status;
+}
+
+bool mla_product_is_native(const mla_product_data *d)
+{
+    return d->backend == CLMLA_PROJECTION_NATIVE;
+}
+
 clmla_status mla_product_create(const mla_session *session, const mla_tune_product *product,
-                                int32_t max_rows, mla_product_data **out)
+                                clmla_projection_backend backend, int32_t max_rows,
+                                mla_product_data **out)
 {
     mla_product_data *d = calloc(1, sizeof(*d));
     *out = d;
@@ -172,6 +192,7 @@ clmla_status mla_product_create(const mla_session *session, const mla_tune_produ
         return CL_OUT_OF_HOST_MEMORY;
     d->session = session;
     d->product = *product;
+    d->backend = backend;
     d->max_rows = max_rows;
     d->base_rows = max_rows < BASE_ROWS ? max_rows : BASE_ROWS;
     if (d->base_rows % BASE_STEP == 0) /* else rows would not take every base row in turn */
@@ -189,6 +210,8 @@ clmla_status mla_product_create(const mla_session *session, const mla_tune_produ
         status = mla_session_buffer(
             session, NULL, (uint64_t)max_rows * out_row * mla__dtype_bytes(product->y), &d->y);
     if (status == CLMLA_SUCCESS)
+        status = make_workspace(d);
+    if (status == CLMLA_SUCCESS)
         status = clFinish(session->queue);
     free(x);
     free(w);
@@ -203,6 +226,7 @@ void mla_product_release(mla_product_data *d)
         clmla_matrix_release(d->copies[i]);
     mla_buffer_release(d->x);
     mla_buffer_release(d->y);
+    mla_buffer_release(d->workspace);
     free(d->expected);
     free(d->magnitude);
     free(d);
@@ -216,7 +240,8 @@ clmla_projection_params mla_product_params(const mla_product_data *d, int32_t ro
         .num_rows = rows,
         .x = {.buffer = d->x, .dtype = d->product.x},
         .y = {.buffer = d->y, .dtype = d->product.y},
-        .backend = CLMLA_PROJECTION_NATIVE,
+        .workspace = {.buffer = d->workspace},
+        .backend = d->backend,
     };
 }
 

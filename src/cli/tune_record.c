@@ -54,8 +54,8 @@ static bool add_text(mla_tune_record *record, const char *text)
     bool after_entry = true;
     for (const char *at = text; *at != '\0';) {
         const size_t length = strcspn(at, "\n");
-        const bool is_entry =
-            strncmp(at, "projection_", 11) == 0 || strncmp(at, "attention_", 10) == 0;
+        const bool is_entry = strncmp(at, "projection_", 11) == 0 ||
+                              strncmp(at, "attention_", 10) == 0 || strncmp(at, "clblast_", 8) == 0;
         if (after_entry && !is_entry)
             record->num_groups++;
         if (length > 0 && !add_line(record, at, length, is_entry))

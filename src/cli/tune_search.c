@@ -42,7 +42,7 @@ typedef struct search {
     char tried[MOST_TRIED][MLA_LINE_BYTES]; /* tiles */
     int num_tried;
     uint64_t end_ns;
-    double built_in_ns[MLA_ATTENTION_BATCHES];
+    double built_in_ns[MLA_MOST_SUBJECTS];
     mla_tune_result *result;
 } search;
 
@@ -54,7 +54,7 @@ typedef enum outcome {
 } outcome;
 
 /* Mean over the batches of time / time of the built-in tile. */
-static double score(const search *s, const double ns[MLA_ATTENTION_BATCHES])
+static double score(const search *s, const double ns[MLA_MOST_SUBJECTS])
 {
     double sum = 0.0;
     for (int i = 0; i < s->count; i++)
@@ -114,7 +114,7 @@ static outcome check(search *s, mla_session *tried, const char *tile)
 }
 
 static outcome time_all(search *s, mla_session *tried, const char *tile, int samples,
-                        const double most[MLA_ATTENTION_BATCHES], double ns[MLA_ATTENTION_BATCHES],
+                        const double most[MLA_MOST_SUBJECTS], double ns[MLA_MOST_SUBJECTS],
                         double *spread)
 {
     for (int i = 0; i < s->count; i++) {
@@ -131,8 +131,8 @@ static outcome time_all(search *s, mla_session *tried, const char *tile, int sam
 }
 
 /* most: times of the best so far. */
-static outcome try_line(search *s, const mla_tune_line *line,
-                        const double most[MLA_ATTENTION_BATCHES], double ns[MLA_ATTENTION_BATCHES])
+static outcome try_line(search *s, const mla_tune_line *line, const double most[MLA_MOST_SUBJECTS],
+                        double ns[MLA_MOST_SUBJECTS])
 {
     char text[MLA_LINE_BYTES], tile[MLA_LINE_BYTES];
     mla_session tried;
@@ -174,14 +174,13 @@ static bool is_over(const search *s)
 }
 
 /* Takes every change of *best once; *better: one was faster and is *best now. */
-static outcome pass(search *s, mla_tune_line *best, double best_ns[MLA_ATTENTION_BATCHES],
-                    bool *better)
+static outcome pass(search *s, mla_tune_line *best, double best_ns[MLA_MOST_SUBJECTS], bool *better)
 {
     const int moves = mla_tune_num_moves(best);
     *better = false;
     for (int i = 0; i < moves && !is_over(s); i++) {
         mla_tune_line changed;
-        double ns[MLA_ATTENTION_BATCHES] = {0};
+        double ns[MLA_MOST_SUBJECTS] = {0};
         if (!mla_tune_move(best, i, &changed) || !is_new(s, &changed))
             continue;
         mla_progress("%s: %d tiles tried, the best is %.3g times as fast", s->subjects[0].name,
@@ -202,19 +201,19 @@ static outcome pass(search *s, mla_tune_line *best, double best_ns[MLA_ATTENTION
 
 /* Both, measured in turns. */
 typedef struct turns {
-    double ns[2][MLA_ATTENTION_BATCHES]; /* medians */
-    int wins;                            /* turns in which the second was faster */
+    double ns[2][MLA_MOST_SUBJECTS]; /* medians */
+    int wins;                        /* turns in which the second was faster */
 } turns;
 
 /* num_sessions: 1 measures the first alone. */
 static outcome take_turns(search *s, mla_session sessions[2], int num_sessions, turns *out)
 {
-    double taken[2][MLA_ATTENTION_BATCHES][FINAL_TURNS];
+    double taken[2][MLA_MOST_SUBJECTS][FINAL_TURNS];
     *out = (turns){.wins = 0};
     for (int turn = 0; turn < FINAL_TURNS; turn++) {
         double sums[2] = {0.0, 0.0};
         for (int which = 0; which < num_sessions; which++) {
-            double one[MLA_ATTENTION_BATCHES] = {0};
+            double one[MLA_MOST_SUBJECTS] = {0};
             const outcome done =
                 time_all(s, &sessions[which], "the last measurement", FINAL_SAMPLES, NULL, one,
                          which == 0 ? &s->result->spread : NULL);
@@ -232,12 +231,13 @@ static outcome take_turns(search *s, mla_session sessions[2], int num_sessions, 
     return TIMED;
 }
 
-/* Whether the best of the search is clearly better than the built-in tile, and in no batch worse. */
+/* Whether the best of the search is clearly better than the built-in tile, and in no batch of attention
+ * worse. */
 static bool is_clear(const search *s, const turns *t)
 {
     double sum = 0.0;
     for (int i = 0; i < s->count; i++) {
-        if (t->ns[1][i] > (1.0 + BATCH_MARGIN) * t->ns[0][i])
+        if (s->subjects[i].attention != NULL && t->ns[1][i] > (1.0 + BATCH_MARGIN) * t->ns[0][i])
             return false;
         sum += t->ns[1][i] / t->ns[0][i];
     }
@@ -271,28 +271,40 @@ static outcome compare(search *s, const mla_tune_line *const lines[2], int num_l
 
 /* ---- the line -------------------------------------------------------------------------------- */
 
-/* " | rows=16 before_ns=... after_ns=... spread_permille=...", by batch where there are several. */
+/* " | rows=16 before_ns=... after_ns=..." of a call of each product; attention by batch. */
+static void print_times(const search *s, char *text, size_t bytes)
+{
+    const mla_tune_result *r = s->result;
+    double before = 0.0, after = 0.0;
+    size_t used = 0;
+    if (s->subjects[0].product != NULL) {
+        for (int i = 0; i < s->count; i++) {
+            before += r->before_ns[i];
+            after += r->after_ns[i];
+        }
+        (void)snprintf(text, bytes, " | rows=%d before_ns=%.0f after_ns=%.0f",
+                       (int)s->subjects[0].rows, before, after);
+        return;
+    }
+    for (int i = 0; i < s->count && used < bytes; i++) {
+        const char *name = mla_attention_batch_name(i);
+        const int length =
+            snprintf(text + used, bytes - used, "%s %s_before_ns=%.0f %s_after_ns=%.0f",
+                     i == 0 ? " |" : "", name, r->before_ns[i], name, r->after_ns[i]);
+        used += length > 0 ? (size_t)length : 0;
+    }
+}
+
 static void print_result(search *s, const mla_tune_line *line)
 {
     mla_tune_result *r = s->result;
+    char times[192];
     mla_tune_line_tile(line, r->tile);
     mla_tune_line_print(line, r->line);
-    size_t used = strlen(r->line);
-    for (int i = 0; i < s->count && used < sizeof(r->line); i++) {
-        char rows[32] = "";
-        const bool product = s->subjects[i].product != NULL;
-        if (product)
-            (void)snprintf(rows, sizeof(rows), " rows=%d", (int)s->subjects[i].rows);
-        const char *name = product ? "" : mla_attention_batch_name(i);
-        const int length =
-            snprintf(r->line + used, sizeof(r->line) - used,
-                     "%s%s %s%sbefore_ns=%.0f %s%safter_ns=%.0f", i == 0 ? " |" : "", rows, name,
-                     product ? "" : "_", r->before_ns[i], name, product ? "" : "_", r->after_ns[i]);
-        used += length > 0 ? (size_t)length : 0;
-    }
-    if (used < sizeof(r->line))
-        (void)snprintf(r->line + used, sizeof(r->line) - used, " spread_permille=%.0f",
-                       1e3 * r->spread);
+    print_times(s, times, sizeof(times));
+    const size_t used = strlen(r->line);
+    (void)snprintf(r->line + used, sizeof(r->line) - used, "%s spread_permille=%.0f", times,
+                   1e3 * r->spread);
 }
 
 /* The built-in tile, measured: without it there is nothing to compare with. */
@@ -317,7 +329,7 @@ int mla_tune_search(const mla_session *session, mla_subject *subjects, int count
                     mla_tune_result *out)
 {
     mla_tune_line built_in, best;
-    double best_ns[MLA_ATTENTION_BATCHES];
+    double best_ns[MLA_MOST_SUBJECTS];
     bool better = true, improved = false;
     search *s = calloc(1, sizeof(*s));
     *out = (mla_tune_result){.tried = 0};

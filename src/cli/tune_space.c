@@ -8,9 +8,9 @@
 
 #include "cli/tune.h"
 
-enum { MOST_SET = 3 };
+enum { MOST_SET = 4 };
 
-/* A change: values for up to three words. */
+/* A change: values for up to four words. */
 typedef struct move {
     struct {
         const char *name;
@@ -136,6 +136,42 @@ static const move gpu_attention[] = {
     GROUP(16, 8), GROUP(16, 16), GROUP(32, 4), ITEMS(32),   ITEMS(64),   ITEMS(128),   ITEMS(256),
 };
 
+#define COLUMNS(tile, items, loaders, vector)                                                      \
+    {                                                                                              \
+        {                                                                                          \
+            {"mwg", tile}, {"mdimc", items}, {"mdima", loaders}, { "vwm", vector }                 \
+        }                                                                                          \
+    }
+#define GEMM_ROWS(tile, items, loaders, vector)                                                    \
+    {                                                                                              \
+        {                                                                                          \
+            {"nwg", tile}, {"ndimc", items}, {"ndimb", loaders}, { "vwn", vector }                 \
+        }                                                                                          \
+    }
+#define WORD(name, value)                                                                          \
+    {                                                                                              \
+        {                                                                                          \
+            {                                                                                      \
+                name, value                                                                        \
+            }                                                                                      \
+        }                                                                                          \
+    }
+
+/* CLBlast's own search has a thousand; these are the shapes that its database holds. */
+static const move clblast[] = {
+    COLUMNS(64, 4, 4, 8),     COLUMNS(64, 4, 4, 4),   COLUMNS(64, 8, 8, 8),
+    COLUMNS(64, 8, 8, 4),     COLUMNS(64, 8, 8, 2),   COLUMNS(64, 16, 16, 4),
+    COLUMNS(64, 16, 16, 2),   COLUMNS(64, 2, 2, 8),   COLUMNS(32, 4, 4, 8),
+    COLUMNS(32, 4, 4, 4),     COLUMNS(32, 8, 8, 4),   GEMM_ROWS(8, 1, 1, 8),
+    GEMM_ROWS(16, 1, 1, 8),   GEMM_ROWS(16, 1, 1, 4), GEMM_ROWS(16, 2, 2, 4),
+    GEMM_ROWS(16, 2, 2, 8),   GEMM_ROWS(32, 2, 2, 4), GEMM_ROWS(32, 2, 2, 8),
+    GEMM_ROWS(32, 4, 4, 4),   GEMM_ROWS(32, 8, 8, 4), GEMM_ROWS(64, 4, 4, 4),
+    GEMM_ROWS(64, 4, 4, 8),   GEMM_ROWS(64, 8, 8, 4), GEMM_ROWS(64, 8, 8, 8),
+    GEMM_ROWS(64, 16, 16, 4), WORD("kwg", 16),        WORD("kwg", 32),
+    WORD("kwi", 2),           WORD("kwi", 8),         {{{"sa", 0}, {"sb", 0}}},
+    {{{"sa", 1}, {"sb", 1}}},
+};
+
 #define SPACE(kernel, moves)                                                                       \
     {                                                                                              \
         kernel, moves, (int)(sizeof(moves) / sizeof((moves)[0]))                                   \
@@ -151,7 +187,7 @@ static const space spaces[] = {
     SPACE("projection_cpu", cpu_projection), SPACE("projection_dot", dot_projection),
     SPACE("projection_gpu", gpu_projection), SPACE("projection_stream", stream),
     SPACE("attention_cpu", cpu_attention),   SPACE("attention_dot", cpu_attention),
-    SPACE("attention_gpu", gpu_attention),
+    SPACE("attention_gpu", gpu_attention),   SPACE("clblast_xgemm", clblast),
 };
 
 static const space *space_of(const mla_tune_line *line)

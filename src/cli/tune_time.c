@@ -2,6 +2,9 @@
  * Device time of a subject: calls wait in the queue behind a user event, so that the host's time for
  * enqueueing them is not in it, and markers on a queue with profiling tell when the first could
  * begin and the last had ended.
+ *
+ * A call of CLBlast may set its parameters anew, which takes the host about a millisecond, so those
+ * are few. CLBlast waits for nothing between its commands.
  */
 #include <math.h>
 
@@ -11,7 +14,7 @@
 /* A sample shorter than this is of several calls: the clock's ticks would show. */
 #define SAMPLE_NS 2e6
 
-enum { MOST_CALLS = 256, MOST_SAMPLES = 16 };
+enum { MOST_CALLS = 256, MOST_CLBLAST_CALLS = 8, MOST_SAMPLES = 16 };
 
 static cl_int end_ns(cl_event event, cl_ulong *out)
 {
@@ -72,8 +75,10 @@ clmla_status mla_tune_time(mla_subject *subject, clmla_context *clmla, int sampl
     *ns = first;
     if (most_ns > 0.0 && first > most_ns)
         return CLMLA_SUCCESS;
-    const double wanted = first > 0.0 ? ceil(SAMPLE_NS / first) : (double)MOST_CALLS;
-    const int calls = wanted < (double)MOST_CALLS ? (int)wanted : MOST_CALLS;
+    const bool by_clblast = subject->product != NULL && !mla_product_is_native(subject->product);
+    const int most = by_clblast ? MOST_CLBLAST_CALLS : MOST_CALLS;
+    const double wanted = first > 0.0 ? ceil(SAMPLE_NS / first) : (double)most;
+    const int calls = wanted < (double)most ? (int)wanted : most;
     for (int i = 0; i < samples && status == CLMLA_SUCCESS; i++) {
         status = take_sample(subject, clmla, calls, &turn, &taken[i]);
         longest = fmax(longest, taken[i]);

@@ -1,4 +1,6 @@
 /* clmla_projection_describe: a call's kernel and tile as the line of a tuning record. */
+#include "ops/clblast.h"
+#include "ops/clblast_layout.h"
 #include "ops/projection.h"
 #include "tuning/record.h"
 
@@ -57,10 +59,19 @@ clmla_status clmla_projection_describe(clmla_context *context,
         .key = {.dtype = m->dtype, .sizes = {m->num_batches, m->out_features, m->in_features}},
         .max_rows = choice->max_rows,
         .projection = choice->tile};
-    if (p.num_rows > native_max_rows || !kernel_of(choice->kind, &entry.key.kernel))
+    if (p.num_rows > native_max_rows) {
+        const int32_t rows = mla__clblast_padded_rows(context, p.num_rows);
+        const mla__clblast_record *record = mla__clblast_record_of(context, (size_t)rows);
+        if (record == NULL)
+            return mla__fail(context, CLMLA_UNSUPPORTED_CONFIG,
+                             "projection: CLBlast runs with parameters of its own here");
+        entry = (mla__record_entry){.key.kernel = MLA__RECORD_CLBLAST_XGEMM,
+                                    .max_rows = record->max_rows,
+                                    .clblast = *record};
+    } else if (!kernel_of(choice->kind, &entry.key.kernel)) {
         return mla__fail(context, CLMLA_UNSUPPORTED_CONFIG,
-                         "projection: tuning records have no tiles for %s",
-                         p.num_rows > native_max_rows ? "CLBlast" : "tensor cores");
+                         "projection: tuning records have no tiles for tensor cores");
+    }
     const int written = mla__record_line(&entry, text, capacity);
     if (length != NULL)
         *length = (size_t)written;

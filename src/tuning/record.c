@@ -15,15 +15,16 @@ typedef struct word {
     size_t offset; /* of an int32_t in mla__record_entry */
 } word;
 
-enum { MOST_KEY_WORDS = 3, MOST_TILE_WORDS = 4 };
+enum { MOST_KEY_WORDS = 3, MOST_TILE_WORDS = 17 };
 
 /* One kernel's line: dtype=, the sizes, max_rows= (where has_rows), ':' and the tile. */
 typedef struct schema {
     const char *name;
-    const char *dtype; /* its name in the line */
+    const char *dtype; /* its name in the line; NULL: neither dtype nor sizes */
     const clmla_dtype *dtypes;
     const word *sizes;
     bool has_rows;
+    int32_t least; /* value of a word of the tile */
     int num_tile;
     word tile[MOST_TILE_WORDS];
 } schema;
@@ -36,6 +37,7 @@ typedef struct schema {
     {                                                                                              \
 #field, offsetof(mla__record_entry, attention.field)                                       \
     }
+#define XGEMM_WORD(field, name, meaning) {#field, offsetof(mla__record_entry, clblast.xgemm.field)},
 #define SIZE_WORD(name, i)                                                                         \
     {                                                                                              \
         name, offsetof(mla__record_entry, key.sizes[i])                                            \
@@ -65,15 +67,16 @@ static const clmla_dtype caches[] = {CLMLA_DTYPE_BF16, CLMLA_DTYPE_F16, CLMLA_DT
     }
 
 static const schema schemas[MLA__RECORD_NUM_KERNELS] = {
-    [MLA__RECORD_PROJECTION_CPU] = {"projection_cpu", "weights", weights, matrix_sizes, true, 4,
+    [MLA__RECORD_PROJECTION_CPU] = {"projection_cpu", "weights", weights, matrix_sizes, true, 1, 4,
                                     CPU_PROJECTION_WORDS},
-    [MLA__RECORD_PROJECTION_DOT] = {"projection_dot", "weights", dot_weights, matrix_sizes, true, 4,
-                                    CPU_PROJECTION_WORDS},
+    [MLA__RECORD_PROJECTION_DOT] = {"projection_dot", "weights", dot_weights, matrix_sizes, true, 1,
+                                    4, CPU_PROJECTION_WORDS},
     [MLA__RECORD_PROJECTION_GPU] = {"projection_gpu",
                                     "weights",
                                     weights,
                                     matrix_sizes,
                                     true,
+                                    1,
                                     4,
                                     {PROJECTION_WORD(tile_rows), PROJECTION_WORD(tile_columns),
                                      PROJECTION_WORD(work_rows), PROJECTION_WORD(work_columns)}},
@@ -82,21 +85,33 @@ static const schema schemas[MLA__RECORD_NUM_KERNELS] = {
                                        weights,
                                        matrix_sizes,
                                        false,
+                                       1,
                                        3,
                                        {PROJECTION_WORD(tile_columns), PROJECTION_WORD(tile_k),
                                         PROJECTION_WORD(slices)}},
-    [MLA__RECORD_ATTENTION_CPU] = {"attention_cpu", "cache", caches, attention_sizes, false, 4,
+    [MLA__RECORD_ATTENTION_CPU] = {"attention_cpu", "cache", caches, attention_sizes, false, 1, 4,
                                    CPU_ATTENTION_WORDS},
-    [MLA__RECORD_ATTENTION_DOT] = {"attention_dot", "cache", caches, attention_sizes, false, 4,
+    [MLA__RECORD_ATTENTION_DOT] = {"attention_dot", "cache", caches, attention_sizes, false, 1, 4,
                                    CPU_ATTENTION_WORDS},
     [MLA__RECORD_ATTENTION_GPU] = {"attention_gpu",
                                    "cache",
                                    caches,
                                    attention_sizes,
                                    false,
+                                   1,
                                    3,
                                    {ATTENTION_WORD(tile_rows), ATTENTION_WORD(block_tokens),
                                     ATTENTION_WORD(work_group)}},
+    [MLA__RECORD_CLBLAST_XGEMM] = {"clblast_xgemm",
+                                   NULL,
+                                   NULL,
+                                   NULL,
+                                   true,
+                                   0,
+                                   MOST_TILE_WORDS,
+                                   {MLA__CLBLAST_XGEMM(XGEMM_WORD){
+                                       "min_indirect_size",
+                                       offsetof(mla__record_entry, clblast.min_indirect_size)}}},
 };
 
 /* Texts that say where entries come from. */
@@ -233,9 +248,9 @@ static bool take_entry(reader *r, mla__record_kernel kernel, mla__record_entry *
 {
     const schema *s = &schemas[kernel];
     *entry = (mla__record_entry){.key.kernel = kernel, .max_rows = INT32_MAX, .line = r->line};
-    if (!take_dtype(r, s, &entry->key.dtype))
+    if (s->dtype != NULL && !take_dtype(r, s, &entry->key.dtype))
         return false;
-    for (int i = 0; i < MOST_KEY_WORDS; i++) {
+    for (int i = 0; i < MOST_KEY_WORDS && s->sizes != NULL; i++) {
         const bool may_be_zero = s->sizes == attention_sizes && i == 2; /* no rope part */
         if (!take_word(r, s->sizes[i].name, may_be_zero ? 0 : 1, field(entry, &s->sizes[i])))
             return false;
@@ -247,7 +262,7 @@ static bool take_entry(reader *r, mla__record_kernel kernel, mla__record_entry *
         return refuse(r, "':', after which the tile follows");
     }
     for (int i = 0; i < s->num_tile; i++)
-        if (!take_word(r, s->tile[i].name, 1, field(entry, &s->tile[i])))
+        if (!take_word(r, s->tile[i].name, s->least, field(entry, &s->tile[i])))
             return false;
     if (!take_measurement(r))
         return false;
@@ -256,6 +271,9 @@ static bool take_entry(reader *r, mla__record_kernel kernel, mla__record_entry *
             entry->attention.row_vectors <= 4 ? 16 * entry->attention.row_vectors : 0;
     if (kernel == MLA__RECORD_PROJECTION_STREAM)
         entry->projection.tile_rows = mla__projection_stream_rows(CLMLA_KERNELS_GPU);
+    entry->clblast.max_rows = entry->max_rows;
+    entry->clblast.measured = true;
+    entry->clblast.source = "tuning record";
     const char *fault = mla__record_fault(r->device, entry);
     if (fault != NULL)
         (void)snprintf(r->why, sizeof r->why, "%s: %s", s->name, fault);
@@ -321,8 +339,9 @@ static bool take_line(reader *r, mla__record *record)
         return take_entry(r, (mla__record_kernel)kernel, &entry) && add_entry(r, record, &entry);
     }
     r->at = begin;
-    return refuse(r, "projection_cpu, _dot, _gpu or _stream, attention_cpu, _dot or _gpu, "
-                     "platform, clmla, commit, date, model or command");
+    return refuse(
+        r, "projection_cpu, _dot, _gpu or _stream, attention_cpu, _dot or _gpu, clblast_xgemm, "
+           "platform, clmla, commit, date, model or command");
 }
 
 /* The tiles of cl/gpu/projection.cl with the tile_k that their matrices come to have. */
@@ -493,9 +512,10 @@ static void append(char *text, size_t capacity, int *length, const char *name, i
 int mla__record_line(const mla__record_entry *entry, char *text, size_t capacity)
 {
     const schema *s = &schemas[entry->key.kernel];
-    int length =
-        snprintf(text, capacity, "%s %s=%s", s->name, s->dtype, mla__dtype_name(entry->key.dtype));
-    for (int i = 0; i < MOST_KEY_WORDS; i++)
+    int length = s->dtype != NULL ? snprintf(text, capacity, "%s %s=%s", s->name, s->dtype,
+                                             mla__dtype_name(entry->key.dtype))
+                                  : snprintf(text, capacity, "%s", s->name);
+    for (int i = 0; i < MOST_KEY_WORDS && s->sizes != NULL; i++)
         append(text, capacity, &length, s->sizes[i].name, value_of(entry, &s->sizes[i]));
     if (s->has_rows && entry->max_rows < INT32_MAX)
         append(text, capacity, &length, "max_rows", entry->max_rows);

@@ -17,6 +17,9 @@
  * measurement may be missing. Blank lines and lines that begin with '#' say nothing. Lines end in a
  * line feed; their characters are printable ASCII or UTF-8's.
  *
+ * clblast_xgemm entries are the parameters of CLBlast's float32 GEMM for calls of so many padded rows
+ * on any matrix; they count where the context allows overrides.
+ *
  * An entry holds for calls of up to max_rows rows ("any": without limit) that no entry of fewer
  * max_rows takes. A projection_stream entry is its matrix's: its tile_k and slices are those of every
  * kernel of class gpu that multiplies by it, so that a row has the same bits in each.
@@ -25,6 +28,7 @@
 #define CLMLA_TUNING_RECORD_H
 
 #include "ocl/context.h"
+#include "tuning/clblast_records.h"
 #include "tuning/params.h"
 
 /* X(NAME, name in records): kernels that a record may give a tile. */
@@ -35,7 +39,8 @@
     X(PROJECTION_STREAM, "projection_stream")                                                      \
     X(ATTENTION_CPU, "attention_cpu")                                                              \
     X(ATTENTION_DOT, "attention_dot")                                                              \
-    X(ATTENTION_GPU, "attention_gpu")
+    X(ATTENTION_GPU, "attention_gpu")                                                              \
+    X(CLBLAST_XGEMM, "clblast_xgemm")
 
 typedef enum mla__record_kernel {
 #define MLA__RECORD_ENUM(name, text) MLA__RECORD_##name,
@@ -47,9 +52,9 @@ typedef enum mla__record_kernel {
 /* What an entry is for. */
 typedef struct mla__record_key {
     mla__record_kernel kernel;
-    clmla_dtype dtype; /* projections: of the weights; attention: of the cache */
+    clmla_dtype dtype; /* projections: of the weights; attention: of the cache; CLBlast: DEFAULT */
     int32_t sizes[3];  /* projections: batches, out_features, in_features of the matrix; attention:
-                          heads, kv_lora_rank, rope_dim */
+                          heads, kv_lora_rank, rope_dim; CLBlast: 0, one set serves all */
 } mla__record_key;
 
 /* Fields of a tile that its kernel does not use are 0. */
@@ -59,6 +64,7 @@ typedef struct mla__record_entry {
     int32_t line;     /* of the text */
     mla__projection_tile projection;
     mla__attention_tile attention;
+    mla__clblast_record clblast;
 } mla__record_entry;
 
 /* One allocation: free() releases it. */

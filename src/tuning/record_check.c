@@ -155,8 +155,48 @@ static const char *attention_fault(const mla__device *device, const mla__record_
                : "the tile needs more than 2 MiB of private memory";
 }
 
+/* CLBlast's own constraints on its kernel 0 (src/kernels/level3/xgemm_part1.opencl of 1.5.3), and
+ * what slabs are padded to: 64 columns, 32 k (ops/clblast_layout.c). */
+static const char *clblast_fault(const mla__device *device, const mla__record_entry *entry)
+{
+    enum { COLUMNS = 64, K = 32, MOST_ROWS = 128, MOST_SUMS = 256 };
+    const mla__clblast_xgemm *x = &entry->clblast.xgemm;
+    if (x->gemmk != 0 || x->kreg != 1 || x->sa > 1 || x->sb > 1 || x->strm > 1 || x->strn > 1)
+        return "gemmk must be 0, kreg 1, sa, sb, strm and strn 0 or 1";
+    if (!is_power_of_two(x->kwg) || x->kwg > K || !is_power_of_two(x->kwi) || x->kwi > x->kwg ||
+        !is_power_of_two(x->mwg) || x->mwg > COLUMNS || !is_power_of_two(x->nwg) ||
+        x->nwg > MOST_ROWS)
+        return "kwg, kwi, mwg and nwg must be powers of two, at most 32, kwg, 64 and 128";
+    if (!is_power_of_two(x->mdimc) || !is_power_of_two(x->ndimc) || !is_power_of_two(x->mdima) ||
+        !is_power_of_two(x->ndimb) || !is_power_of_two(x->vwm) || !is_power_of_two(x->vwn) ||
+        x->vwm > 16 || x->vwn > 16 || x->mdimc > COLUMNS || x->mdima > COLUMNS ||
+        x->ndimc > MOST_ROWS || x->ndimb > MOST_ROWS)
+        return "mdimc, ndimc, mdima, ndimb, vwm and vwn must be powers of two, the last two at "
+               "most "
+               "16";
+    const int32_t group = x->mdimc * x->ndimc;
+    if (x->mwg % (x->mdimc * x->vwm) != 0 || x->mwg % (x->mdima * x->vwm) != 0 ||
+        x->nwg % (x->ndimc * x->vwn) != 0 || x->nwg % (x->ndimb * x->vwn) != 0)
+        return "mdimc * vwm and mdima * vwm must divide mwg, ndimc * vwn and ndimb * vwn nwg";
+    if (group % x->mdima != 0 || group % x->ndimb != 0 || x->kwg % (group / x->mdima) != 0 ||
+        x->kwg % (group / x->ndimb) != 0)
+        return "mdima and ndimb must divide mdimc * ndimc, and what comes out kwg";
+    if ((size_t)group > device->max_work_group_size)
+        return "mdimc * ndimc must be a work-group of the device";
+    if (x->mwg / x->mdimc * (x->nwg / x->ndimc) > MOST_SUMS)
+        return "a work-item must have at most 256 sums";
+    if (4 * (uint64_t)x->kwg * (uint64_t)(x->sa * x->mwg + x->sb * x->nwg) >
+        device->local_mem_bytes)
+        return "sa and sb need more local memory than the device has";
+    if (entry->max_rows < INT32_MAX && entry->max_rows % x->nwg != 0)
+        return "max_rows must be a multiple of nwg, or any";
+    return NULL;
+}
+
 const char *mla__record_fault(const mla__device *device, const mla__record_entry *entry)
 {
+    if (entry->key.kernel == MLA__RECORD_CLBLAST_XGEMM)
+        return clblast_fault(device, entry);
     return entry->key.kernel >= MLA__RECORD_ATTENTION_CPU ? attention_fault(device, entry)
                                                           : projection_fault(device, entry);
 }

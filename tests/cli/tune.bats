@@ -81,6 +81,22 @@ describe() {
     done
 }
 
+@test "CLBlast's parameters, for all products at once" {
+    try tune --model "$(tiny)" --projection clblast --rows 16 --max-seconds 1 --tuning my.tuning
+    passes
+    [ "$(entries my.tuning)" -eq 1 ]
+    grep -qE '^clblast_xgemm max_rows=any : gemmk=0 .* \| rows=16 before_ns=[0-9]+ ' my.tuning
+    grep -q '^command .* --projection clblast' my.tuning
+    try verify --projection clblast --tuning my.tuning --verbose "$(golden 01_tiny_prefill)"
+    passes
+    [[ "$stderr" == *"CLBlast parameters: "*" (tuning record)"* ]]
+    try tune --model "$(tiny)" --projection clblast --clblast-overrides off --tuning off.tuning
+    passes
+    [[ "$stderr" == *"note: "*"CLBlast runs with parameters of its own here"* ]]
+    try tune --projection clblast --rows 1,16
+    fails_with 2 "--rows '1,16'" "multiples of 16"
+}
+
 @test "what the record has is not searched again, but with --again" {
     try_attention --tuning my.tuning
     cp my.tuning first.tuning
@@ -299,7 +315,7 @@ for_q_proj() {
 --model nosuch.json
 --tp 0
 --tuning none
---projection clblast
+--projection blas
 --dtype fp8
 WORDS
     try tune extra

@@ -1,5 +1,7 @@
 /* A tuning record's tile is the one that runs, results are right with it, and rows keep their bits
  * whatever their number; calls that no entry is for keep their tiles. */
+#include "ops/clblast.h"
+#include "ops/clblast_layout.h"
 #include "ops/merge_up.h"
 #include "ops/projection_case.h"
 #include "support/attention_batch.h"
@@ -160,6 +162,53 @@ static void merge_and_w_uv_follow_the_slices_of_their_matrix(void **state)
         clmla_context_release(context);
         free(text);
     }
+}
+
+/* ---- CLBlast ------------------------------------------------------------------------------ */
+
+#define SET                                                                                        \
+    "gemmk=0 kreg=1 kwg=16 kwi=2 mdima=8 mdimc=8 mwg=32 ndimb=2 ndimc=2 nwg=8 sa=1 sb=0 strm=0 "   \
+    "strn=0 vwm=4 vwn=4 min_indirect_size=1"
+
+/* The record's set up to its rows, then the device's own; results are right with either. */
+static void clblast_runs_with_the_recorded_parameters(void **state)
+{
+    (void)state;
+    char *text = test_tuning_text("clblast_xgemm max_rows=24 : " SET "\n");
+    const clmla_context_options options = {.struct_size = sizeof options,
+                                           .projection = CLMLA_PROJECTION_CLBLAST,
+                                           .allow_clblast_overrides = 1,
+                                           .tuning_text = text};
+    const test_device *device = test_device_get();
+    clmla_context *context = NULL;
+    assert_int_equal(clmla_context_create(device->context, device->id, &options, &context),
+                     CLMLA_SUCCESS);
+    const int32_t rows[] = {1, 20, 24, 40};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        const projection_case one = {
+            .name = "CLBlast", .M = rows[i], .N = 72, .K = 45, .x = F32, .w = BF16, .y = F32};
+        const mla__clblast_record *record =
+            mla__clblast_record_of(context, (size_t)mla__clblast_padded_rows(context, rows[i]));
+        assert_int_equal(record != NULL && record->xgemm.nwg == 8 && record->max_rows == 24,
+                         rows[i] <= 24);
+        projection_run(context, &one);
+        const struct clmla_matrix matrix = {
+            .num_batches = 1, .out_features = 72, .in_features = 45, .dtype = BF16};
+        const clmla_projection_params params = {.struct_size = sizeof params,
+                                                .matrix = &matrix,
+                                                .num_rows = rows[i],
+                                                .x.dtype = F32,
+                                                .y.dtype = F32};
+        char line[512];
+        const clmla_status status =
+            clmla_projection_describe(context, &params, line, sizeof line, NULL);
+        if (rows[i] <= 24) {
+            assert_int_equal(status, CLMLA_SUCCESS);
+            assert_string_equal(line, "clblast_xgemm max_rows=24 : " SET);
+        }
+    }
+    clmla_context_release(context);
+    free(text);
 }
 
 /* ---- attention ---------------------------------------------------------------------------- */
@@ -338,14 +387,15 @@ int main(void)
         CASES = sizeof cases / sizeof cases[0],
         ATTENTION = sizeof attention_cases / sizeof attention_cases[0]
     };
-    struct CMUnitTest tests[2 * CASES + ATTENTION + 5] = {
+    struct CMUnitTest tests[2 * CASES + ATTENTION + 6] = {
+        cmocka_unit_test(clblast_runs_with_the_recorded_parameters),
         cmocka_unit_test(merge_and_w_uv_follow_the_slices_of_their_matrix),
         cmocka_unit_test(other_calls_keep_their_tile),
         cmocka_unit_test(a_tile_that_does_not_fit_the_query_is_left_out),
         cmocka_unit_test(a_file_and_a_text_are_one_too_many),
         cmocka_unit_test(a_file_is_read_counted_and_refused),
     };
-    size_t count = 5;
+    size_t count = 6;
     for (size_t i = 0; i < CASES; i++) {
         void *const c = (void *)(uintptr_t)&cases[i];
         tests[count++] = (struct CMUnitTest){cases[i].name, describes_itself_by_the_recorded_tile,

@@ -7,6 +7,9 @@
 #define MATRIX "weights=bf16 batches=1 out_features=3072 in_features=2048"
 #define CPU_TILE "tile_rows=4 vector_width=16 tile_vectors=4 block_rows=64"
 #define GPU_TILE "tile_rows=16 tile_columns=32 work_rows=2 work_columns=1"
+#define XGEMM(kwg, nwg)                                                                            \
+    " kwg=" kwg " kwi=2 mdima=4 mdimc=4 mwg=64 ndimb=1 ndimc=1 nwg=" nwg                           \
+    " sa=0 sb=0 strm=0 strn=0 vwm=8 vwn=8 min_indirect_size=1"
 #define LATENT "cache=bf16 heads=16 kv_lora_rank=512 rope_dim=64"
 
 static char notified[2400];
@@ -193,6 +196,22 @@ static const bad_record bad_records[] = {
     {"a work-group that the device lacks",
      HEADER "attention_gpu " LATENT " : tile_rows=16 block_tokens=8 work_group=512", 4,
      "work_group must be one of the device"},
+    {"CLBlast's other kernel",
+     HEADER "clblast_xgemm max_rows=16 : gemmk=1 kreg=1" XGEMM("32", "16"), 4, "gemmk must be 0"},
+    {"CLBlast with a third of a tile",
+     HEADER "clblast_xgemm max_rows=16 : gemmk=0 kreg=1" XGEMM("24", "16"), 4, "powers of two"},
+    {"CLBlast with k past a slab's",
+     HEADER "clblast_xgemm max_rows=16 : gemmk=0 kreg=1" XGEMM("64", "16"), 4, "at most 32"},
+    {"CLBlast's rows padded past the entry's",
+     HEADER "clblast_xgemm max_rows=24 : gemmk=0 kreg=1" XGEMM("32", "16"), 4,
+     "must be a multiple of nwg"},
+    {"CLBlast with more loaders than fit",
+     HEADER "clblast_xgemm max_rows=any : gemmk=0 kreg=1 kwg=32 kwi=2 mdima=16 mdimc=4 mwg=64 "
+            "ndimb=1 ndimc=1 nwg=16 sa=0 sb=0 strm=0 strn=0 vwm=8 vwn=8 min_indirect_size=1",
+     4, "must divide mwg"},
+    {"CLBlast for a matrix", HEADER "clblast_xgemm weights=bf16 max_rows=16", 4, "max_rows=N"},
+    {"CLBlast with half of its parameters", HEADER "clblast_xgemm max_rows=16 : gemmk=0 kwg=32", 4,
+     "must be kreg=N, an integer from 0"},
     {"more local memory for keys than the device has",
      HEADER "attention_gpu " LATENT " : tile_rows=16 block_tokens=32 work_group=256", 4,
      "more local memory"},
@@ -323,6 +342,7 @@ static const char *const lines[] = {
     "block_tokens=64 tile_tokens=8 tile_values=8",
     "attention_gpu cache=f16 heads=128 kv_lora_rank=512 rope_dim=64 : tile_rows=8 block_tokens=4 "
     "work_group=64",
+    "clblast_xgemm max_rows=64 : gemmk=0 kreg=1" XGEMM("32", "16"),
 };
 enum { NUM_LINES = sizeof lines / sizeof lines[0] };
 
