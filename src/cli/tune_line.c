@@ -26,10 +26,9 @@ bool mla_tune_line_parse(const char *text, mla_tune_line *out)
     return out->num_words > 0;
 }
 
-void mla_tune_line_tile(const mla_tune_line *line, char text[MLA_LINE_BYTES])
+/* "name=value ..." from text + used on. */
+static void print_words(const mla_tune_line *line, char text[MLA_LINE_BYTES], size_t used)
 {
-    size_t used = 0;
-    text[0] = '\0';
     for (int i = 0; i < line->num_words && used < MLA_LINE_BYTES; i++) {
         const int length = snprintf(text + used, MLA_LINE_BYTES - used, "%s%s=%d", i > 0 ? " " : "",
                                     line->words[i].name, line->words[i].value);
@@ -37,13 +36,16 @@ void mla_tune_line_tile(const mla_tune_line *line, char text[MLA_LINE_BYTES])
     }
 }
 
+void mla_tune_line_tile(const mla_tune_line *line, char text[MLA_LINE_BYTES])
+{
+    text[0] = '\0';
+    print_words(line, text, 0);
+}
+
 void mla_tune_line_print(const mla_tune_line *line, char text[MLA_LINE_BYTES])
 {
-    char tile[MLA_LINE_BYTES];
-    mla_tune_line_tile(line, tile);
     const int length = snprintf(text, MLA_LINE_BYTES, "%s : ", line->key);
-    if (length > 0 && length < MLA_LINE_BYTES)
-        (void)snprintf(text + length, MLA_LINE_BYTES - (size_t)length, "%s", tile);
+    print_words(line, text, length > 0 ? (size_t)length : 0);
 }
 
 int32_t *mla_tune_line_word(mla_tune_line *line, const char *name)

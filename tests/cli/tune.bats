@@ -16,7 +16,7 @@ try_attention() {
 
 # The lines of entries of a record.
 entries() {
-    grep -cE '^(projection|attention)_' "$1"
+    grep -cE '^(projection|attention|clblast)_' "$1"
 }
 
 # A record of this device, with the lines on standard input after its header.
