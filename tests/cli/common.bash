@@ -6,7 +6,7 @@ bats_require_minimum_version 1.5.0
 
 setup() {
     unset CLMLA_PLATFORM CLMLA_DEVICE
-    export CLMLA_CACHE_DIR= CLMLA_TUNING_DIR= # neither is, and never the user's
+    export CLMLA_CACHE_DIR='' CLMLA_TUNING_DIR='' # neither cache nor record, and never the user's
     cd "$BATS_TEST_TMPDIR" || return 1
 }
 
