@@ -219,11 +219,19 @@ typedef struct clmla_context_options {
                        clmla_layer_prepare. Where they do not, other kernels run, and notify says
                        why. Where batch_invariant is 1, attention alone uses it. Not measured yet.
                        0: off */
+    const char *tuning_file; /* a tuning record, as `clmla tune` writes it: tiles that were measured
+                                on this device, in place of built-in ones. Read here, not kept open.
+                                One of another device or driver version is not used, and notify
+                                says so. It changes speed and, as any other tile does, the last bits
+                                of results; never a promise of this library. NULL: none */
+    const char *tuning_text; /* the same as text, in place of tuning_file */
 } clmla_context_options;
 
 /** Makes a context. Retains both handles; compiles nothing yet. options may be NULL.
  *  Errors: INVALID_ARGUMENT; UNSUPPORTED_DEVICE (no compiler, or not little-endian);
- *  KERNEL_SOURCE_NOT_FOUND (kernel_directory does not exist); CL_* of device queries. */
+ *  KERNEL_SOURCE_NOT_FOUND (kernel_directory does not exist); IO (tuning_file cannot be read);
+ *  INVALID_TUNING (a tuning record is malformed, or has a tile that a kernel rejects: notify gets
+ *  file and line); CL_* of device queries. */
 CLMLA_API clmla_status clmla_context_create(cl_context context, cl_device_id device,
                                             const clmla_context_options *options,
                                             clmla_context **out);
@@ -246,6 +254,7 @@ typedef struct clmla_context_info {
     const char *cache_directory; /* NULL: none in use. Lives as long as the context */
     int32_t programs_read;       /* from the cache directory, so far */
     int32_t programs_compiled;   /* from source, so far */
+    int32_t tuning_entries;      /* tiles of the tuning record; 0: none in use */
 } clmla_context_info;
 
 /** What the context has done so far. info->struct_size must be set by the caller. Any thread. */
@@ -273,7 +282,8 @@ typedef struct clmla_weight_source {
 } clmla_weight_source;
 
 /** One weight matrix [num_batches, out_features, in_features] in the layout that the context's
- *  projection kernels read; held once, immutable, layout private. */
+ *  projection kernels read; held once, immutable, layout private. It may be given to every clmla
+ *  context of the OpenCL context and device that it was made on, whatever its options. */
 typedef struct clmla_matrix clmla_matrix;
 
 typedef struct clmla_matrix_params {
@@ -342,6 +352,17 @@ CLMLA_API clmla_status clmla_enqueue_projection(clmla_context *context,
 CLMLA_API clmla_status clmla_projection_workspace_size(clmla_context *context,
                                                        const clmla_projection_params *params,
                                                        uint64_t *bytes);
+
+/** The kernel and tile of clmla_enqueue_projection with these params, as the line of a tuning record
+ *  that would choose them (tuning_file of clmla_context_options), for programs that search better
+ *  ones: "projection_cpu weights=bf16 batches=1 out_features=... : tile_rows=4 ...". Up to capacity
+ *  bytes of text, always terminated where capacity is not 0; *length, unless NULL, becomes the
+ *  whole text's. matrix, num_rows, backend and the dtypes are looked at, buffers are not.
+ *  Errors besides the common ones: UNSUPPORTED_CONFIG where no record can choose (class nvidia on
+ *  tensor cores), or CLBlast runs with parameters of its own. */
+CLMLA_API clmla_status clmla_projection_describe(clmla_context *context,
+                                                 const clmla_projection_params *params, char *text,
+                                                 size_t capacity, size_t *length);
 
 typedef struct clmla_rmsnorm_params {
     size_t struct_size;
@@ -483,6 +504,13 @@ CLMLA_API clmla_status clmla_enqueue_attention(clmla_context *context,
 CLMLA_API clmla_status clmla_attention_workspace_size(clmla_context *context,
                                                       const clmla_attention_params *params,
                                                       uint64_t *bytes);
+
+/** The same as clmla_projection_describe for clmla_enqueue_attention: "attention_cpu cache=bf16
+ *  heads=16 ... : row_vectors=2 ...". Heads, dims and dtypes are looked at, buffers are not.
+ *  Errors: UNSUPPORTED_CONFIG (class nvidia on tensor cores), UNSUPPORTED_DEVICE (no tile fits). */
+CLMLA_API clmla_status clmla_attention_describe(clmla_context *context,
+                                                const clmla_attention_params *params, char *text,
+                                                size_t capacity, size_t *length);
 
 typedef struct clmla_merge_states_params {
     size_t struct_size;

@@ -49,6 +49,10 @@ typedef struct mla_workload {
 
 /* The config of "lite" or "r1"; false for other names. */
 bool mla_bench_model(const char *name, clmla_config *out);
+/* --model, default lite, and --tp (1: the whole): the config of one of tp shards. *model is the
+ * name as given. False after printing the error. */
+bool mla_option_model(const mla_options *options, int32_t tp, const char **model,
+                      clmla_config *out);
 
 /* ---- drawn data (bench_data.c) --------------------------------------------------------------- */
 

@@ -20,5 +20,6 @@ int mla_cmd_bench(int argc, char **argv);
 int mla_cmd_verify(int argc, char **argv);
 int mla_cmd_run(int argc, char **argv);
 int mla_cmd_report(int argc, char **argv);
+int mla_cmd_tune(int argc, char **argv);
 
 #endif

@@ -180,21 +180,21 @@ static bool take_sweep(const mla_options *options, mla_bench_request *r)
            mla_sweep_take(options, &r->bench, mla_bench_model(r->model, &named), &r->sweep);
 }
 
-static bool take_model(const mla_options *options, mla_bench_request *r)
+bool mla_option_model(const mla_options *options, int32_t tp, const char **model, clmla_config *out)
 {
     clmla_model_error error = {{0}};
-    r->model = mla_option_given(options, MLA_OPT_MODEL) ? options->text[MLA_OPT_MODEL] : "lite";
-    if (!mla_bench_model(r->model, &r->bench.config) &&
-        clmla_model_config_read(r->model, &r->bench.config, &error) != CLMLA_SUCCESS) {
-        mla_error("--model '%s': must be lite, r1 or a config.json: %s", r->model, error.text);
+    *model = mla_option_given(options, MLA_OPT_MODEL) ? options->text[MLA_OPT_MODEL] : "lite";
+    if (!mla_bench_model(*model, out) &&
+        clmla_model_config_read(*model, out, &error) != CLMLA_SUCCESS) {
+        mla_error("--model '%s': must be lite, r1 or a config.json: %s", *model, error.text);
         return false;
     }
-    if (r->bench.config.num_attention_heads % r->tp != 0) {
-        mla_error("--tp '%d': must divide the %d heads of %s", (int)r->tp,
-                  (int)r->bench.config.num_attention_heads, r->model);
+    if (out->num_attention_heads % tp != 0) {
+        mla_error("--tp '%d': must divide the %d heads of %s", (int)tp,
+                  (int)out->num_attention_heads, *model);
         return false;
     }
-    r->bench.config.num_attention_heads /= r->tp;
+    out->num_attention_heads /= tp;
     return true;
 }
 
@@ -252,7 +252,8 @@ static bool take_request(const mla_options *options, int64_t max_seconds, mla_be
     return mla_options_common(options, &r->common) &&
            mla_option_choices(options, MLA_OPT_CASE, case_names, 2, &r->cases) &&
            mla_option_choices(options, MLA_OPT_MODE, mode_names, 2, &r->modes) &&
-           take_numbers(options, max_seconds, r) && take_model(options, r) && check_storage(r) &&
+           take_numbers(options, max_seconds, r) &&
+           mla_option_model(options, r->tp, &r->model, &r->bench.config) && check_storage(r) &&
            count_tokens(&r->workloads[PREFILL]) && count_tokens(&r->workloads[DECODE]) &&
            take_lengths(options, r) && take_sweep(options, r);
 }

@@ -47,7 +47,7 @@ static const mla_command command = {
     .has_storage = true,
 };
 
-enum { DEFAULT_MAX_SECONDS = 3, OWN_HIDDEN = 3, ERROR_BYTES = 2048 };
+enum { DEFAULT_MAX_SECONDS = 3, OWN_HIDDEN = 4, ERROR_BYTES = 2048 };
 
 #define GIB ((double)(1 << 30))
 
@@ -84,6 +84,7 @@ static bool collect_hidden(report_run *run)
     run->hidden[0] = (mla_hidden){run->common->kernel_directory, "KERNEL_DIR"};
     run->hidden[1] = (mla_hidden){run->common->cache_directory, "CACHE_DIR"};
     run->hidden[2] = (mla_hidden){options->text[MLA_OPT_OUTPUT], "OUTPUT"};
+    run->hidden[3] = (mla_hidden){options->text[MLA_OPT_TUNING], "TUNING"};
     for (int i = 0; i < options->num_arguments; i++) {
         mla_hidden *file = &run->hidden[OWN_HIDDEN + i];
         file->path = options->arguments[i];

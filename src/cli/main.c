@@ -9,14 +9,6 @@
 #include "clmla.h"
 #include "core/os.h"
 
-static int cmd_tune(int argc, char **argv)
-{
-    (void)argc;
-    (void)argv;
-    mla_error("tune: not in this build yet; kernels run with their default parameters");
-    return MLA_EXIT_FAILED;
-}
-
 typedef struct subcommand {
     const char *name;
     int (*run)(int argc, char **argv);
@@ -30,7 +22,7 @@ static const subcommand subcommands[] = {
     {"run", mla_cmd_run,
      "compute a golden case, or a layer of a checkpoint, and write the outputs"},
     {"report", mla_cmd_report, "one JSON with devices, versions, verify and bench, for sending in"},
-    {"tune", cmd_tune, "search this device's parameters (not in this build yet)"},
+    {"tune", mla_cmd_tune, "search tiles for this device, verified before they are timed"},
 };
 
 enum { NUM_SUBCOMMANDS = sizeof(subcommands) / sizeof(subcommands[0]) };

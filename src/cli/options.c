@@ -62,6 +62,10 @@ static struct poptOption numerics_table[] = {
     MLA_OPTION_FLAG("no-cache", MLA_OPT_NO_CACHE,
                     "neither read nor keep compiled programs (in CLMLA_CACHE_DIR, default "
                     "~/.cache/clmla)"),
+    MLA_OPTION_VALUE("tuning", MLA_OPT_TUNING,
+                     "tuning record of the device (default: that of clmla tune, in "
+                     "CLMLA_TUNING_DIR, default ~/.local/share/clmla); none: built-in tiles",
+                     "FILE.tuning|none"),
     MLA_OPTION_VALUE("page-block-size", MLA_OPT_PAGE_BLOCK_SIZE,
                      "rows per page of the cache, pages shuffled (default 64); 0: contiguous", "N"),
     MLA_OPTION_VALUE("seed", MLA_OPT_SEED, "of drawn data and of page numbers (default 1)", "N"),
@@ -498,12 +502,26 @@ static void take_cache(const mla_options *options, mla_common *common)
                                 common->cache_directory);
 }
 
+/* An empty FILE would be the folder that the program runs in, or nothing at all. */
+static bool take_tuning(const mla_options *options, mla_common *common)
+{
+    common->tuning = options->text[MLA_OPT_TUNING];
+    if (common->tuning != NULL && common->tuning[0] == '\0') {
+        mla_error("--tuning '': must be a file, or none");
+        return false;
+    }
+    (void)mla_tuning_directory(getenv("CLMLA_TUNING_DIR"), getenv("XDG_DATA_HOME"), getenv("HOME"),
+                               common->tuning_directory);
+    return true;
+}
+
 bool mla_options_common(const mla_options *options, mla_common *out)
 {
     static const char *const formats[] = {"table", "csv", "json"};
     mla_common common = {.dtype = CLMLA_DTYPE_BF16, .clblast_overrides = 1};
     int32_t format = MLA_FORMAT_TABLE;
     if (!take_device(options, &common.device) || !take_numerics(options, &common) ||
+        !take_tuning(options, &common) ||
         !mla_option_choice(options, MLA_OPT_FORMAT, formats, 3, &format))
         return false;
     take_cache(options, &common);

@@ -9,9 +9,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "cli/cache_directory.h"
 #include "cli/report.h"
 #include "cli/select.h"
+#include "cli/user_directory.h"
 #include "clmla.h"
 
 /* X(NAME, long name) */
@@ -37,6 +37,7 @@
     X(KERNEL_DIR, "kernel-dir")                                                                    \
     X(ONE_LAUNCH, "one-launch")                                                                    \
     X(NO_CACHE, "no-cache")                                                                        \
+    X(TUNING, "tuning")                                                                            \
     X(SEED, "seed")                                                                                \
     X(VERBOSE, "verbose")                                                                          \
     X(FORMAT, "format")                                                                            \
@@ -61,7 +62,10 @@
     X(OUTPUT, "output")                                                                            \
     X(WEIGHTS, "weights")                                                                          \
     X(LAYER, "layer")                                                                              \
-    X(INPUT, "input")
+    X(INPUT, "input")                                                                              \
+    X(OPS, "ops")                                                                                  \
+    X(ROWS, "rows")                                                                                \
+    X(AGAIN, "again")
 
 typedef enum mla_option {
     MLA_OPT_NONE,
@@ -129,6 +133,9 @@ bool mla_option_list(const mla_options *options, mla_option id, int32_t minimum,
 
 enum { MLA_MAX_PROJECTIONS = 3 };
 
+/* What --tuning takes in place of a file. */
+#define MLA_NO_TUNING "none"
+
 /* The name that --projection takes. */
 const char *mla_projection_name(clmla_projection_backend projection);
 
@@ -147,13 +154,15 @@ typedef struct mla_common {
     int32_t one_launch; /* 0, 1: of clmla_layer_params */
     mla_cache_source cache_source;
     char cache_directory[MLA_PATH_BYTES]; /* "": none */
-    int32_t page_block_size;              /* 0: contiguous */
+    const char *tuning; /* --tuning: a record, or MLA_NO_TUNING; NULL: not given */
+    char tuning_directory[MLA_PATH_BYTES]; /* of the user's records; "": none */
+    int32_t page_block_size;               /* 0: contiguous */
     uint64_t seed;
     bool verbose;
     mla_format format;
 } mla_common;
 
-/* Reads CLMLA_PLATFORM, CLMLA_DEVICE and what mla_cache_directory takes, too. False after printing the error. */
+/* Reads CLMLA_PLATFORM, CLMLA_DEVICE and what user_directory.h takes, too. False after printing the error. */
 bool mla_options_common(const mla_options *options, mla_common *out);
 
 #endif

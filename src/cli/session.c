@@ -6,11 +6,18 @@
 
 #include "cli/cli.h"
 #include "cli/message.h"
+#include "core/os.h"
 
-/* Keeps the first line of a failure; a build log's other lines are shown with --verbose. */
+/* Keeps the first line of a failure; a build log's other lines are shown with --verbose. That a
+ * record which the user named is not used is no secret either. */
 static void remember(clmla_status status, const char *text, void *user)
 {
     mla_session *session = user;
+    if (status == CLMLA_SUCCESS && strncmp(text, "tuning: ", strlen("tuning: ")) == 0 &&
+        session->common->tuning != NULL) {
+        mla_note("%s", text);
+        return;
+    }
     if (status != CLMLA_SUCCESS)
         (void)snprintf(session->detail, sizeof(session->detail), "%.*s", (int)strcspn(text, "\n"),
                        text);
@@ -47,8 +54,18 @@ static const char *cache_directory(const mla_session *session)
     return wanted ? common->cache_directory : NULL;
 }
 
-/* Returns -1 to go on, or an exit code after printing the error. */
-static int open_clmla(mla_session *session, clmla_projection_backend projection)
+void mla_session_tuning_path(const mla_common *common, const mla_device_info *device,
+                             char path[MLA_PATH_BYTES])
+{
+    path[0] = '\0';
+    if (common->tuning != NULL && strcmp(common->tuning, MLA_NO_TUNING) != 0)
+        (void)snprintf(path, MLA_PATH_BYTES, "%s", common->tuning);
+    else if (common->tuning == NULL && common->tuning_directory[0] != '\0')
+        (void)mla_tuning_path(common->tuning_directory, device->name, device->driver_version, path);
+}
+
+static clmla_status create_clmla(mla_session *session, clmla_projection_backend projection,
+                                 const char *tuning_file, const char *tuning_text)
 {
     const mla_common *common = session->common;
     const clmla_context_options options = {
@@ -62,11 +79,52 @@ static int open_clmla(mla_session *session, clmla_projection_backend projection)
         .matrix_units = common->matrix_units,
         .allow_clblast_overrides = common->clblast_overrides,
         .sm_90a = common->sm_90a,
+        .tuning_file = tuning_file,
+        .tuning_text = tuning_text,
     };
-    const clmla_status status =
-        clmla_context_create(session->context, session->device->id, &options, &session->clmla);
-    if (status == CLMLA_SUCCESS)
+    return clmla_context_create(session->context, session->device->id, &options, &session->clmla);
+}
+
+/* --verbose: the record, and whether it is there. */
+static void describe_tuning(const mla_session *session)
+{
+    clmla_context_info info = {.struct_size = sizeof(info)};
+    if (!session->common->verbose || session->tuning_path[0] == '\0' ||
+        clmla_context_get_info(session->clmla, &info) != CLMLA_SUCCESS)
+        return;
+    mla_progress_clear();
+    if (info.tuning_entries > 0 || mla__os_exists(session->tuning_path))
+        (void)fprintf(stderr, "tuning: %s; %d tiles\n", session->tuning_path,
+                      (int)info.tuning_entries);
+    else
+        (void)fprintf(stderr, "tuning: none; no %s (clmla tune makes it)\n", session->tuning_path);
+}
+
+/* A record that nobody named must not keep the program from working. */
+static clmla_status create_with_record(mla_session *session, clmla_projection_backend projection)
+{
+    const bool named = session->common->tuning != NULL;
+    mla_session_tuning_path(session->common, session->device, session->tuning_path);
+    const char *path = session->tuning_path;
+    if (path[0] == '\0' || (!named && !mla__os_exists(path)))
+        return create_clmla(session, projection, NULL, NULL);
+    const clmla_status status = create_clmla(session, projection, path, NULL);
+    if (named || (status != CLMLA_IO && status != CLMLA_INVALID_TUNING))
+        return status;
+    mla_note("%s: not used", session->detail);
+    session->detail[0] = '\0';
+    return create_clmla(session, projection, NULL, NULL);
+}
+
+/* Returns -1 to go on, or an exit code after printing the error. */
+static int open_clmla(mla_session *session, clmla_projection_backend projection)
+{
+    const mla_common *common = session->common;
+    const clmla_status status = create_with_record(session, projection);
+    if (status == CLMLA_SUCCESS) {
+        describe_tuning(session);
         return -1;
+    }
     if (status == CLMLA_KERNEL_SOURCE_NOT_FOUND) {
         mla_error("--kernel-dir '%s': must be a directory of .cl files", common->kernel_directory);
         return MLA_EXIT_USAGE;
@@ -90,8 +148,7 @@ int mla_session_open(const mla_common *common, mla_session *out)
     return open_clmla(out, common->projections[0]);
 }
 
-int mla_session_open_beside(const mla_session *first, clmla_projection_backend projection,
-                            mla_session *out)
+static clmla_status share_opencl(const mla_session *first, mla_session *out)
 {
     *out = (mla_session){.common = first->common, .device = first->device};
     clmla_status status = clRetainContext(first->context);
@@ -99,10 +156,26 @@ int mla_session_open_beside(const mla_session *first, clmla_projection_backend p
         out->context = first->context;
         status = clRetainCommandQueue(first->queue);
     }
-    if (status != CL_SUCCESS)
-        return mla_session_fail(out, out->device->name, status);
-    out->queue = first->queue;
-    return open_clmla(out, projection);
+    if (status == CL_SUCCESS)
+        out->queue = first->queue;
+    return status;
+}
+
+int mla_session_open_beside(const mla_session *first, clmla_projection_backend projection,
+                            mla_session *out)
+{
+    const clmla_status status = share_opencl(first, out);
+    return status == CL_SUCCESS ? open_clmla(out, projection)
+                                : mla_session_fail(out, out->device->name, status);
+}
+
+clmla_status mla_session_open_tuned(const mla_session *first, const char *tuning_text,
+                                    mla_session *out)
+{
+    const clmla_status status = share_opencl(first, out);
+    return status == CL_SUCCESS
+               ? create_clmla(out, first->common->projections[0], NULL, tuning_text)
+               : status;
 }
 
 /* --verbose: what the cache was good for. */
@@ -145,9 +218,12 @@ int mla_session_fail(mla_session *session, const char *what, clmla_status status
 
 json_t *mla_session_device_json(const mla_session *session)
 {
-    return json_pack("{s:s, s:s, s:s, s:s}", "platform", session->device->platform_name, "name",
-                     session->device->name, "driver", session->device->driver_version, "class",
-                     clmla_kernel_class_name(clmla_context_kernel_class(session->clmla)));
+    clmla_context_info info = {.struct_size = sizeof(info)};
+    (void)clmla_context_get_info(session->clmla, &info);
+    return json_pack("{s:s, s:s, s:s, s:s, s:i}", "platform", session->device->platform_name,
+                     "name", session->device->name, "driver", session->device->driver_version,
+                     "class", clmla_kernel_class_name(clmla_context_kernel_class(session->clmla)),
+                     "tuning", (int)info.tuning_entries);
 }
 
 void mla_session_describe(const mla_session *session, const clmla_layer *layer)

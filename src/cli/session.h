@@ -17,7 +17,8 @@ typedef struct mla_session {
     cl_context context;
     cl_command_queue queue;
     clmla_context *clmla;
-    char detail[2048]; /* of the last failure inside the library; "" none */
+    char detail[2048];                /* of the last failure inside the library; "" none */
+    char tuning_path[MLA_PATH_BYTES]; /* of the record that was looked for; "" none */
 } mla_session;
 
 /* Opens the device that the options ask for. The session must not move afterwards; common must
@@ -27,12 +28,20 @@ int mla_session_open(const mla_common *common, mla_session *out);
  * and queue. first must outlive it. Returns as above. */
 int mla_session_open_beside(const mla_session *first, clmla_projection_backend projection,
                             mla_session *out);
+/* The same with a tuning record as text, and without the one of the options. Nothing is printed:
+ * returns clmla_context_create's status, with the detail. */
+clmla_status mla_session_open_tuned(const mla_session *first, const char *tuning_text,
+                                    mla_session *out);
 void mla_session_close(mla_session *session);
+/* The record that --tuning names, or that the device has in the user's directory, whether it exists
+ * or not; "": none. */
+void mla_session_tuning_path(const mla_common *common, const mla_device_info *device,
+                             char path[MLA_PATH_BYTES]);
 
 /* Prints "what: detail (NAME)" and returns MLA_EXIT_FAILED. Uses up the detail. */
 int mla_session_fail(mla_session *session, const char *what, clmla_status status);
 
-/* {"platform","name","driver","class"} */
+/* {"platform","name","driver","class","tuning"}: the last is how many tiles a record gave. */
 json_t *mla_session_device_json(const mla_session *session);
 
 /* --verbose: which kernels the layer runs, on stderr. */

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -418,3 +419,30 @@ bool mla__os_cpu_has_bf16_dot(void)
     return false;
 #endif
 }
+
+/* ---- interrupts ----------------------------------------------------------------------------- */
+
+static volatile sig_atomic_t interrupted;
+
+/* SA_RESETHAND has put the default action back: the next one ends the process. */
+static void remember_interrupt(int signal_number)
+{
+    (void)signal_number;
+    interrupted = 1;
+}
+
+void mla__os_watch_interrupts(void)
+{
+    static const int signals[] = {SIGINT, SIGTERM};
+    for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++) {
+        struct sigaction action = {.sa_handler = remember_interrupt,
+                                   .sa_flags = (int)SA_RESETHAND | SA_RESTART};
+        struct sigaction before;
+        (void)sigemptyset(&action.sa_mask);
+        if (sigaction(signals[i], NULL, &before) == 0 && before.sa_handler == SIG_IGN)
+            continue;
+        (void)sigaction(signals[i], &action, NULL);
+    }
+}
+
+bool mla__os_interrupted(void) { return interrupted != 0; }

@@ -68,6 +68,11 @@ void mla__os_describe(mla__os_facts *out);
 /* This processor has AVX512_BF16, and the operating system keeps its registers. */
 bool mla__os_cpu_has_bf16_dot(void);
 
+/* From now on SIGINT and SIGTERM are remembered instead of ending the process; a second one ends it.
+ * A SIGINT that was ignored at the start stays so. For the program, never for the library. */
+void mla__os_watch_interrupts(void);
+bool mla__os_interrupted(void);
+
 /* Something has this name, whether it can be read or not: false only where the system says that
  * there is nothing. */
 bool mla__os_exists(const char *path);

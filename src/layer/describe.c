@@ -6,9 +6,9 @@
 #include "layer/decode_layer.h"
 #include "layer/layer.h"
 #include "ops/attention.h"
+#include "ops/clblast.h"
 #include "ops/merge_up.h"
 #include "ops/projection_pair.h"
-#include "tuning/clblast_records.h"
 #include "tuning/nvidia_records.h"
 #include "tuning/params.h"
 
@@ -150,26 +150,28 @@ static const char *projection_reason(const clmla_layer *layer)
 static void describe_clblast(const clmla_layer *layer, text_sink *sink)
 {
     const clmla_context *context = layer->context;
-    int32_t count;
     char text[256];
     if (layer->projection == CLMLA_PROJECTION_NATIVE)
         return;
-    const mla__clblast_record *records = mla__clblast_records(&context->device, &count);
-    if (!context->clblast_overrides || count == 0) {
+    const mla__clblast_record *record = mla__clblast_record_of(context, 1);
+    if (record == NULL) {
         append(sink, "CLBlast parameters: its own%s\n",
-               count > 0 ? ", since the context allows no overrides"
-                         : ", since there are none here for this device");
+               context->clblast_overrides ? ", since there are none here for this device"
+                                          : ", since the context allows no overrides");
         return;
     }
-    for (int32_t i = 0; i < count; i++) {
-        mla__clblast_xgemm_text(&records[i].xgemm, text, sizeof(text));
+    for (bool first = true, last = false; !last && record != NULL; first = false) {
+        last = record->max_rows == INT32_MAX;
+        mla__clblast_xgemm_text(&record->xgemm, text, sizeof(text));
         append(sink, "CLBlast parameters");
-        if (i + 1 < count)
-            append(sink, " up to %d rows", (int)records[i].max_rows);
-        else if (i > 0)
+        if (!last)
+            append(sink, " up to %d rows", (int)record->max_rows);
+        else if (!first)
             append(sink, " above");
-        append(sink, ": %s XGEMM_MIN_INDIRECT_SIZE=%d (%s)\n", text,
-               (int)records[i].min_indirect_size, records[i].source);
+        append(sink, ": %s XGEMM_MIN_INDIRECT_SIZE=%d (%s)\n", text, (int)record->min_indirect_size,
+               record->source);
+        if (!last)
+            record = mla__clblast_record_of(context, (size_t)record->max_rows + 1);
     }
 }
 
@@ -210,7 +212,8 @@ static void describe_attention(const clmla_layer *layer, text_sink *sink)
     if (choice.many_tile.tile_rows > 0)
         (void)snprintf(many, sizeof(many), " (tile_rows=%d from as many rows a sequence)",
                        (int)choice.many_tile.tile_rows);
-    append(sink, "attention: %s %s%s, %s\n", kinds[choice.kind], tile, many,
+    append(sink, "attention: %s %s%s%s, %s\n", kinds[choice.kind], tile,
+           choice.recorded ? " (tuning record)" : "", many,
            layer->num_splits == 1  ? "one split"
            : layer->num_splits > 1 ? "splits as asked for"
                                    : "splits chosen per step");
@@ -259,6 +262,8 @@ clmla_status clmla_layer_describe(const clmla_layer *layer, char *text, size_t c
                (int)context->device.float_vector_width);
     if (context->kernel_class == CLMLA_KERNELS_NVIDIA)
         append(&sink, "tiles: %s\n", mla__nvidia_record_find(&context->device)->source);
+    if (context->tuning_entries > 0)
+        append(&sink, "tuning record: %d tiles\n", (int)context->tuning_entries);
     append(&sink, "storage: weights %s, cache %s, hidden states %s, output %s, q_lat and ctx %s\n",
            mla__dtype_name(layer->weights_dtype), mla__dtype_name(layer->cache_dtype),
            mla__dtype_name(layer->hidden_dtype), mla__dtype_name(layer->output_dtype),

@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/checked.h"
 #include "ocl/binary.h"
 #include "ocl/program.h"
 
@@ -100,6 +99,7 @@ static void destroy(clmla_context *context)
         mla__os_mutex_destroy(context->mutex);
     free(context->kernel_directory);
     free(context->cache_directory);
+    free(context->record);
     free(context);
 }
 
@@ -211,29 +211,23 @@ static clmla_status adopt(clmla_context *context, cl_context cl, cl_device_id de
                : mla__binary_open_directory(context, options->cache_directory);
 }
 
-clmla_status clmla_context_create(cl_context context, cl_device_id device,
-                                  const clmla_context_options *options, clmla_context **out)
+clmla_status mla__context_create(cl_context context, cl_device_id device,
+                                 const clmla_context_options *options, clmla_context **out)
 {
-    clmla_context_options o = {.struct_size = sizeof o};
-    if (context == NULL || device == NULL || out == NULL)
-        return CLMLA_INVALID_ARGUMENT;
-    if (options != NULL && !mla__params_copy(&o, sizeof o, sizeof o, options))
-        return CLMLA_INVALID_ARGUMENT;
-
     clmla_context *made = calloc(1, sizeof *made);
     if (made == NULL)
         return CL_OUT_OF_HOST_MEMORY;
     made->references = 1;
-    made->notify = o.notify;
-    made->notify_user = o.notify_user;
+    made->notify = options->notify;
+    made->notify_user = options->notify_user;
 
-    clmla_status status = check_options(made, &o);
+    clmla_status status = check_options(made, options);
     if (status == CLMLA_SUCCESS)
         status = check_membership(made, context, device);
     if (status == CLMLA_SUCCESS)
         status = check_device(made, device);
     if (status == CLMLA_SUCCESS)
-        status = adopt(made, context, device, &o);
+        status = adopt(made, context, device, options);
     if (status != CLMLA_SUCCESS) {
         destroy(made);
         return status;
@@ -273,6 +267,7 @@ clmla_status clmla_context_get_info(const clmla_context *context, clmla_context_
     info->cache_directory = context->cache_directory;
     info->programs_read = context->programs_read;
     info->programs_compiled = context->programs_compiled;
+    info->tuning_entries = context->tuning_entries;
     mla__os_mutex_unlock(context->mutex);
     return CLMLA_SUCCESS;
 }

@@ -1,6 +1,7 @@
 /*
  * clmla_context: device, options, notify callback and the programs built so far.
- * Public in clmla_ops.h: clmla_context_create, _release, _get_info, _kernel_class.
+ * Public in clmla_ops.h: clmla_context_release, _get_info, _kernel_class; _create is
+ * tuning/context_create.c's.
  */
 #ifndef CLMLA_OCL_CONTEXT_H
 #define CLMLA_OCL_CONTEXT_H
@@ -12,6 +13,7 @@
 #include "ocl/device.h"
 
 struct mla__program_entry; /* program.c */
+struct mla__record;        /* tuning/record.h */
 
 /* Kernels that a driver builds for target sm_90a by way of ocl/retarget.h. */
 typedef enum mla__sm_90a {
@@ -39,6 +41,9 @@ struct clmla_context {
     void *notify_user;
     char *kernel_directory; /* may be NULL */
     char *cache_directory;  /* of program binaries, checked; NULL: none */
+    struct mla__record
+        *record; /* tiles that take the place of built-in ones; one allocation. NULL: none */
+    int32_t tuning_entries; /* of record */
     mla__os_mutex *mutex;   /* guards what follows */
     struct mla__program_entry *programs;
     int32_t programs_read, programs_compiled; /* from the cache directory; from source */
@@ -50,6 +55,9 @@ struct clmla_context {
     uint64_t local_proven_bytes, local_refused_bytes;
 };
 
+/* What clmla_context_create does but for the tuning record. options is of this version. */
+clmla_status mla__context_create(cl_context context, cl_device_id device,
+                                 const clmla_context_options *options, clmla_context **out);
 void mla__context_retain(clmla_context *context);
 
 /* How things stand; *why, unless NULL, becomes the reason of a refusal. */

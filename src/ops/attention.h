@@ -48,12 +48,17 @@ typedef struct mla__attention_choice {
     uint64_t large_local_bytes;     /* what it takes or would take; 0: there is none */
     const char *why_not_large;      /* class nvidia on tensor cores: the reason; else NULL */
     const char *why_portable;       /* class nvidia on GPU kernels: the reason; else NULL */
+    bool recorded;                  /* tile is the tuning record's */
 } mla__attention_choice;
 
 /* The fastest kernel that class, device, storage and context allow and a tile of which fits. False:
  * none. */
 bool mla__attention_choose(const clmla_context *context, const mla__attention_shape *shape,
                            mla__attention_choice *choice);
+
+/* The tuning record's tile for a kernel of this kind, where there is one that fits. */
+bool mla__attention_recorded_tile(const clmla_context *context, const mla__attention_shape *shape,
+                                  enum mla__attention_kind kind, mla__attention_tile *tile);
 
 /* Finds out whether the large tile of this shape runs on the device, if the shape has one and nobody
  * has done so in this context. Until then, and where it does not, the others stay. Waits. */

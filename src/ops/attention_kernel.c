@@ -107,6 +107,7 @@ bool mla__attention_choose(const clmla_context *context, const mla__attention_sh
         fits = mla__attention_tile_default(&context->device, context->kernel_class,
                                            mla__attention_widest(s), s->kv_lora_rank, s->rope_dim,
                                            &made.tile);
+    made.recorded = fits && mla__attention_recorded_tile(context, s, made.kind, &made.tile);
     if (fits)
         *choice = made;
     return fits;

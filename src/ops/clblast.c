@@ -1,6 +1,9 @@
 #include "ops/clblast.h"
 
 #include <clblast_c.h>
+#include <string.h>
+
+#include "tuning/record.h"
 
 static const CLBlastLayout LAYOUT = CLBlastLayoutColMajor;
 static const CLBlastTranspose W_ROTATION = CLBlastTransposeNo, X_ROTATION = CLBlastTransposeYes;
@@ -38,8 +41,12 @@ static CLBlastStatusCode override(cl_device_id device, const mla__clblast_record
 
 const mla__clblast_record *mla__clblast_record_of(const clmla_context *context, size_t rows)
 {
-    return context->clblast_overrides ? mla__clblast_record_find(&context->device, (int32_t)rows)
-                                      : NULL;
+    const mla__record_key key = {.kernel = MLA__RECORD_CLBLAST_XGEMM};
+    if (!context->clblast_overrides)
+        return NULL;
+    const mla__record_entry *entry = mla__record_find(context->record, &key, (int32_t)rows);
+    return entry != NULL ? &entry->clblast
+                         : mla__clblast_record_find(&context->device, (int32_t)rows);
 }
 
 /* Sets the parameters for calls of so many rows, where the context allows it. An override takes
@@ -48,14 +55,16 @@ const mla__clblast_record *mla__clblast_record_of(const clmla_context *context, 
  * results stay right. CLBlast keeps the compiled kernels of every set. */
 static CLBlastStatusCode choose_parameters(const clmla_context *context, size_t rows)
 {
-    static cl_device_id last_device;
-    static const mla__clblast_record *last_record;
+    static cl_device_id last_device; /* NULL: nothing was set */
+    static mla__clblast_record last; /* values: the record that they are from may be gone */
     const mla__clblast_record *record = mla__clblast_record_of(context, rows);
-    if (record == NULL || (record == last_record && context->device.id == last_device))
+    if (record == NULL ||
+        (context->device.id == last_device && record->min_indirect_size == last.min_indirect_size &&
+         memcmp(&record->xgemm, &last.xgemm, sizeof last.xgemm) == 0))
         return CLBlastSuccess;
     const CLBlastStatusCode code = override(context->device.id, record);
-    last_device = context->device.id;
-    last_record = code == CLBlastSuccess ? record : NULL;
+    last_device = code == CLBlastSuccess ? context->device.id : NULL;
+    last = *record;
     return code;
 }
 

@@ -2,6 +2,8 @@
 
 #include <stdio.h>
 
+#include "ops/projection_kernel.h"
+
 /* Arguments that change; see cl/gpu/merge_up.clh. */
 enum {
     OUT_STATE_STRIDE_ARG = 2,
@@ -17,9 +19,12 @@ typedef struct merge_up_args {
 static bool choose_tile(const clmla_context *context, const clmla_matrix *matrix,
                         mla__projection_tile *tile, int32_t *work_group)
 {
-    return context->kernel_class != CLMLA_KERNELS_CPU &&
-           mla__merge_up_tile(&context->device, matrix->num_batches, matrix->out_features,
-                              matrix->in_features, tile, work_group);
+    mla__projection_tile stream;
+    if (context->kernel_class == CLMLA_KERNELS_CPU)
+        return false;
+    (void)mla__projection_choose_stream(context, matrix->dtype, matrix->num_batches,
+                                        matrix->out_features, matrix->in_features, &stream);
+    return mla__merge_up_tile(&context->device, &stream, matrix->in_features, tile, work_group);
 }
 
 bool mla__merge_up_fits(const clmla_context *context, const clmla_matrix *matrix)

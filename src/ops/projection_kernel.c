@@ -1,5 +1,7 @@
 #include "ops/projection_kernel.h"
 
+#include "tuning/record.h"
+
 bool mla__projection_uses_dot(const clmla_context *context, clmla_dtype x, clmla_dtype w)
 {
     return context->kernel_class == CLMLA_KERNELS_CPU && context->matrix_units &&
@@ -15,6 +17,21 @@ void mla__projection_choose_tile(const clmla_context *context, clmla_dtype x, cl
         mla__projection_tile_default(&context->device, context->kernel_class, w, rows, tile);
 }
 
+bool mla__projection_choose_stream(const clmla_context *context, clmla_dtype w, int32_t num_batches,
+                                   int32_t out_features, int32_t in_features,
+                                   mla__projection_tile *tile)
+{
+    const mla__record_key key = {.kernel = MLA__RECORD_PROJECTION_STREAM,
+                                 .dtype = w,
+                                 .sizes = {num_batches, out_features, in_features}};
+    const mla__record_entry *entry = mla__record_find(context->record, &key, 1);
+    if (entry != NULL)
+        *tile = entry->projection;
+    else
+        mla__projection_stream_tile(&context->device, num_batches, out_features, tile);
+    return entry != NULL;
+}
+
 /* ---- choice --------------------------------------------------------------------------------- */
 
 /* Adds a kernel, unless calls of up to max_rows rows never get past those that are there. */
@@ -26,30 +43,53 @@ static void add(mla__projection_choices *choices, int32_t max_rows,
         choices->list[choices->count++] = *choice;
 }
 
+/* Tiles of rising numbers of rows: the record's where it has one, else the built-in one for the rows
+ * in question. choice has the kind, and slices and tile_k where they are the matrix's. */
+static void add_tiles(const clmla_context *context, const mla__projection_shape *s,
+                      int32_t max_rows, const mla__record_key *key, mla__projection_choice *choice,
+                      mla__projection_choices *choices)
+{
+    const int32_t few = mla__projection_few_rows(context->kernel_class);
+    const mla__projection_tile of_matrix = choice->tile;
+    for (int32_t limit = 0; limit < INT32_MAX; limit = choice->max_rows) {
+        const mla__record_entry *entry = mla__record_find(context->record, key, limit + 1);
+        choice->max_rows = limit < few ? few : INT32_MAX;
+        if (entry != NULL && entry->max_rows < choice->max_rows)
+            choice->max_rows = entry->max_rows;
+        choice->recorded = entry != NULL;
+        if (entry != NULL)
+            choice->tile = entry->projection;
+        else
+            mla__projection_choose_tile(context, s->x, s->w, choice->max_rows, &choice->tile);
+        choice->tile.slices = of_matrix.slices;
+        choice->tile.tile_k = of_matrix.tile_k;
+        add(choices, max_rows, choice);
+    }
+}
+
 /* Classes cpu and gpu. */
 static void choose_portable(const clmla_context *context, const mla__projection_shape *s,
                             int32_t max_rows, mla__projection_choices *choices)
 {
-    const clmla_kernel_class class = context->kernel_class;
-    const int32_t limits[] = {mla__projection_few_rows(class), INT32_MAX};
+    mla__record_key key = {.kernel = MLA__RECORD_PROJECTION_GPU,
+                           .dtype = s->w,
+                           .sizes = {s->num_batches, s->out_features, s->in_features}};
     mla__projection_choice choice = {.kind = MLA__PROJECTION_STREAM,
-                                     .max_rows = mla__projection_stream_rows(class)};
-    int32_t slices = 0;
-    if (class != CLMLA_KERNELS_CPU) {
-        mla__projection_stream_tile(&context->device, s->num_batches, s->out_features,
-                                    &choice.tile);
-        slices = choice.tile.slices; /* one order of the sum, whatever the number of rows */
+                                     .max_rows =
+                                         mla__projection_stream_rows(context->kernel_class)};
+    if (context->kernel_class != CLMLA_KERNELS_CPU) {
+        choice.recorded = mla__projection_choose_stream(
+            context, s->w, s->num_batches, s->out_features, s->in_features, &choice.tile);
         add(choices, max_rows, &choice);
+        choice.kind = MLA__PROJECTION_GPU; /* with its slices and tile_k: one order of the sum */
+    } else if (mla__projection_uses_dot(context, s->x, s->w)) {
+        key.kernel = MLA__RECORD_PROJECTION_DOT;
+        choice.kind = MLA__PROJECTION_DOT;
+    } else {
+        key.kernel = MLA__RECORD_PROJECTION_CPU;
+        choice.kind = MLA__PROJECTION_CPU;
     }
-    choice.kind = class != CLMLA_KERNELS_CPU                      ? MLA__PROJECTION_GPU
-                  : mla__projection_uses_dot(context, s->x, s->w) ? MLA__PROJECTION_DOT
-                                                                  : MLA__PROJECTION_CPU;
-    for (int i = 0; i < 2; i++) {
-        choice.max_rows = limits[i];
-        mla__projection_choose_tile(context, s->x, s->w, limits[i], &choice.tile);
-        choice.tile.slices = slices;
-        add(choices, max_rows, &choice);
-    }
+    add_tiles(context, s, max_rows, &key, &choice, choices);
 }
 
 /* Why the shape does not go to tensor cores, or NULL. */

@@ -28,6 +28,7 @@ typedef struct mla__projection_choice {
     enum mla__projection_kind kind;
     int32_t max_rows; /* of a call that takes this kernel; INT32_MAX: no limit */
     mla__projection_tile tile;
+    bool recorded; /* the tile is the tuning record's */
 } mla__projection_choice;
 
 /* The kernels of a projection, by rising max_rows. */
@@ -53,8 +54,13 @@ mla__projection_source mla__projection_source_of(const clmla_context *context,
 /* Whether x · Wᵀ takes the bf16 dot products: both are stored as bf16 and the device has them. Not
  * a matter of rows or of strides, so that a row's bits do not depend on either. */
 bool mla__projection_uses_dot(const clmla_context *context, clmla_dtype x, clmla_dtype w);
-/* The tile of up to `rows` rows on classes cpu and gpu. */
+/* The built-in tile of up to `rows` rows on classes cpu and gpu. */
 void mla__projection_choose_tile(const clmla_context *context, clmla_dtype x, clmla_dtype w,
                                  int32_t rows, mla__projection_tile *tile);
+/* The tile of cl/gpu/projection_stream.cl for a matrix [num_batches, out_features, in_features] of
+ * dtype w; every kernel of class gpu takes its tile_k and slices. True: the tuning record's. */
+bool mla__projection_choose_stream(const clmla_context *context, clmla_dtype w, int32_t num_batches,
+                                   int32_t out_features, int32_t in_features,
+                                   mla__projection_tile *tile);
 
 #endif

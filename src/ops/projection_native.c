@@ -219,8 +219,9 @@ int mla__projection_native_text(const clmla_context *context, const mla__project
             append(text, capacity, &length, "up to %d rows: ", (int)choice->max_rows);
         else
             append(text, capacity, &length, "above: ");
-        append(text, capacity, &length, "%s %s",
-               mla__projection_source_of(context, choice->kind).name, tile);
+        append(text, capacity, &length, "%s %s%s",
+               mla__projection_source_of(context, choice->kind).name, tile,
+               choice->recorded ? " (tuning record)" : "");
     }
     return length;
 }

@@ -126,6 +126,19 @@ static bool gpu_tile(const mla__device *device, uint64_t element_bytes, int32_t 
     return false;
 }
 
+bool mla__attention_tile_fits_cpu(const mla__attention_tile *tile, bool dot, int32_t kv_lora_rank,
+                                  int32_t rope_dim)
+{
+    return (dot ? dot_bytes(tile, kv_lora_rank, rope_dim)
+                : cpu_bytes(tile, kv_lora_rank, rope_dim)) <= CPU_STACK_BYTES;
+}
+
+bool mla__attention_tile_fits_gpu(const mla__device *device, const mla__attention_tile *tile,
+                                  uint64_t element_bytes, int32_t kv_lora_rank, int32_t rope_dim)
+{
+    return gpu_bytes(tile, element_bytes, kv_lora_rank, rope_dim) <= device->local_mem_bytes;
+}
+
 bool mla__attention_tile_default(const mla__device *device, clmla_kernel_class kernel_class,
                                  clmla_dtype activation_dtype, int32_t kv_lora_rank,
                                  int32_t rope_dim, mla__attention_tile *tile)

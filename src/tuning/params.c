@@ -228,11 +228,11 @@ bool mla__projection_tile_wgmma(const mla__device *device, int32_t size, mla__pr
 
 /* Local memory of cl/gpu/merge_up.clh: ctx, the slices' sums, weights of the states. A work-item
  * keeps its elements of ctx in registers while it adds the states. */
-bool mla__merge_up_tile(const mla__device *device, int32_t num_heads, int32_t out_features,
+bool mla__merge_up_tile(const mla__device *device, const mla__projection_tile *stream,
                         int32_t in_features, mla__projection_tile *tile, int32_t *work_group)
 {
     enum { LOCAL_BYTES = 32 * 1024, MAX_ELEMENTS = 16 };
-    mla__projection_stream_tile(device, num_heads, out_features, tile);
+    *tile = *stream;
     *work_group = stream_work_group(device);
     tile->tile_rows = 0; /* one token a group */
     tile->tile_columns = *work_group < PANEL_COLUMNS ? *work_group : PANEL_COLUMNS;
@@ -240,7 +240,8 @@ bool mla__merge_up_tile(const mla__device *device, int32_t num_heads, int32_t ou
     const uint64_t tile_k = (uint64_t)tile->tile_k, group = (uint64_t)*work_group;
     const uint64_t slice_k = ((in + slices - 1) / slices + tile_k - 1) / tile_k * tile_k;
     const uint64_t bytes = 4 * (slices * (slice_k + (uint64_t)tile->tile_columns) + group);
-    return (in + group - 1) / group <= MAX_ELEMENTS && bytes <= LOCAL_BYTES &&
+    return tile->slices % (*work_group / tile->tile_columns) == 0 &&
+           (in + group - 1) / group <= MAX_ELEMENTS && bytes <= LOCAL_BYTES &&
            bytes <= device->local_mem_bytes;
 }
 

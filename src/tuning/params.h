@@ -79,9 +79,10 @@ bool mla__projection_tile_tiled(const mla__device *device, int32_t size,
 bool mla__projection_tile_wgmma(const mla__device *device, int32_t size,
                                 mla__projection_tile *tile);
 
-/* gpu: cl/gpu/merge_up.clh for W_UV [num_heads, out_features, in_features], in work-groups of
- * *work_group. False: it does not fit the device. */
-bool mla__merge_up_tile(const mla__device *device, int32_t num_heads, int32_t out_features,
+/* gpu: cl/gpu/merge_up.clh for W_UV [num_heads, out_features, in_features] with the matrix's tile of
+ * projection_stream.cl, whose tile_k and slices it takes, in work-groups of *work_group. False: it
+ * does not fit the device, or those. */
+bool mla__merge_up_tile(const mla__device *device, const mla__projection_tile *stream,
                         int32_t in_features, mla__projection_tile *tile, int32_t *work_group);
 /* Up to how many tokens it takes the place of merge and projection. */
 int32_t mla__merge_up_max_tokens(int32_t num_heads);
@@ -97,7 +98,14 @@ bool mla__attention_tile_default(const mla__device *device, clmla_kernel_class k
 /* The same for cl/cpu/attention_dot.cl, whose storage is bf16. */
 bool mla__attention_tile_dot(int32_t kv_lora_rank, int32_t rope_dim, mla__attention_tile *tile);
 
-/* The same for cl/nvidia/attention.clh, whose storage is bf16: within 48 KiB, what NVIDIA's OpenCL
+/* Whether a tile that is no default runs: private memory within 2 MiB, of attention_dot.cl where dot;
+ * local memory within the device's. */
+bool mla__attention_tile_fits_cpu(const mla__attention_tile *tile, bool dot, int32_t kv_lora_rank,
+                                  int32_t rope_dim);
+bool mla__attention_tile_fits_gpu(const mla__device *device, const mla__attention_tile *tile,
+                                  uint64_t element_bytes, int32_t kv_lora_rank, int32_t rope_dim);
+
+/* Default tiles for cl/nvidia/attention.clh, whose storage is bf16: within 48 KiB, what NVIDIA's OpenCL
  * gives a work-group. The emulation of its PTX takes some more. many: for steps of at least its
  * tile_rows rows a sequence; tile_rows 0 where tile suits those, too. */
 bool mla__attention_tile_mma(const mla__device *device, int32_t num_heads, int32_t kv_lora_rank,

@@ -6,7 +6,7 @@ bats_require_minimum_version 1.5.0
 
 setup() {
     unset CLMLA_PLATFORM CLMLA_DEVICE
-    export CLMLA_CACHE_DIR= # no cache, and never the user's
+    export CLMLA_CACHE_DIR='' CLMLA_TUNING_DIR='' # neither cache nor record, and never the user's
     cd "$BATS_TEST_TMPDIR" || return 1
 }
 
@@ -73,7 +73,7 @@ golden() {
 
 # The commands of clmla --help that have options.
 commands_with_options() {
-    "$CLMLA" --help | sed -n '/^  tune /d; s/^  \([a-z]*\)  .*/\1/p'
+    "$CLMLA" --help | sed -n 's/^  \([a-z]*\)  .*/\1/p'
 }
 
 # help_options COMMAND: "name value" of each option that its --help lists.

@@ -49,7 +49,7 @@ offers_words() {
 
 @test "values of each option, as --help shows them" {
     source_completion
-    touch a.safetensors b.json c.txt
+    touch a.safetensors b.json c.txt d.tuning
     mkdir folder
     for command in $(commands_with_options); do
         while read -r option value; do
@@ -58,6 +58,7 @@ offers_words() {
             *.safetensors) wanted="a.safetensors folder" ;;
             'DIR|FILE') wanted="a.safetensors folder" ;;
             DIR) wanted=folder ;;
+            'FILE.tuning|none') wanted="d.tuning folder none" ;;
             'lite|r1|CONFIG.json') wanted="b.json folder lite r1" ;;
             *.json) wanted="b.json folder" ;;
             ?) wanted='' ;; # a letter stands for a number, a list of them or a name

@@ -17,7 +17,7 @@ load common
 }
 
 @test "every subcommand has --help" {
-    for name in devices bench verify run report; do
+    for name in devices bench verify run report tune; do
         try "$name" --help
         passes
         [[ "$output" == *"Usage: clmla $name"* ]]
@@ -41,17 +41,10 @@ load common
 }
 
 @test "an unknown option of every subcommand" {
-    for name in devices bench verify run report; do
+    for name in devices bench verify run report tune; do
         try "$name" --nosuch
         fails_with 2 "--nosuch" "unknown option"
     done
-}
-
-@test "tune and --tuning arrive later" {
-    try tune
-    fails_with 1 "not in this build yet"
-    try bench --tuning record.json
-    fails_with 2 "--tuning" "unknown option"
 }
 
 @test "a standard output that is full is an error" {

@@ -207,6 +207,7 @@ names_nobody() {
     echo '#error broken' >>secret/kernels/rope.cl
     export HOME=$PWD/secret/home USER=secret LOGNAME=secret XDG_CACHE_HOME=$PWD/secret/home \
         CLMLA_CACHE_DIR=$PWD/secret/cache HOSTNAME=secret
+    echo damaged >secret/secret.tuning
     for kernels in "--kernel-dir $PWD/secret/kernels" "--kernel-dir secret/kernels" ""; do
         # shellcheck disable=SC2086 # two words or none
         try report --model "$PWD/secret/secret.json" --max-seconds 1 $kernels \
@@ -217,4 +218,10 @@ names_nobody() {
         names_nobody
     done
     [ "$(json verify.results.0.result)" = PASS ]
+    for record in secret/secret.tuning "$PWD/secret/nosuch.tuning"; do
+        try report --model "$PWD/secret/secret.json" --tuning "$record" --output secret/secret.out
+        output=$(cat secret/secret.out)
+        fails_in_report
+        names_nobody
+    done
 }

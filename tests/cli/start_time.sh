@@ -21,7 +21,7 @@ start() {
 failed=false
 busy=false
 for cache in '' "$folder/cache"; do
-    export CLMLA_CACHE_DIR=$cache
+    export CLMLA_CACHE_DIR=$cache CLMLA_TUNING_DIR=""
     start
     start
     : >"$folder/times"

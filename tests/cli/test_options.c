@@ -50,7 +50,6 @@ static const parse_case parse_cases[] = {
     {"help", &takes_options_only, {"--help"}, 0},
     {"an unknown option", &takes_options_only, {"--nosuch"}, 2},
     {"an option of another command", &takes_files, {"--runs", "3"}, 2},
-    {"an option that a later version has", &takes_options_only, {"--tuning", "F"}, 2},
     {"a value that is missing", &takes_options_only, {"--runs"}, 2},
     {"a flag with a value", &takes_options_only, {"--stages=yes"}, 2},
     {"an argument where none is taken", &takes_options_only, {"file"}, 2},
@@ -369,6 +368,50 @@ static void a_cache_directory_that_does_not_fit_is_none(void **state)
     assert_string_equal(path, "");
 }
 
+static void finds_the_directory_of_tuning_records(void **state)
+{
+    (void)state;
+    char path[MLA_PATH_BYTES];
+    assert_true(mla_tuning_directory("/a", "/x", "/h", path));
+    assert_string_equal(path, "/a");
+    assert_true(mla_tuning_directory(NULL, "/x", "/h", path));
+    assert_string_equal(path, "/x/clmla");
+    assert_true(mla_tuning_directory(NULL, "relative", "/h", path));
+    assert_string_equal(path, "/h/.local/share/clmla");
+    assert_false(mla_tuning_directory("", "/x", "/h", path));
+    assert_string_equal(path, "");
+    assert_false(mla_tuning_directory(NULL, NULL, NULL, path));
+}
+
+static void a_record_is_named_for_device_and_driver(void **state)
+{
+    (void)state;
+    char path[MLA_PATH_BYTES];
+    static char long_name[600], directory[MLA_PATH_BYTES];
+    assert_true(mla_tuning_path("/d", "Test(R) GPU  1/2 ", "3.1+debian", path));
+    assert_string_equal(path, "/d/Test-R-GPU-1-2--3.1-debian.tuning");
+    memset(long_name, 'n', sizeof(long_name) - 1);
+    assert_true(mla_tuning_path("/d", long_name, "1", path));
+    assert_true(strlen(path) < 255); /* of a file's name on usual systems */
+    memset(directory, 'd', sizeof(directory) - 1);
+    assert_false(mla_tuning_path(directory, "GPU", "1", path));
+    assert_string_equal(path, "");
+}
+
+static void an_empty_tuning_file_is_refused(void **state)
+{
+    (void)state;
+    mla_options options;
+    mla_common common;
+    assert_int_equal(parse(&takes_projections, (const char *const[6]){"--tuning="}, &options), -1);
+    assert_false(mla_options_common(&options, &common));
+    mla_options_release(&options);
+    assert_int_equal(parse(&takes_projections, (const char *const[6]){"--tuning=f"}, &options), -1);
+    assert_true(mla_options_common(&options, &common));
+    assert_string_equal(common.tuning, "f");
+    mla_options_release(&options);
+}
+
 static void no_cache_switches_it_off(void **state)
 {
     (void)state;
@@ -393,7 +436,7 @@ int main(void)
 {
     struct CMUnitTest tests[COUNT(parse_cases) + COUNT(integer_cases) + COUNT(choices_cases) +
                             COUNT(list_cases) + COUNT(common_cases) + COUNT(projections_cases) +
-                            COUNT(cache_cases) + 3];
+                            COUNT(cache_cases) + 6];
     size_t count = 0;
     ADD_CASES(parse_cases, parses);
     ADD_CASES(integer_cases, reads_an_integer);
@@ -405,6 +448,9 @@ int main(void)
     tests[count++] =
         (struct CMUnitTest)cmocka_unit_test(a_cache_directory_that_does_not_fit_is_none);
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(no_cache_switches_it_off);
+    tests[count++] = (struct CMUnitTest)cmocka_unit_test(finds_the_directory_of_tuning_records);
+    tests[count++] = (struct CMUnitTest)cmocka_unit_test(a_record_is_named_for_device_and_driver);
+    tests[count++] = (struct CMUnitTest)cmocka_unit_test(an_empty_tuning_file_is_refused);
     tests[count++] = (struct CMUnitTest)cmocka_unit_test(the_last_of_repeated_options_counts);
     return cmocka_run_group_tests_name("options", tests, NULL, NULL);
 }

@@ -113,6 +113,31 @@ clmla_context *test_context_with_kernels(clmla_kernel_class kernel_class,
                                                    .kernel_directory = kernel_directory});
 }
 
+clmla_context *test_context_with_tuning(clmla_kernel_class kernel_class,
+                                        clmla_matrix_units matrix_units, const char *text)
+{
+    return create_context(&(clmla_context_options){.struct_size = sizeof(clmla_context_options),
+                                                   .notify = remember,
+                                                   .kernel_class = kernel_class,
+                                                   .projection = CLMLA_PROJECTION_NATIVE,
+                                                   .matrix_units = matrix_units,
+                                                   .tuning_text = text});
+}
+
+char *test_tuning_text(const char *entries)
+{
+    char name[256] = "", driver[256] = "";
+    const cl_device_id id = test_device_get()->id;
+    assert_int_equal(clGetDeviceInfo(id, CL_DEVICE_NAME, sizeof name, name, NULL), CL_SUCCESS);
+    assert_int_equal(clGetDeviceInfo(id, CL_DRIVER_VERSION, sizeof driver, driver, NULL),
+                     CL_SUCCESS);
+    const size_t bytes = strlen(entries) + sizeof name + sizeof driver + 64;
+    char *text = malloc(bytes);
+    assert_non_null(text);
+    (void)snprintf(text, bytes, "clmla-tuning 1\ndevice %s\ndriver %s\n%s", name, driver, entries);
+    return text;
+}
+
 static void make_directory(const char *path)
 {
     if (mkdir(path, 0777) != 0 && errno != EEXIST)

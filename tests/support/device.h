@@ -30,6 +30,11 @@ clmla_context *test_context_with_units(clmla_kernel_class kernel_class,
 /* The same with a kernel directory (NULL: none), automatic class and backend. */
 clmla_context *test_context_with_kernels(clmla_kernel_class kernel_class,
                                          const char *kernel_directory);
+/* The same with a tuning record, native projections. */
+clmla_context *test_context_with_tuning(clmla_kernel_class kernel_class,
+                                        clmla_matrix_units matrix_units, const char *text);
+/* A record for the test device: its header, then `entries`. free() it. */
+char *test_tuning_text(const char *entries);
 /* Makes directory/name with this text; directory is created, as is one folder level in name. */
 void test_write_kernel(const char *directory, const char *name, const char *text);
 /* The single int that a kernel answer(global int *out, ulong at) of this file writes to out[at]. */

@@ -101,7 +101,7 @@ static void gpu_stream_tiles_fit_the_device(void **state)
         const int32_t floats = t.tile_rows * t.slices * (t.tile_k + 4 + t.tile_columns);
         assert_true(4 * (cl_ulong)floats <= device.local_mem_bytes && 4 * floats <= 32 * 1024);
         for (size_t k = 0; k < 6; k++) {
-            if (!mla__merge_up_tile(&device, 1, N, in[k], &up, &work_group)) {
+            if (!mla__merge_up_tile(&device, &t, in[k], &up, &work_group)) {
                 assert_true(in[k] > 1024 || work_group < 64); /* R1's 512 fits any GPU */
                 continue;
             }

@@ -6,7 +6,7 @@
 _clmla_options() {
     local device='--platform --device --nvidia --amd --intel --moore --metax --iluvatar --cpu'
     local computation='--dtype --projection --matrix-units --clblast-overrides --sm-90a --kernels
-        --one-launch --kernel-dir --no-cache --page-block-size --seed --verbose'
+        --one-launch --kernel-dir --no-cache --tuning --page-block-size --seed --verbose'
     local fp8='--weights-dtype --cache-dtype'
     case $1 in
     devices) echo "--measure $device --format --help" ;;
@@ -18,6 +18,7 @@ _clmla_options() {
     verify) echo "$fp8 $device $computation --format --help" ;;
     run) echo "--case --output --weights --layer --input $fp8 $device $computation --help" ;;
     report) echo "--output --model --max-seconds $fp8 $device $computation --help" ;;
+    tune) echo "--model --tp --ops --rows --max-seconds --again $device $computation --help" ;;
     esac
 }
 
@@ -86,10 +87,15 @@ _clmla_value() {
         fi
         ;;
     --weights | --input) _clmla_files .safetensors ;;
+    --tuning)
+        _clmla_words none
+        _clmla_files .tuning
+        ;;
+    --ops) _clmla_list 'projection attention' ;;
     --kernel-dir) _clmla_files / ;; # folders alone
     # Numbers and parts of names: nothing to offer.
     --platform | --device | --seqlens | --pastlens | --warmup | --runs | --max-seconds | --layers | \
-        --tp | --batches | --contexts | --heads | --layer | --page-block-size | --seed) ;;
+        --tp | --batches | --contexts | --heads | --layer | --page-block-size | --seed | --rows) ;;
     *) return 1 ;;
     esac
 }

@@ -1,0 +1,83 @@
+/* Attention and tuning records: the tile of a record, and a call's choice as its line. */
+#include "ops/attention_kernel.h"
+#include "tuning/record.h"
+
+/* False for kernels that records do not know. */
+static bool make_key(const mla__attention_shape *s, enum mla__attention_kind kind,
+                     mla__record_key *key)
+{
+    *key =
+        (mla__record_key){.dtype = s->cache, .sizes = {s->num_heads, s->kv_lora_rank, s->rope_dim}};
+    switch (kind) {
+    case MLA__ATTENTION_CPU:
+        key->kernel = MLA__RECORD_ATTENTION_CPU;
+        return true;
+    case MLA__ATTENTION_DOT:
+        key->kernel = MLA__RECORD_ATTENTION_DOT;
+        return true;
+    case MLA__ATTENTION_GPU:
+        key->kernel = MLA__RECORD_ATTENTION_GPU;
+        return true;
+    default:
+        return false;
+    }
+}
+
+bool mla__attention_recorded_tile(const clmla_context *context, const mla__attention_shape *shape,
+                                  enum mla__attention_kind kind, mla__attention_tile *tile)
+{
+    mla__record_key key;
+    if (context->record == NULL || !make_key(shape, kind, &key))
+        return false;
+    const mla__record_entry *entry = mla__record_find(context->record, &key, 1);
+    /* The record was checked for the cache's dtype; the query may have a wider one. */
+    if (entry == NULL ||
+        (kind == MLA__ATTENTION_GPU &&
+         !mla__attention_tile_fits_gpu(&context->device, &entry->attention,
+                                       mla__dtype_bytes(mla__attention_widest(shape)),
+                                       shape->kv_lora_rank, shape->rope_dim)))
+        return false;
+    *tile = entry->attention;
+    return true;
+}
+
+static clmla_dtype or_bf16(clmla_dtype dtype)
+{
+    return dtype == CLMLA_DTYPE_DEFAULT ? CLMLA_DTYPE_BF16 : dtype;
+}
+
+clmla_status clmla_attention_describe(clmla_context *context, const clmla_attention_params *params,
+                                      char *text, size_t capacity, size_t *length)
+{
+    clmla_attention_params p;
+    mla__attention_choice choice;
+    mla__record_entry entry = {.max_rows = INT32_MAX};
+    if (context == NULL || (text == NULL && capacity > 0))
+        return CLMLA_INVALID_ARGUMENT;
+    const clmla_status status = MLA__PARAMS_COPY(context, "attention", p, params);
+    if (status != CLMLA_SUCCESS)
+        return status;
+    const mla__attention_shape shape = {.q_lat = or_bf16(p.q_lat.dtype),
+                                        .q_pe = or_bf16(p.q_pe.dtype),
+                                        .cache = or_bf16(p.kv_cache.dtype),
+                                        .out = or_bf16(p.out.dtype),
+                                        .num_heads = p.num_heads,
+                                        .kv_lora_rank = p.kv_lora_rank,
+                                        .rope_dim = p.rope_dim};
+    if (p.num_heads < 1 || p.kv_lora_rank < 1 || p.rope_dim < 0)
+        return mla__fail(
+            context, CLMLA_INVALID_TENSOR_SHAPE,
+            "attention: num_heads %d, kv_lora_rank %d, rope_dim %d: the first two must "
+            "be >= 1, the last >= 0",
+            (int)p.num_heads, (int)p.kv_lora_rank, (int)p.rope_dim);
+    if (!mla__attention_choose(context, &shape, &choice))
+        return mla__fail(context, CLMLA_UNSUPPORTED_DEVICE, "attention: no tile fits the device");
+    if (!make_key(&shape, choice.kind, &entry.key))
+        return mla__fail(context, CLMLA_UNSUPPORTED_CONFIG,
+                         "attention: tuning records have no tiles for tensor cores");
+    entry.attention = choice.tile;
+    const int written = mla__record_line(&entry, text, capacity);
+    if (length != NULL)
+        *length = (size_t)written;
+    return CLMLA_SUCCESS;
+}

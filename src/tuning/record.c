@@ -1,0 +1,529 @@
+#include "tuning/record.h"
+
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/dtype.h"
+
+/* ---- words -------------------------------------------------------------------------------- */
+
+/* An integer of an entry by name. */
+typedef struct word {
+    const char *name;
+    size_t offset; /* of an int32_t in mla__record_entry */
+} word;
+
+enum { MOST_KEY_WORDS = 3, MOST_TILE_WORDS = 17 };
+
+/* One kernel's line: dtype=, the sizes, max_rows= (where has_rows), ':' and the tile. */
+typedef struct schema {
+    const char *name;
+    const char *dtype; /* its name in the line; NULL: neither dtype nor sizes */
+    const clmla_dtype *dtypes;
+    const word *sizes;
+    bool has_rows;
+    int32_t least; /* value of a word of the tile */
+    int num_tile;
+    word tile[MOST_TILE_WORDS];
+} schema;
+
+#define PROJECTION_WORD(field)                                                                     \
+    {                                                                                              \
+#field, offsetof(mla__record_entry, projection.field)                                      \
+    }
+#define ATTENTION_WORD(field)                                                                      \
+    {                                                                                              \
+#field, offsetof(mla__record_entry, attention.field)                                       \
+    }
+#define XGEMM_WORD(field, name, meaning) {#field, offsetof(mla__record_entry, clblast.xgemm.field)},
+#define SIZE_WORD(name, i)                                                                         \
+    {                                                                                              \
+        name, offsetof(mla__record_entry, key.sizes[i])                                            \
+    }
+
+static const word matrix_sizes[MOST_KEY_WORDS] = {
+    SIZE_WORD("batches", 0), SIZE_WORD("out_features", 1), SIZE_WORD("in_features", 2)};
+static const word attention_sizes[MOST_KEY_WORDS] = {
+    SIZE_WORD("heads", 0), SIZE_WORD("kv_lora_rank", 1), SIZE_WORD("rope_dim", 2)};
+
+/* Each ends in DEFAULT. */
+static const clmla_dtype weights[] = {CLMLA_DTYPE_BF16, CLMLA_DTYPE_F16, CLMLA_DTYPE_F32,
+                                      CLMLA_DTYPE_F8_E4M3, CLMLA_DTYPE_DEFAULT};
+static const clmla_dtype dot_weights[] = {CLMLA_DTYPE_BF16, CLMLA_DTYPE_DEFAULT};
+static const clmla_dtype caches[] = {CLMLA_DTYPE_BF16, CLMLA_DTYPE_F16, CLMLA_DTYPE_F32,
+                                     CLMLA_DTYPE_FP8_DS_MLA, CLMLA_DTYPE_DEFAULT};
+
+#define CPU_PROJECTION_WORDS                                                                       \
+    {                                                                                              \
+        PROJECTION_WORD(tile_rows), PROJECTION_WORD(vector_width), PROJECTION_WORD(tile_vectors),  \
+            PROJECTION_WORD(block_rows)                                                            \
+    }
+#define CPU_ATTENTION_WORDS                                                                        \
+    {                                                                                              \
+        ATTENTION_WORD(row_vectors), ATTENTION_WORD(block_tokens), ATTENTION_WORD(tile_tokens),    \
+            ATTENTION_WORD(tile_values)                                                            \
+    }
+
+static const schema schemas[MLA__RECORD_NUM_KERNELS] = {
+    [MLA__RECORD_PROJECTION_CPU] = {"projection_cpu", "weights", weights, matrix_sizes, true, 1, 4,
+                                    CPU_PROJECTION_WORDS},
+    [MLA__RECORD_PROJECTION_DOT] = {"projection_dot", "weights", dot_weights, matrix_sizes, true, 1,
+                                    4, CPU_PROJECTION_WORDS},
+    [MLA__RECORD_PROJECTION_GPU] = {"projection_gpu",
+                                    "weights",
+                                    weights,
+                                    matrix_sizes,
+                                    true,
+                                    1,
+                                    4,
+                                    {PROJECTION_WORD(tile_rows), PROJECTION_WORD(tile_columns),
+                                     PROJECTION_WORD(work_rows), PROJECTION_WORD(work_columns)}},
+    [MLA__RECORD_PROJECTION_STREAM] = {"projection_stream",
+                                       "weights",
+                                       weights,
+                                       matrix_sizes,
+                                       false,
+                                       1,
+                                       3,
+                                       {PROJECTION_WORD(tile_columns), PROJECTION_WORD(tile_k),
+                                        PROJECTION_WORD(slices)}},
+    [MLA__RECORD_ATTENTION_CPU] = {"attention_cpu", "cache", caches, attention_sizes, false, 1, 4,
+                                   CPU_ATTENTION_WORDS},
+    [MLA__RECORD_ATTENTION_DOT] = {"attention_dot", "cache", caches, attention_sizes, false, 1, 4,
+                                   CPU_ATTENTION_WORDS},
+    [MLA__RECORD_ATTENTION_GPU] = {"attention_gpu",
+                                   "cache",
+                                   caches,
+                                   attention_sizes,
+                                   false,
+                                   1,
+                                   3,
+                                   {ATTENTION_WORD(tile_rows), ATTENTION_WORD(block_tokens),
+                                    ATTENTION_WORD(work_group)}},
+    [MLA__RECORD_CLBLAST_XGEMM] = {"clblast_xgemm",
+                                   NULL,
+                                   NULL,
+                                   NULL,
+                                   true,
+                                   0,
+                                   MOST_TILE_WORDS,
+                                   {MLA__CLBLAST_XGEMM(XGEMM_WORD){
+                                       "min_indirect_size",
+                                       offsetof(mla__record_entry, clblast.min_indirect_size)}}},
+};
+
+/* Texts that say where entries come from. */
+static const char *const remarks[] = {"platform", "clmla", "commit", "date", "model", "command"};
+
+static int32_t *field(mla__record_entry *entry, const word *w)
+{
+    return (int32_t *)(void *)((char *)entry + w->offset);
+}
+
+static int32_t value_of(const mla__record_entry *entry, const word *w)
+{
+    int32_t value;
+    memcpy(&value, (const char *)entry + w->offset, sizeof value);
+    return value;
+}
+
+/* ---- one line ----------------------------------------------------------------------------- */
+
+/* Where a reader stands. */
+typedef struct reader {
+    const mla__device *device;
+    const char *at; /* in the line, which ends in a zero */
+    int32_t line;
+    char why[320]; /* not "": the fault */
+} reader;
+
+static bool refuse(reader *r, const char *wanted)
+{
+    (void)snprintf(r->why, sizeof r->why, "'%.*s': must be %s", (int)strcspn(r->at, " "), r->at,
+                   wanted);
+    return false;
+}
+
+/* Goes past text where it comes next. */
+static bool skip(reader *r, const char *text)
+{
+    const size_t length = strlen(text);
+    if (strncmp(r->at, text, length) != 0)
+        return false;
+    r->at += length;
+    return true;
+}
+
+/* Decimal digits without a sign or a leading zero, from least to most; a blank or the end follows. */
+static bool take_number(reader *r, int64_t least, int64_t most, int64_t *out)
+{
+    int64_t value = 0;
+    const char *digit = r->at;
+    while (*digit >= '0' && *digit <= '9' && value <= most)
+        value = 10 * value + (*digit++ - '0');
+    const bool whole = digit != r->at && (*digit == ' ' || *digit == '\0') &&
+                       (r->at[0] != '0' || digit == r->at + 1);
+    if (!whole || value < least || value > most)
+        return false;
+    r->at = digit;
+    *out = value;
+    return true;
+}
+
+/* " name=N" */
+static bool take_word(reader *r, const char *name, int32_t least, int32_t *out)
+{
+    enum { MOST = 1 << 24 };
+    char wanted[96];
+    int64_t value = 0;
+    const char *begin = r->at;
+    (void)snprintf(wanted, sizeof wanted, "%s=N, an integer from %d to %d", name, (int)least,
+                   (int)MOST);
+    if (skip(r, " ") && skip(r, name) && skip(r, "=") && take_number(r, least, MOST, &value)) {
+        *out = (int32_t)value;
+        return true;
+    }
+    r->at = *begin == ' ' ? begin + 1 : begin;
+    return refuse(r, wanted);
+}
+
+static bool take_dtype(reader *r, const schema *s, clmla_dtype *out)
+{
+    char wanted[96];
+    const char *begin = r->at;
+    int length = snprintf(wanted, sizeof wanted, "%s=", s->dtype);
+    const bool named = skip(r, " ") && skip(r, s->dtype) && skip(r, "=");
+    for (const clmla_dtype *dtype = s->dtypes; *dtype != CLMLA_DTYPE_DEFAULT; dtype++) {
+        const char *name = mla__dtype_name(*dtype);
+        const size_t end = strlen(name);
+        if (named && strncmp(r->at, name, end) == 0 && (r->at[end] == ' ' || r->at[end] == '\0')) {
+            r->at += end;
+            *out = *dtype;
+            return true;
+        }
+        length += snprintf(wanted + length, sizeof wanted - (size_t)length, "%s%s",
+                           dtype == s->dtypes ? "" : "|", name);
+    }
+    r->at = *begin == ' ' ? begin + 1 : begin;
+    return refuse(r, wanted);
+}
+
+static bool take_rows(reader *r, int32_t *out)
+{
+    const char *begin = r->at;
+    if (skip(r, " max_rows=any") && (*r->at == ' ' || *r->at == '\0')) {
+        *out = INT32_MAX;
+        return true;
+    }
+    r->at = begin;
+    return take_word(r, "max_rows", 1, out);
+}
+
+/* " | name=N ..." up to the end: for people and programs that compare; only its form is looked at. */
+static bool take_measurement(reader *r)
+{
+    static const char names[] = "abcdefghijklmnopqrstuvwxyz_";
+    if (*r->at == '\0')
+        return true;
+    if (!skip(r, " |")) {
+        r->at += *r->at == ' ';
+        return refuse(r, "'|' or the end of the line");
+    }
+    do {
+        int64_t value;
+        const char *begin = r->at;
+        const size_t length = *r->at == ' ' ? strspn(r->at + 1, names) : 0;
+        r->at += length + 1;
+        if (length == 0 || !skip(r, "=") || !take_number(r, 0, INT64_C(1) << 53, &value)) {
+            r->at = *begin == ' ' ? begin + 1 : begin;
+            return refuse(r, "a measurement, name=N with a whole number N");
+        }
+    } while (*r->at != '\0');
+    return true;
+}
+
+static bool take_entry(reader *r, mla__record_kernel kernel, mla__record_entry *entry)
+{
+    const schema *s = &schemas[kernel];
+    *entry = (mla__record_entry){.key.kernel = kernel, .max_rows = INT32_MAX, .line = r->line};
+    if (s->dtype != NULL && !take_dtype(r, s, &entry->key.dtype))
+        return false;
+    for (int i = 0; i < MOST_KEY_WORDS && s->sizes != NULL; i++) {
+        const bool may_be_zero = s->sizes == attention_sizes && i == 2; /* no rope part */
+        if (!take_word(r, s->sizes[i].name, may_be_zero ? 0 : 1, field(entry, &s->sizes[i])))
+            return false;
+    }
+    if (s->has_rows && !take_rows(r, &entry->max_rows))
+        return false;
+    if (!skip(r, " :")) {
+        r->at += *r->at == ' ';
+        return refuse(r, "':', after which the tile follows");
+    }
+    for (int i = 0; i < s->num_tile; i++)
+        if (!take_word(r, s->tile[i].name, s->least, field(entry, &s->tile[i])))
+            return false;
+    if (!take_measurement(r))
+        return false;
+    if (kernel == MLA__RECORD_ATTENTION_CPU || kernel == MLA__RECORD_ATTENTION_DOT)
+        entry->attention.tile_rows =
+            entry->attention.row_vectors <= 4 ? 16 * entry->attention.row_vectors : 0;
+    if (kernel == MLA__RECORD_PROJECTION_STREAM)
+        entry->projection.tile_rows = mla__projection_stream_rows(CLMLA_KERNELS_GPU);
+    entry->clblast.max_rows = entry->max_rows;
+    entry->clblast.measured = true;
+    entry->clblast.source = "tuning record";
+    const char *fault = mla__record_fault(r->device, entry);
+    if (fault != NULL)
+        (void)snprintf(r->why, sizeof r->why, "%s: %s", s->name, fault);
+    return fault == NULL;
+}
+
+static bool is_remark(reader *r)
+{
+    for (size_t i = 0; i < sizeof remarks / sizeof remarks[0]; i++)
+        if (skip(r, remarks[i]) && *r->at == ' ')
+            return true;
+    return false;
+}
+
+/* ---- the whole text ----------------------------------------------------------------------- */
+
+static bool same_key(const mla__record_key *a, const mla__record_key *b)
+{
+    return a->kernel == b->kernel && a->dtype == b->dtype &&
+           memcmp(a->sizes, b->sizes, sizeof a->sizes) == 0;
+}
+
+/* Fails where the key has this max_rows already, or too many. */
+static bool add_entry(reader *r, mla__record *record, const mla__record_entry *entry)
+{
+    int32_t others = 0;
+    for (int32_t i = 0; i < record->count; i++) {
+        const mla__record_entry *other = &record->entries[i];
+        if (!same_key(&other->key, &entry->key))
+            continue;
+        others++;
+        if (other->max_rows != entry->max_rows && others < MLA__RECORD_MOST_ROWS)
+            continue;
+        (void)snprintf(r->why, sizeof r->why,
+                       "%s: line %d has the same; one must go, and at most "
+                       "%d with other max_rows may be",
+                       schemas[entry->key.kernel].name, (int)other->line, MLA__RECORD_MOST_ROWS);
+        return false;
+    }
+    if (record->count == MLA__RECORD_MOST_ENTRIES) {
+        (void)snprintf(r->why, sizeof r->why, "more entries than the %d that a record may have",
+                       MLA__RECORD_MOST_ENTRIES);
+        return false;
+    }
+    record->entries[record->count++] = *entry;
+    return true;
+}
+
+/* A line after the first three. */
+static bool take_line(reader *r, mla__record *record)
+{
+    const char *begin = r->at;
+    mla__record_entry entry;
+    if (*r->at == '\0' || *r->at == '#' || is_remark(r))
+        return true;
+    r->at = begin;
+    const size_t length = strcspn(r->at, " ");
+    for (int kernel = 0; kernel < MLA__RECORD_NUM_KERNELS; kernel++) {
+        const char *name = schemas[kernel].name;
+        if (strlen(name) != length || strncmp(r->at, name, length) != 0)
+            continue;
+        r->at += length;
+        return take_entry(r, (mla__record_kernel)kernel, &entry) && add_entry(r, record, &entry);
+    }
+    r->at = begin;
+    return refuse(
+        r, "projection_cpu, _dot, _gpu or _stream, attention_cpu, _dot or _gpu, clblast_xgemm, "
+           "platform, clmla, commit, date, model or command");
+}
+
+/* The tiles of cl/gpu/projection.cl with the tile_k that their matrices come to have. */
+static bool check_gpu_tiles(reader *r, const mla__record *record)
+{
+    for (int32_t i = 0; i < record->count; i++) {
+        const mla__record_entry *entry = &record->entries[i];
+        if (entry->key.kernel != MLA__RECORD_PROJECTION_GPU)
+            continue;
+        mla__record_key key = entry->key;
+        mla__projection_tile stream, tile = entry->projection;
+        key.kernel = MLA__RECORD_PROJECTION_STREAM;
+        const mla__record_entry *of_matrix = mla__record_find(record, &key, 1);
+        mla__projection_stream_tile(r->device, key.sizes[0], key.sizes[1], &stream);
+        tile.tile_k = of_matrix != NULL ? of_matrix->projection.tile_k : stream.tile_k;
+        if (mla__record_gpu_tile_fits(r->device, &tile))
+            continue;
+        r->line = entry->line;
+        (void)snprintf(r->why, sizeof r->why,
+                       "projection_gpu: the tile needs more local memory "
+                       "than the device has");
+        return false;
+    }
+    return true;
+}
+
+enum { VERSION_LINE = 1, DEVICE_LINE, DRIVER_LINE };
+
+/* Of the first three lines. *other: the record is of another device or driver. */
+static bool take_header(reader *r, bool *other)
+{
+    const bool is_device = r->line == DEVICE_LINE;
+    if (r->line == VERSION_LINE)
+        return strcmp(r->at, "clmla-tuning 1") == 0 || refuse(r, "the line 'clmla-tuning 1'");
+    if (!skip(r, is_device ? "device " : "driver "))
+        return refuse(r, is_device ? "the line 'device NAME'" : "the line 'driver VERSION'");
+    *other = strcmp(r->at, is_device ? r->device->name : r->device->driver_version) != 0;
+    return true;
+}
+
+/* Whether the bytes from at are printable up to the line's end. */
+static bool is_text(const char *at, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i++)
+        if ((unsigned char)at[i] < ' ' || at[i] == 0x7f)
+            return false;
+    return true;
+}
+
+enum { MOST_LINE_BYTES = 1024 };
+
+/* All lines of text, which ends in a zero. */
+static bool take_text(reader *r, const char *text, size_t bytes, mla__record *record, bool *other)
+{
+    char line[MOST_LINE_BYTES];
+    const char *at = text, *const end = text + bytes;
+    for (r->line = 1; at < end || r->line <= DRIVER_LINE; r->line++) {
+        const char *feed = at < end ? memchr(at, '\n', (size_t)(end - at)) : NULL;
+        const size_t length = (size_t)((feed != NULL ? feed : end) - at);
+        if (length >= sizeof line || !is_text(at, length)) {
+            (void)snprintf(r->why, sizeof r->why,
+                           "must be a line of printable text, at most %d "
+                           "bytes",
+                           MOST_LINE_BYTES - 1);
+            return false;
+        }
+        memcpy(line, at, length);
+        line[length] = '\0';
+        r->at = line;
+        if (!(r->line <= DRIVER_LINE ? take_header(r, other) : take_line(r, record)))
+            return false;
+        if (*other)
+            return true;
+        at = feed != NULL ? feed + 1 : end;
+    }
+    return check_gpu_tiles(r, record);
+}
+
+static int32_t count_lines(const char *text, size_t bytes)
+{
+    int32_t lines = 1;
+    for (size_t i = 0; i < bytes; i++)
+        lines += text[i] == '\n';
+    return lines;
+}
+
+clmla_status mla__record_read(const clmla_context *context, const char *name, const char *text,
+                              size_t bytes, mla__record **out)
+{
+    reader r = {.device = &context->device};
+    bool other = false;
+    if (bytes > MLA__RECORD_MOST_BYTES)
+        return mla__fail(context, CLMLA_INVALID_TUNING,
+                         "tuning: %s: has %zu bytes, must be at most %d", name, bytes,
+                         MLA__RECORD_MOST_BYTES);
+    int32_t most = count_lines(text, bytes);
+    most = most < MLA__RECORD_MOST_ENTRIES ? most : MLA__RECORD_MOST_ENTRIES;
+    mla__record *record = calloc(1, sizeof *record + (size_t)most * sizeof record->entries[0]);
+    if (record == NULL)
+        return CL_OUT_OF_HOST_MEMORY;
+    const bool taken = take_text(&r, text, bytes, record, &other);
+    if (taken && !other) {
+        *out = record;
+        return CLMLA_SUCCESS;
+    }
+    free(record);
+    if (!taken)
+        return mla__fail(context, CLMLA_INVALID_TUNING, "tuning: %s:%d: %s", name, (int)r.line,
+                         r.why);
+    (void)mla__fail(context, CLMLA_SUCCESS, "tuning: %s is not used: it is of another %s than '%s'",
+                    name, r.line == DEVICE_LINE ? "device" : "driver version",
+                    r.line == DEVICE_LINE ? context->device.name : context->device.driver_version);
+    *out = NULL;
+    return CLMLA_SUCCESS;
+}
+
+static clmla_status read_file(const clmla_context *context, const char *path, mla__record **out)
+{
+    mla__os_map map;
+    clmla_status status = mla__os_map_file(path, &map);
+    if (status != CLMLA_SUCCESS)
+        return mla__fail(context, status, "tuning: %s: %s", path, mla__os_last_error());
+    status = mla__record_read(context, path, map.data == NULL ? "" : (const char *)map.data,
+                              map.bytes, out);
+    mla__os_unmap_file(&map);
+    return status;
+}
+
+clmla_status mla__record_open(clmla_context *context, const clmla_context_options *options)
+{
+    const char *path = options->tuning_file, *text = options->tuning_text;
+    clmla_status status = CLMLA_SUCCESS;
+    if (path != NULL && text != NULL)
+        return mla__fail(context, CLMLA_INVALID_ARGUMENT,
+                         "context: tuning_file and tuning_text: only one of them may be given");
+    if (text != NULL)
+        status = mla__record_read(context, "tuning_text", text, strlen(text), &context->record);
+    else if (path != NULL)
+        status = read_file(context, path, &context->record);
+    if (context->record != NULL)
+        context->tuning_entries = context->record->count;
+    return status;
+}
+
+/* ---- use ---------------------------------------------------------------------------------- */
+
+const mla__record_entry *mla__record_find(const mla__record *record, const mla__record_key *key,
+                                          int32_t rows)
+{
+    const mla__record_entry *found = NULL;
+    for (int32_t i = 0; record != NULL && i < record->count; i++) {
+        const mla__record_entry *entry = &record->entries[i];
+        if (same_key(&entry->key, key) && rows <= entry->max_rows &&
+            (found == NULL || entry->max_rows < found->max_rows))
+            found = entry;
+    }
+    return found;
+}
+
+/* Appends " name=value" as snprintf does where it does not fit. */
+static void append(char *text, size_t capacity, int *length, const char *name, int32_t value)
+{
+    const bool room = (size_t)*length < capacity;
+    *length += snprintf(room ? text + *length : NULL, room ? capacity - (size_t)*length : 0,
+                        " %s=%d", name, (int)value);
+}
+
+int mla__record_line(const mla__record_entry *entry, char *text, size_t capacity)
+{
+    const schema *s = &schemas[entry->key.kernel];
+    int length = s->dtype != NULL ? snprintf(text, capacity, "%s %s=%s", s->name, s->dtype,
+                                             mla__dtype_name(entry->key.dtype))
+                                  : snprintf(text, capacity, "%s", s->name);
+    for (int i = 0; i < MOST_KEY_WORDS && s->sizes != NULL; i++)
+        append(text, capacity, &length, s->sizes[i].name, value_of(entry, &s->sizes[i]));
+    if (s->has_rows && entry->max_rows < INT32_MAX)
+        append(text, capacity, &length, "max_rows", entry->max_rows);
+    const char *end = s->has_rows && entry->max_rows == INT32_MAX ? " max_rows=any :" : " :";
+    const bool room = (size_t)length < capacity;
+    length +=
+        snprintf(room ? text + length : NULL, room ? capacity - (size_t)length : 0, "%s", end);
+    for (int i = 0; i < s->num_tile; i++)
+        append(text, capacity, &length, s->tile[i].name, value_of(entry, &s->tile[i]));
+    return length;
+}
