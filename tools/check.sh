@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Checks the whole project: format, scripts, a Release build with warnings as errors and its
-# tests, an AddressSanitizer + UBSan build and its tests.
+# tests, a build by clang, an AddressSanitizer + UBSan build and its tests.
 #
 #   tools/check.sh           the default, for every change
 #   tools/check.sh --full    also the slow tests and the unit tests under ThreadSanitizer
 #
-# Builds in build-check/, build-asan/ and build-tsan/. Installs what the tests need (tools/deps.sh).
+# Builds in build-check/, build-clang/, build-asan/ and build-tsan/. Installs what the tests need (tools/deps.sh).
 # Goes on after a failure, names all failures at the end and then exits 1.
 set -uo pipefail
 
@@ -102,6 +102,12 @@ if $full; then
 fi
 if step 'Release build' build build-check -DCMAKE_BUILD_TYPE=Release -DCLMLA_WERROR=ON; then
     step 'Release tests' run_tests build-check "${labels[@]}"
+fi
+if command -v clang-14 >/dev/null; then # other warnings than gcc's
+    step 'clang build' build build-clang -DCMAKE_BUILD_TYPE=Debug -DCMAKE_C_COMPILER=clang-14 \
+        -DCMAKE_C_FLAGS_DEBUG='-O0' -DCLMLA_WERROR=ON
+else
+    skip 'clang build' 'clang-14 is not installed'
 fi
 if step 'ASan and UBSan build' build build-asan -DCMAKE_BUILD_TYPE=Debug \
     -DCMAKE_C_FLAGS_DEBUG='-g -O1' -DCLMLA_SANITIZER=address,undefined -DCLMLA_WERROR=ON; then

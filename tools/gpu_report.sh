@@ -392,7 +392,7 @@ bench_backends() {
 }
 
 # What is off by default: kernels for sm_90a, which prefill and attention of many heads take, and
-# decoding in one launch; verified first on cases whose truth is stored.
+# decoding in one launch, verified first on cases whose truth is stored; and a cache of FP8 records.
 bench_options() {
     local golden=$root/tests/golden model
     run_part verify 90 verify --dtype bf16 --sm-90a "$golden"/29*.safetensors \
@@ -401,6 +401,8 @@ bench_options() {
         --max-seconds 3 --check off
     run_part bench 60 bench --mode batched --stages --model r1 --sm-90a --max-seconds 3 --check off
     sweep_part 40 0 128 1,128 4096 --check off --sm-90a
+    run_part bench 40 bench --mode batched --stages --case decode --model r1 --cache-dtype fp8 \
+        --max-seconds 3 --check off
     run_part verify 60 verify --dtype bf16 --one-launch "$golden"/30*.safetensors "$golden"/32*.safetensors
     for model in lite r1; do
         run_part bench 40 bench --mode batched --case decode --model "$model" --one-launch \

@@ -109,17 +109,19 @@ CLMLA_INLINE void load_query(ATTENTION_PARAMS ROTATION_PARAMS, const row_group *
 /* ---- blocks of keys ------------------------------------------------------------------------------ */
 
 /* Begins to copy this work-item's part of a block; keys that do not exist become zero. */
-CLMLA_INLINE void copy_block(const key_row *key, const shared_address slot)
+CLMLA_INLINE void copy_block(ATTENTION_PARAMS, const key_row *key, const shared_address slot)
 {
+    global const latent_storage *const latent = key_latent(ATTENTION_ARGS, key);
+    global const ushort *const pe = key_pe(ATTENTION_ARGS, key);
     const int row = (int)get_local_id(0) / LOADERS, part = (int)get_local_id(0) % LOADERS;
     UNROLL
     for (int i = 0; i < KEY_DIM / 8 / LOADERS; i++) {
         const int chunk = part + i * LOADERS;
         const shared_address to = slot + chunk_place(row, chunk);
         if (i * LOADERS < KV_LORA_RANK / 8)
-            copy_chunk(to, key->latent + chunk * 8, key->exists);
+            copy_chunk(to, latent + chunk * 8, key->page >= 0);
         else
-            copy_chunk(to, key->pe + (chunk * 8 - KV_LORA_RANK), key->exists);
+            copy_chunk(to, pe + (chunk * 8 - KV_LORA_RANK), key->page >= 0);
     }
     copy_commit();
 }
@@ -321,7 +323,7 @@ CLMLA_INLINE void pass_block(ATTENTION_PARAMS, const warp *w, const warpgroup *w
 
     /* s = q · k */
     score_keys(wg, at->query, slot, scores);
-    copy_block(next, free_slot);
+    copy_block(ATTENTION_ARGS, next, free_slot);
     find_block(ATTENTION_ARGS, group, range, block + 2, next);
     WARPGROUP_WAIT(0);
     warpgroup_hold_n32(scores);
@@ -354,9 +356,9 @@ attention__wgmma(ATTENTION_PARAMS ROTATION_PARAMS)
 
     /* The first block is under way before the loop; `next` is found a block ahead, so that the
      * look-up in the block table is not waited for. */
-    key_row next = {kv_cache + kv_offset, pe_cache + pe_offset, false};
+    key_row next;
     find_block(ATTENTION_ARGS, &group, &range, 0, &next);
-    copy_block(&next, at.slots);
+    copy_block(ATTENTION_ARGS, &next, at.slots);
     find_block(ATTENTION_ARGS, &group, &range, 1, &next);
     load_query(ATTENTION_ARGS ROTATION_ARGS, &group, at.query);
     row_state rows = {{NOTHING_SEEN, NOTHING_SEEN}, {0.0f, 0.0f}};

@@ -3,6 +3,7 @@
 #include "core/checked.h"
 #include "layer/binding.h"
 #include "ops/attention_kernel.h"
+#include "tuning/nvidia_records.h"
 
 enum { WORK_GROUP = 128, WARPS = WORK_GROUP / 32 };
 /* Rows of keys' products of a group. 32, as attention alone has for many heads, would spill. */
@@ -46,6 +47,8 @@ static const char *why_not(const clmla_binding *b)
     const char *no_merge = NULL;
     if (layer->context->kernel_class != CLMLA_KERNELS_NVIDIA)
         return "not of this class";
+    if (!mla__nvidia_record_find(&layer->context->device)->one_launch)
+        return "its kernel spills registers on this compute capability";
     if (layer->cache_dtype == CLMLA_DTYPE_FP8_DS_MLA)
         return "the cache is FP8";
     if (layer->batch_invariant)

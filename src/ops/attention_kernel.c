@@ -70,7 +70,7 @@ static void choose_large(const clmla_context *context, const mla__attention_shap
     mla__attention_tile tile;
     if (!mla__attention_tile_large(&context->device, s->kv_lora_rank, s->rope_dim, &tile,
                                    &choice->large_local_bytes)) {
-        choice->why_not_large = "no tile fits the device's local memory or work-groups";
+        choice->why_not_large = "no tile fits the device's local memory, registers or work-groups";
         return;
     }
     switch (mla__local_memory_state(context, choice->large_local_bytes)) {

@@ -54,7 +54,8 @@ static int64_t fill_splits(const mla__device *device, const split_problem *p, in
 {
     enum { LARGE_ROWS = 32, START_KEYS = 64, MORE_FILLS = 4 };
     const mla__nvidia_record *record = mla__nvidia_record_find(device);
-    const bool large = p->heads > GROUP_ROWS || p->rows >= LARGE_ROWS * p->sequences;
+    const bool large = record->attention_rows >= LARGE_ROWS &&
+                       (p->heads > GROUP_ROWS || p->rows >= LARGE_ROWS * p->sequences);
     const int64_t groups =
         at_least(p->sequences, ceil_div(p->rows, large ? LARGE_ROWS : GROUP_ROWS));
     const int64_t slots =

@@ -1,4 +1,5 @@
 #include "core/dtype.h"
+#include "tuning/nvidia_records.h"
 #include "tuning/params.h"
 
 enum {
@@ -176,7 +177,7 @@ static bool mma_fits(const mla__device *device, int32_t kv_lora_rank, int32_t ro
 /* Registers decide (tests/kernels/ptx_programs.txt has the budgets, for 512 + 64): sixteen rows leave
  * room for three work-groups on a multiprocessor, which hides the way to memory; thirty-two halve
  * the traffic of local memory per row and leave two. So sixteen where a sequence has no more rows,
- * else thirty-two. Not measured on a GPU. */
+ * else thirty-two, unless their registers spill. Not measured on a GPU. */
 bool mla__attention_tile_mma(const mla__device *device, int32_t num_heads, int32_t kv_lora_rank,
                              int32_t rope_dim, mla__attention_tile *tile, mla__attention_tile *many)
 {
@@ -184,7 +185,8 @@ bool mla__attention_tile_mma(const mla__device *device, int32_t num_heads, int32
         .tile_rows = 16, .block_tokens = 16, .work_group = 128, .stages = 2};
     mla__attention_tile double_rows = sixteen;
     double_rows.tile_rows = 32;
-    const bool fits = mma_fits(device, kv_lora_rank, rope_dim, &double_rows);
+    const bool fits = mla__nvidia_record_find(device)->attention_rows >= double_rows.tile_rows &&
+                      mma_fits(device, kv_lora_rank, rope_dim, &double_rows);
     if (!fits && !mma_fits(device, kv_lora_rank, rope_dim, &sixteen))
         return false;
     *tile = fits && num_heads > sixteen.tile_rows ? double_rows : sixteen;
@@ -228,7 +230,8 @@ bool mla__attention_tile_large(const mla__device *device, int32_t kv_lora_rank, 
     mla__attention_tile made = {.tile_rows = MLA__ATTENTION_LARGE_ROWS,
                                 .block_tokens = 16,
                                 .work_group = MLA__ATTENTION_LARGE_GROUP};
-    if ((size_t)made.work_group > device->max_work_group_size)
+    if ((size_t)made.work_group > device->max_work_group_size ||
+        mla__nvidia_record_find(device)->attention_rows < made.tile_rows)
         return false;
     for (made.stages = 4; made.stages >= 2; made.stages--) {
         const uint64_t bytes = mma_bytes(&made, kv_lora_rank, rope_dim, !device->has_ptx);

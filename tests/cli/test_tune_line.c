@@ -70,8 +70,8 @@ static void changes_keep_multiples(void **state)
         "attention_dot cache=bf16 : row_vectors=3 block_tokens=24 tile_tokens=4 tile_values=4",
         "attention_gpu cache=bf16 : tile_rows=16 block_tokens=8 work_group=256",
         "projection_gpu weights=bf16 : tile_rows=16 tile_columns=32 work_rows=2 work_columns=1",
-        "projection_stream weights=bf16 batches=1 out_features=8 : tile_columns=32 tile_k=32 "
-        "slices=8"};
+        ("projection_stream weights=bf16 batches=1 out_features=8 : tile_columns=32 tile_k=32 "
+         "slices=8")};
     for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
         const mla_tune_line line = parse(lines[i]);
         const int moves = mla_tune_num_moves(&line);

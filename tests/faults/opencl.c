@@ -36,27 +36,30 @@ static bool fails(const char *function)
     return true;
 }
 
-/* A call that gives a status. */
-#define CALL(name, parameters, arguments)                                                          \
-    cl_int __real_##name parameters;                                                               \
-    cl_int __wrap_##name parameters;                                                               \
-    cl_int __wrap_##name parameters                                                                \
+/* A call that gives a status, of OpenCL or of CLBlast, whose codes are the same. */
+#define CALL_OF(type, name, parameters, arguments)                                                 \
+    type __real_##name parameters;                                                                 \
+    type __wrap_##name parameters;                                                                 \
+    type __wrap_##name parameters                                                                  \
     {                                                                                              \
-        return fails(#name) ? FAULT_STATUS : __real_##name arguments;                              \
+        return fails(#name) ? (type)FAULT_STATUS : __real_##name arguments;                        \
     }
 
 /* The same, with an event at the end where one is asked for. */
-#define ENQUEUE(name, parameters, arguments)                                                       \
-    cl_int __real_##name parameters;                                                               \
-    cl_int __wrap_##name parameters;                                                               \
-    cl_int __wrap_##name parameters                                                                \
+#define ENQUEUE_OF(type, name, parameters, arguments)                                              \
+    type __real_##name parameters;                                                                 \
+    type __wrap_##name parameters;                                                                 \
+    type __wrap_##name parameters                                                                  \
     {                                                                                              \
         if (fails(#name))                                                                          \
-            return FAULT_STATUS;                                                                   \
-        const cl_int status = __real_##name arguments;                                             \
-        holds.of[FAULTS_EVENT] += status == CL_SUCCESS && event != NULL;                           \
+            return (type)FAULT_STATUS;                                                             \
+        type const status = __real_##name arguments;                                               \
+        holds.of[FAULTS_EVENT] += (cl_int)status == CL_SUCCESS && event != NULL;                   \
         return status;                                                                             \
     }
+
+#define CALL(name, parameters, arguments) CALL_OF(cl_int, name, parameters, arguments)
+#define ENQUEUE(name, parameters, arguments) ENQUEUE_OF(cl_int, name, parameters, arguments)
 
 /* A call that gives an object. */
 #define CREATE(type, name, kind, parameters, arguments)                                            \
@@ -196,27 +199,11 @@ ENQUEUE(clEnqueueWriteBufferRect,
         (queue, buffer, blocking, origin, host_origin, region, row, slice, host_row, host_slice,
          data, count, list, event))
 
-/* ---- CLBlast, whose status is an enum of the same codes ----------------------------------------- */
+/* ---- CLBlast ------------------------------------------------------------------------------------ */
 
-#define CLBLAST(name, parameters, arguments)                                                       \
-    CLBlastStatusCode __real_##name parameters;                                                    \
-    CLBlastStatusCode __wrap_##name parameters;                                                    \
-    CLBlastStatusCode __wrap_##name parameters                                                     \
-    {                                                                                              \
-        return fails(#name) ? CLBlastOpenCLOutOfResources : __real_##name arguments;               \
-    }
-/* With an event at the end where one is asked for. */
+#define CLBLAST(name, parameters, arguments) CALL_OF(CLBlastStatusCode, name, parameters, arguments)
 #define CLBLAST_ENQUEUE(name, parameters, arguments)                                               \
-    CLBlastStatusCode __real_##name parameters;                                                    \
-    CLBlastStatusCode __wrap_##name parameters;                                                    \
-    CLBlastStatusCode __wrap_##name parameters                                                     \
-    {                                                                                              \
-        if (fails(#name))                                                                          \
-            return CLBlastOpenCLOutOfResources;                                                    \
-        const CLBlastStatusCode status = __real_##name arguments;                                  \
-        holds.of[FAULTS_EVENT] += status == CLBlastSuccess && event != NULL;                       \
-        return status;                                                                             \
-    }
+    ENQUEUE_OF(CLBlastStatusCode, name, parameters, arguments)
 
 CLBLAST(CLBlastOverrideParameters,
         (const cl_device_id device, const char *kernel, const CLBlastPrecision precision,

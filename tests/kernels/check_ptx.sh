@@ -125,6 +125,11 @@ check_kernel() {
     items=$(awk -v name="$kernel" '$1 == name { print $2 }' "$folder/sizes")
     items=${items:-$(budget "$budgets" "$kernel.items")}
     most=$(budget "$budgets" "$kernel@$target" "$kernel")
+    if [ -n "$(budget "$budgets" "$kernel@$target.unused")" ]; then
+        printf '%-6s  not chosen there: %s%s\n' "$target" "$kernel" "${program:+  $program}"
+        [ -n "$reason" ] || fail "$target $kernel: $list gives no reason why it is not chosen"
+        return 0
+    fi
     results=$((results + 1))
     if [ -z "$items" ] || [ -z "$most" ]; then
         fail "$kernel: $list has no registers or no work-items for it"

@@ -430,6 +430,7 @@ static void tensor_cores_fill_the_device_evenly(void **state)
     context.kernel_class = CLMLA_KERNELS_NVIDIA;
     context.device.compute_units = 132;
     context.device.compute_capability = 90;
+    context.device.has_ptx = true;
     const struct {
         int32_t heads, sequences, keys, splits;
     } steps[] = {{16, 128, 4096, 3}, {16, 32, 4096, 11}, {16, 1, 4096, 64},
@@ -447,7 +448,10 @@ static void tensor_cores_fill_the_device_evenly(void **state)
     assert_int_equal(splits, 2); /* what there is room for */
     context.device.compute_capability = 80;
     mla__attention_choose_splits(&context, 16, 128, 128, 4096, INT32_MAX, &splits, &length);
-    assert_int_equal(splits, 2); /* two groups of 16 rows on each */
+    assert_int_equal(splits, 2);             /* two groups of 16 rows on each */
+    context.device.compute_capability = 120; /* no tile of 32 rows: twice the groups */
+    mla__attention_choose_splits(&context, 128, 32, 32, 4096, INT32_MAX, &splits, &length);
+    assert_int_equal(splits, 1);
 }
 
 /* test_attention [pattern of test names] */

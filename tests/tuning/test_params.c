@@ -376,6 +376,7 @@ static void attention_on_tensor_cores_fits_48_kib(void **state)
                  {128, 576, 64, 16, 0}, {16, 640, 64, 0, 0},   {16, 1024, 64, 0, 0}};
     mla__device device = device_of(1024, 48 * 1024);
     device.has_ptx = true;
+    device.compute_capability = 90;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         mla__attention_tile t = {.tile_rows = 0}, many = {.tile_rows = 0};
         const bool fits = mla__attention_tile_mma(&device, cases[i].heads, cases[i].latent,
@@ -387,8 +388,12 @@ static void attention_on_tensor_cores_fits_48_kib(void **state)
         const int32_t rows = many.tile_rows > 0 ? many.tile_rows : t.tile_rows;
         assert_true(t.stages * t.block_tokens * pitch + 16 * rows * t.block_tokens <= 48 * 1024);
     }
-    device.max_work_group_size = 64;
     mla__attention_tile t, many;
+    device.compute_capability = 120; /* more rows would spill there */
+    assert_true(mla__attention_tile_mma(&device, 128, 512, 64, &t, &many));
+    assert_int_equal(t.tile_rows, 16);
+    assert_int_equal(many.tile_rows, 0);
+    device.max_work_group_size = 64;
     assert_false(mla__attention_tile_mma(&device, 16, 512, 64, &t, &many));
 }
 
@@ -432,13 +437,20 @@ static void nvidia_records_fit_a_multiprocessor(void **state)
     enum { REGISTERS = 65536 };
     const struct {
         int32_t capability, registers_of_16;
-    } devices[] = {{80, 232}, {86, 232}, {89, 232}, {90, 168}, {120, 248}, {0, 248}};
+        int32_t attention_rows;
+        bool one_launch;
+    } devices[] = {{80, 232, 32, false}, {86, 232, 64, false},  {89, 232, 64, false},
+                   {90, 168, 64, true},  {100, 232, 64, false}, {120, 248, 16, true},
+                   {0, 248, 64, true}};
     for (size_t i = 0; i < sizeof devices / sizeof devices[0]; i++) {
-        const mla__device device = {.compute_capability = devices[i].capability};
+        const mla__device device = {.compute_capability = devices[i].capability,
+                                    .has_ptx = devices[i].capability > 0};
         const mla__nvidia_record *record = mla__nvidia_record_find(&device);
         assert_true(record->few_groups * 256 * 128 <= REGISTERS);
         assert_true(record->attention_groups_of_16 * 128 * devices[i].registers_of_16 <= REGISTERS);
         assert_true(record->attention_groups_of_32 * 128 * 255 <= REGISTERS);
+        assert_int_equal(record->attention_rows, devices[i].attention_rows);
+        assert_int_equal(record->one_launch, devices[i].one_launch);
         assert_int_equal(strstr(record->source, "not measured") == NULL, record->measured);
     }
 }
@@ -450,11 +462,11 @@ static void large_attention_fits_what_the_device_can_have(void **state)
     (void)state;
     const struct {
         int32_t compute_capability, kib; /* 0: no PTX */
-        int32_t latent, rope, stages;    /* 0: no tile */
-    } cases[] = {{80, 48, 512, 64, 4},  {90, 48, 512, 64, 4},   {86, 48, 512, 64, 4},
-                 {89, 48, 512, 64, 4},  {120, 48, 512, 64, 4},  {999, 48, 512, 64, 4},
-                 {90, 48, 1024, 64, 4}, {80, 48, 1024, 64, 4},  {89, 48, 1024, 64, 2},
-                 {90, 48, 2048, 64, 3}, {120, 48, 2048, 64, 0}, {999, 228, 2048, 64, 3},
+        int32_t latent, rope, stages;    /* 0: no tile: too much local memory, or it would spill */
+    } cases[] = {{80, 48, 512, 64, 0},  {90, 48, 512, 64, 4},   {86, 48, 512, 64, 4},
+                 {89, 48, 512, 64, 4},  {120, 48, 512, 64, 0},  {999, 48, 512, 64, 0},
+                 {90, 48, 1024, 64, 4}, {100, 48, 1024, 64, 4}, {89, 48, 1024, 64, 2},
+                 {90, 48, 2048, 64, 3}, {86, 48, 2048, 64, 0},  {100, 48, 2048, 64, 3},
                  {0, 48, 512, 64, 0},   {0, 64, 512, 64, 2},    {0, 512, 512, 64, 4},
                  {0, 48, 64, 16, 4},    {90, 48, 64, 0, 4}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -483,6 +495,7 @@ static void large_attention_fits_what_the_device_can_have(void **state)
         mla__attention_tile few, many;
         device = device_of(1024, 64 * 1024);
         device.has_ptx = true;
+        device.compute_capability = 90;
         if (mla__attention_tile_mma(&device, 16, cases[i].latent, cases[i].rope, &few, &many))
             assert_int_equal(t.block_tokens, few.block_tokens);
     }
