@@ -237,9 +237,15 @@ static void threads_read_and_write_a_program_once(void **state)
 
 static const char *own_path; /* argv[0] */
 
-static pid_t start(const char *mode)
+/* PoCL's own cache is not what is tested, and PoCL 3.1 does not unpack into one that others fill at the
+ * same time without harm: of 90 processes on a shared one a child died of a segmentation fault, of
+ * 240 with one each none. */
+static pid_t start(const char *mode, int number)
 {
+    char cache[PATH_BYTES];
     pid_t child = 0;
+    (void)snprintf(cache, sizeof cache, ROOT "/pocl-%d", number);
+    assert_int_equal(setenv("POCL_CACHE_DIR", cache, 1), 0); /* this process has read its own */
     char *const arguments[] = {(char *)(uintptr_t)own_path, (char *)(uintptr_t)mode, NULL};
     assert_int_equal(posix_spawn(&child, own_path, NULL, NULL, arguments, environ), 0);
     return child;
@@ -269,7 +275,7 @@ static void processes_at_once_do_not_disturb_each_other(void **state)
     pid_t children[CHILDREN];
     char path[PATH_BYTES];
     for (int i = 0; i < CHILDREN; i++)
-        children[i] = start("many");
+        children[i] = start("many", i);
     for (int i = 0; i < CHILDREN; i++)
         expect_success(children[i]);
     assert_int_equal(list_cache(path), 3);
