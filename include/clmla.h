@@ -99,7 +99,8 @@ CLMLA_API void clmla_layer_release(clmla_layer *layer);
 
 /** Builds every kernel that the layer can reach and launches each once without work, on temporary
  *  buffers of the sizes of the weights and the workspace (freed again), and, with CLBlast chosen,
- *  makes one call of each of its paths. Waits. After it no enqueue of this layer compiles. Calling it is optional: without it the first steps compile.
+ *  makes one call of each of its paths. Waits. After it no enqueue of this layer compiles. Calling
+ *  it is optional: without it the first steps compile.
  *  On class nvidia it also finds out, once per context, whether a work-group gets more local memory
  *  than the device reports; bindings created afterwards use that for steps of many rows a sequence,
  *  with the same bits. That a driver refuses it is no error; notify gets a line.

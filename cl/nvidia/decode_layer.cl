@@ -34,8 +34,9 @@
  *
  * Needs attention.clh, ptx.clh, nvidia/attention.clh, projection_few.clh, append.clh, rmsnorm.clh,
  * norm_append.clh, weights.clh, merge_up.clh and grid.clh in front of it, and their macros, of which
- * TILE_ROWS is attention's (16: more spill registers here), TILE_COLUMNS, TILE_K and SLICES are merge_up's; FEW_ROWS 16, OUT_DTYPE
- * f32, PARTIAL_STATES 1, ROTATE_QUERY 1, W_DTYPE f32, every other dtype bf16. Further:
+ * TILE_ROWS is attention's (16: more spill registers here), TILE_COLUMNS, TILE_K and SLICES are
+ * merge_up's; FEW_ROWS 16, OUT_DTYPE f32, PARTIAL_STATES 1, ROTATE_QUERY 1, W_DTYPE f32, every other
+ * dtype bf16. Further:
  * HIDDEN_SIZE, Q_LORA_RANK (0: none), NUM_HEADS, NOPE_DIM, V_DIM
  * INPUT_SLICES, Q_B_SLICES, ABSORB_SLICES, OUT_SLICES    of k, as in the launches of their own
  * OUTPUT_DTYPE     bf16, f32

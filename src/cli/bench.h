@@ -2,9 +2,9 @@
  * clmla bench: what its parts share.
  *
  * A workload is a set of requests (prefill or decode). A cell is one workload in one mode with one
- * projection backend, ready to run: layer, weights, caches, bindings. In batched mode all requests form one lane; in sequential
- * mode each request is a lane of its own, and lanes run one after another. A forward is one step of
- * one lane through all model layers.
+ * projection backend, ready to run: layer, weights, caches, bindings. In batched mode all requests
+ * form one lane; in sequential mode each request is a lane of its own, and lanes run one after
+ * another. A forward is one step of one lane through all model layers.
  */
 #ifndef CLMLA_CLI_BENCH_H
 #define CLMLA_CLI_BENCH_H
@@ -57,8 +57,6 @@ bool mla_option_model(const mla_options *options, int32_t tp, const char **model
 /* ---- drawn data (bench_data.c) --------------------------------------------------------------- */
 
 enum { MLA_NUM_WEIGHTS = 8 };
-
-enum { MLA_FP8_BLOCK = 128 }; /* rows and columns of FP8 weights that share a scale */
 
 /* One layer's weights in the order of the fields of clmla_checkpoint_weights. */
 typedef struct mla_drawn_weights {

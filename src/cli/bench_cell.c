@@ -104,14 +104,41 @@ static clmla_status create_layer(mla_cell *cell)
 
 /* ---- device memory --------------------------------------------------------------------------- */
 
+typedef enum cache_rows {
+    LATENT_ROWS,
+    ROPE_ROWS,
+    RECORDS /* of an FP8 cache: both */
+} cache_rows;
+
+static size_t row_width(const clmla_config *config, cache_rows rows)
+{
+    return (size_t)(rows == ROPE_ROWS ? config->qk_rope_head_dim : config->kv_lora_rank);
+}
+
+/* The past rows of a request as they are stored. */
+static bool draw_past(const mla_bench *bench, int32_t layer, int32_t request, cache_rows rows,
+                      size_t count, unsigned char *out)
+{
+    const size_t elements = count * row_width(&bench->config, rows);
+    if (rows == RECORDS)
+        return mla_draw_records(&bench->config, layer, request, bench->common->seed, count, out);
+    uint16_t *drawn = malloc(elements * sizeof(*drawn) + 1);
+    if (drawn == NULL)
+        return false;
+    mla_draw_past(layer, request, rows == ROPE_ROWS, bench->common->seed, elements, drawn);
+    mla_store_array(drawn, CLMLA_DTYPE_BF16, elements, bench->common->dtype, out, 0);
+    free(drawn);
+    return true;
+}
+
 /* NaN with the past rows of every request in their places. */
-static clmla_status create_cache(const mla_cell *cell, int32_t layer, bool rope_part, cl_mem *out)
+static clmla_status create_cache(const mla_cell *cell, int32_t layer, cache_rows rows, cl_mem *out)
 {
     const mla_bench *bench = cell->bench;
-    const clmla_dtype dtype = bench->common->dtype;
-    const size_t width =
-        (size_t)(rope_part ? bench->config.qk_rope_head_dim : bench->config.kv_lora_rank);
-    const size_t bytes = mla_pages_rows(&cell->pages) * width * mla__dtype_bytes(dtype);
+    const size_t row_bytes =
+        rows == RECORDS ? mla_record_bytes(&bench->config)
+                        : row_width(&bench->config, rows) * mla__dtype_bytes(bench->common->dtype);
+    const size_t bytes = mla_pages_rows(&cell->pages) * row_bytes;
     clmla_status status = CLMLA_SUCCESS;
     if (bytes == 0)
         return CLMLA_SUCCESS;
@@ -121,44 +148,13 @@ static clmla_status create_cache(const mla_cell *cell, int32_t layer, bool rope_
     memset(host, 0xff, bytes);
     for (int32_t b = 0; b < cell->workload->num_requests && status == CLMLA_SUCCESS; b++) {
         const int32_t past = cell->workload->pastlens[b];
-        uint16_t *rows = malloc((size_t)past * width * sizeof(*rows) + 1);
-        if (rows == NULL) {
-            status = CL_OUT_OF_HOST_MEMORY;
-            break;
-        }
-        mla_draw_past(layer, b, rope_part, bench->common->seed, (size_t)past * width, rows);
-        for (int32_t key = 0; key < past; key++)
-            mla_store_array(rows + (size_t)key * width, CLMLA_DTYPE_BF16, width, dtype, host,
-                            mla_pages_row(&cell->pages, b, key) * width);
-        free(rows);
-    }
-    if (status == CLMLA_SUCCESS)
-        status = mla_session_buffer(&cell->backend->session, host, bytes, out);
-    free(host);
-    return status;
-}
-
-/* The same as FP8 records. */
-static clmla_status create_records(const mla_cell *cell, int32_t layer, cl_mem *out)
-{
-    const mla_bench *bench = cell->bench;
-    const size_t record_bytes = mla_record_bytes(&bench->config);
-    const size_t bytes = mla_pages_rows(&cell->pages) * record_bytes;
-    clmla_status status = CLMLA_SUCCESS;
-    unsigned char *host = malloc(bytes);
-    if (host == NULL)
-        return CL_OUT_OF_HOST_MEMORY;
-    memset(host, 0xff, bytes);
-    for (int32_t b = 0; b < cell->workload->num_requests && status == CLMLA_SUCCESS; b++) {
-        const int32_t past = cell->workload->pastlens[b];
-        unsigned char *records = malloc((size_t)past * record_bytes + 1);
-        if (records == NULL ||
-            !mla_draw_records(&bench->config, layer, b, bench->common->seed, (size_t)past, records))
+        unsigned char *stored = malloc((size_t)past * row_bytes + 1);
+        if (stored == NULL || !draw_past(bench, layer, b, rows, (size_t)past, stored))
             status = CL_OUT_OF_HOST_MEMORY;
         for (int32_t key = 0; key < past && status == CLMLA_SUCCESS; key++)
-            memcpy(host + mla_pages_row(&cell->pages, b, key) * record_bytes,
-                   records + (size_t)key * record_bytes, record_bytes);
-        free(records);
+            memcpy(host + mla_pages_row(&cell->pages, b, key) * row_bytes,
+                   stored + (size_t)key * row_bytes, row_bytes);
+        free(stored);
     }
     if (status == CLMLA_SUCCESS)
         status = mla_session_buffer(&cell->backend->session, host, bytes, out);
@@ -169,9 +165,9 @@ static clmla_status create_records(const mla_cell *cell, int32_t layer, cl_mem *
 static clmla_status create_caches(const mla_cell *cell, int32_t layer)
 {
     if (cell->bench->common->cache_dtype == CLMLA_DTYPE_FP8_DS_MLA)
-        return create_records(cell, layer, &cell->kv_cache[layer]);
-    const clmla_status status = create_cache(cell, layer, false, &cell->kv_cache[layer]);
-    return status == CLMLA_SUCCESS ? create_cache(cell, layer, true, &cell->pe_cache[layer])
+        return create_cache(cell, layer, RECORDS, &cell->kv_cache[layer]);
+    const clmla_status status = create_cache(cell, layer, LATENT_ROWS, &cell->kv_cache[layer]);
+    return status == CLMLA_SUCCESS ? create_cache(cell, layer, ROPE_ROWS, &cell->pe_cache[layer])
                                    : status;
 }
 

@@ -137,7 +137,7 @@ typedef struct wide_weights {
 /* [rows, columns]; NULL: out of memory. */
 static double *widen(const clmla_checkpoint_weight *weight)
 {
-    enum { BLOCK_ROWS = MLA_FP8_BLOCK }; /* decoded together: scales are looked up once */
+    enum { BLOCK_ROWS = MLA__FP8_BLOCK }; /* decoded together: scales are looked up once */
     const size_t columns = (size_t)weight->columns;
     float *floats = malloc(BLOCK_ROWS * columns * sizeof(*floats));
     double *values = malloc((size_t)weight->rows * columns * sizeof(*values));

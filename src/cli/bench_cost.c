@@ -40,7 +40,7 @@ typedef struct sizes {
 /* Blocks of a matrix that share a scale. */
 static double num_scales(double rows, double columns)
 {
-    return ceil(rows / MLA_FP8_BLOCK) * ceil(columns / MLA_FP8_BLOCK);
+    return ceil(rows / MLA__FP8_BLOCK) * ceil(columns / MLA__FP8_BLOCK);
 }
 
 static sizes sizes_of(const clmla_config *c)
@@ -161,7 +161,7 @@ static double packed_bytes(const mla_bench *bench, const sizes *s)
 {
     const clmla_dtype dtype = bench->common->weights_dtype;
     const double per_element = (double)mla__dtype_bytes(dtype) +
-                               (dtype == CLMLA_DTYPE_F8_E4M3 ? 4.0 / MLA_FP8_BLOCK : 0.0);
+                               (dtype == CLMLA_DTYPE_F8_E4M3 ? 4.0 / MLA__FP8_BLOCK : 0.0);
     return per_element * (s->q_matrices + s->kv_a + s->kv_b + s->o);
 }
 

@@ -12,12 +12,6 @@
 
 enum { NAME_BYTES = 64 };
 
-/* Hidden states and caches are uniform over (-2, 2), as in the golden recipe. */
-#define INPUT_EXP 1
-
-/* Uniform over (-2^e, 2^e) has the standard deviation 2^e / √3; 1/√fan_in keeps outputs near 1. */
-static int weight_exp(int32_t fan_in) { return (int)lround(-log2(sqrt((double)fan_in / 3.0))); }
-
 typedef struct weight_shape {
     const char *name;
     uint64_t rows, columns; /* norm weights: one row */
@@ -34,26 +28,27 @@ static void weight_shapes(const clmla_config *c, weight_shape *out)
     const uint64_t kv_rows = heads * (uint64_t)(c->qk_nope_head_dim + c->v_head_dim);
     const uint64_t o_columns = heads * (uint64_t)c->v_head_dim;
     const bool has_q_lora = q_lora > 0;
-    const int hidden_exp = weight_exp(c->hidden_size);
+    const int hidden_exp = mla_draw_weight_exp(c->hidden_size);
     out[0] = (weight_shape){"q_proj", has_q_lora ? 0 : q_rows, hidden, hidden_exp, false};
     out[1] = (weight_shape){"q_a_proj", q_lora, hidden, hidden_exp, false};
     out[2] = (weight_shape){"q_a_layernorm", has_q_lora ? 1 : 0, q_lora, 0, true};
     out[3] = (weight_shape){"q_b_proj", has_q_lora ? q_rows : 0, q_lora,
-                            has_q_lora ? weight_exp(c->q_lora_rank) : 0, false};
+                            has_q_lora ? mla_draw_weight_exp(c->q_lora_rank) : 0, false};
     out[4] = (weight_shape){"kv_a_proj_with_mqa", (uint64_t)mla__config_kv_dim(c), hidden,
                             hidden_exp, false};
     out[5] = (weight_shape){"kv_a_layernorm", 1, kv_lora, 0, true};
-    out[6] = (weight_shape){"kv_b_proj", kv_rows, kv_lora, weight_exp(c->kv_lora_rank), false};
+    out[6] =
+        (weight_shape){"kv_b_proj", kv_rows, kv_lora, mla_draw_weight_exp(c->kv_lora_rank), false};
     /* what o_proj reads is an average over keys, hence small: twice as large */
     out[7] = (weight_shape){"o_proj", hidden, o_columns,
-                            weight_exp(c->num_attention_heads * c->v_head_dim) + 1, false};
+                            mla_draw_weight_exp(c->num_attention_heads * c->v_head_dim) + 1, false};
 }
 
 /* ---- FP8 weights ----------------------------------------------------------------------------- */
 
 #define F8_E4M3_MAX 448.0f
 
-/* The rows and columns of one scale; at the edges fewer than MLA_FP8_BLOCK. */
+/* The rows and columns of one scale; at the edges fewer than MLA__FP8_BLOCK. */
 typedef struct block {
     const uint16_t *patterns; /* of the whole matrix */
     size_t first, rows, columns, row_stride;
@@ -85,13 +80,13 @@ static void quantise(const uint16_t *patterns, size_t rows, size_t columns, uint
                      uint8_t *codes, float *scale_inv)
 {
     size_t index = 0;
-    for (size_t row = 0; row < rows; row += MLA_FP8_BLOCK)
-        for (size_t column = 0; column < columns; column += MLA_FP8_BLOCK, index++) {
+    for (size_t row = 0; row < rows; row += MLA__FP8_BLOCK)
+        for (size_t column = 0; column < columns; column += MLA__FP8_BLOCK, index++) {
             const block b = {
                 .patterns = patterns,
                 .first = row * columns + column,
-                .rows = rows - row < MLA_FP8_BLOCK ? rows - row : MLA_FP8_BLOCK,
-                .columns = columns - column < MLA_FP8_BLOCK ? columns - column : MLA_FP8_BLOCK,
+                .rows = rows - row < MLA__FP8_BLOCK ? rows - row : MLA__FP8_BLOCK,
+                .columns = columns - column < MLA__FP8_BLOCK ? columns - column : MLA__FP8_BLOCK,
                 .row_stride = columns,
             };
             const float drawn = mla__bf16_to_float(mla_draw_bf16(base, index, MLA_DRAW_UNIT, 0));
@@ -122,8 +117,8 @@ static bool draw_bf16(const weight_shape *shape, const char *name, uint64_t seed
 static bool make_fp8(const char *name, uint64_t seed, int i, mla_drawn_weights *out)
 {
     clmla_checkpoint_weight *weight = &out->weights[i];
-    const uint64_t num_scales =
-        mla__ceil_div(weight->rows, MLA_FP8_BLOCK) * mla__ceil_div(weight->columns, MLA_FP8_BLOCK);
+    const uint64_t num_scales = mla__ceil_div(weight->rows, MLA__FP8_BLOCK) *
+                                mla__ceil_div(weight->columns, MLA__FP8_BLOCK);
     char scale_name[NAME_BYTES + sizeof("_scale_inv")];
     uint8_t *codes = malloc((size_t)(weight->rows * weight->columns));
     float *scale_inv = malloc((size_t)num_scales * sizeof(*scale_inv));
@@ -176,7 +171,7 @@ void mla_draw_hidden(const clmla_config *config, int32_t request, uint64_t seed,
     char name[NAME_BYTES];
     (void)snprintf(name, sizeof(name), "req%d.hidden_states", (int)request);
     mla_draw(mla_draw_base(name, seed), 0, count * (size_t)config->hidden_size, MLA_DRAW_SYM,
-             INPUT_EXP, out);
+             MLA_DRAW_INPUT_EXP, out);
 }
 
 /* "layer0.req3.init.kv_cache" */
@@ -191,7 +186,7 @@ void mla_draw_past(int32_t layer, int32_t request, bool rope_part, uint64_t seed
                    uint16_t *out)
 {
     mla_draw(past_base(layer, request, rope_part ? "pe_cache" : "kv_cache", seed), 0, count,
-             MLA_DRAW_SYM, INPUT_EXP, out);
+             MLA_DRAW_SYM, MLA_DRAW_INPUT_EXP, out);
 }
 
 /* Drawn groups of 128 elements have the same scale, nearly all of them, and one taken from another
@@ -219,8 +214,10 @@ bool mla_draw_records(const clmla_config *config, int32_t layer, int32_t request
     float *latent = malloc(kv_lora * sizeof(*latent));
     const bool done = drawn != NULL && latent != NULL;
     for (size_t key = 0; key < count && done; key++) {
-        mla_draw(kv_base, (uint64_t)(key * kv_lora), kv_lora, MLA_DRAW_SYM, INPUT_EXP, drawn);
-        mla_draw(pe_base, (uint64_t)(key * rope), rope, MLA_DRAW_SYM, INPUT_EXP, drawn + kv_lora);
+        mla_draw(kv_base, (uint64_t)(key * kv_lora), kv_lora, MLA_DRAW_SYM, MLA_DRAW_INPUT_EXP,
+                 drawn);
+        mla_draw(pe_base, (uint64_t)(key * rope), rope, MLA_DRAW_SYM, MLA_DRAW_INPUT_EXP,
+                 drawn + kv_lora);
         mla_load_floats(drawn, CLMLA_DTYPE_BF16, 0, kv_lora, latent);
         shrink_groups(scale_base, key, kv_lora, latent);
         mla_store_record(config, latent, drawn + kv_lora, CLMLA_DTYPE_BF16,

@@ -13,6 +13,7 @@
 #include "cli/options.h"
 #include "cli/report.h"
 #include "cli/tune.h"
+#include "core/dtype.h"
 #include "core/os.h"
 
 static struct poptOption own_options[] = {
@@ -144,8 +145,6 @@ static void print_remarks(const tuner *t, char *text, size_t bytes)
     for (size_t i = 0; i < t->num_rows; i++)
         (void)snprintf(rows + strlen(rows), sizeof(rows) - strlen(rows), "%s%d", i > 0 ? "," : "",
                        (int)t->rows[i]);
-    static const char *const dtypes[] = {
-        [CLMLA_DTYPE_BF16] = "bf16", [CLMLA_DTYPE_F16] = "f16", [CLMLA_DTYPE_F32] = "f32"};
     (void)snprintf(
         text, bytes,
         "\nplatform %s\nclmla %s\ncommit %s\ndate %s\n"
@@ -158,7 +157,7 @@ static void print_remarks(const tuner *t, char *text, size_t bytes)
         (int)c->num_attention_heads, (int)c->q_lora_rank, (int)c->kv_lora_rank,
         (int)c->qk_nope_head_dim, (int)c->qk_rope_head_dim, (int)c->v_head_dim,
         mla_bench_model(t->model, &named) ? t->model : "CONFIG.json", (int)t->tp,
-        dtypes[t->common.dtype],
+        mla__dtype_name(t->common.dtype),
         clmla_kernel_class_name(clmla_context_kernel_class(t->session.clmla)),
         t->common.matrix_units == CLMLA_MATRIX_UNITS_OFF ? "off" : "auto", rows, t->max_seconds,
         t->common.projections[0] == CLMLA_PROJECTION_CLBLAST ? " --projection clblast" : "",
@@ -209,7 +208,7 @@ static int tune_line(tuner *t, mla_subject *subjects, int count, int32_t max_row
         return MLA_EXIT_SUCCESS;
     }
     int code =
-        mla_tune_search(&t->session, subjects, count, t->record, max_rows, t->max_seconds, &result);
+        mla_tune_search(&t->session, subjects, count, t->record, &line, t->max_seconds, &result);
     t->wrong += result.wrong;
     if (code != MLA_EXIT_SUCCESS || result.stopped)
         return code;

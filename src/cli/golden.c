@@ -12,8 +12,8 @@
 
 #include "cli/golden_internal.h"
 #include "core/checked.h"
-
-enum { FP8_BLOCK = 128 };
+#include "core/dtype.h"
+#include "core/printable.h"
 
 clmla_status mla_golden_fail(clmla_model_error *error, clmla_status status, const char *format, ...)
 {
@@ -24,9 +24,7 @@ clmla_status mla_golden_fail(clmla_model_error *error, clmla_status status, cons
     if (vsnprintf(error->text, sizeof error->text, format, arguments) < 0)
         error->text[0] = '\0';
     va_end(arguments);
-    for (char *c = error->text; *c != '\0'; c++) /* metadata may hold anything */
-        if ((unsigned char)*c < ' ' || *c == 0x7f)
-            *c = '?';
+    mla__make_printable(error->text, '?'); /* metadata may hold anything */
     return status;
 }
 
@@ -290,8 +288,8 @@ static clmla_status load_weight(mla_golden_opener *open, const char *which, int3
         if (status == CLMLA_SUCCESS) {
             (void)snprintf(key.name, sizeof key.name,
                            "model.layers.0.self_attn.%s.weight_scale_inv", which);
-            key.shape[0] = mla__ceil_div(weight.rows, FP8_BLOCK);
-            key.shape[1] = mla__ceil_div(weight.columns, FP8_BLOCK);
+            key.shape[0] = mla__ceil_div(weight.rows, MLA__FP8_BLOCK);
+            key.shape[1] = mla__ceil_div(weight.columns, MLA__FP8_BLOCK);
             status = mla_golden_stored(&open->golden, &key, CLMLA_ST_F32, &weight.scale_inv,
                                        open->error);
         }

@@ -11,8 +11,8 @@ typedef struct mla_measured {
     double fma_gflop_per_s; /* two operations a multiply-add */
 } mla_measured;
 
-/* The best of many launches whose results were checked; takes some seconds. Errors: CL_*; INTERNAL when a result is
- * wrong. */
+/* The best of many launches whose results were checked; takes some seconds. Errors: CL_*; INTERNAL
+ * when a result is wrong. */
 clmla_status mla_measure_device(const mla_device_info *device, mla_measured *out);
 
 #endif

@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "core/os.h"
+#include "core/printable.h"
 
 static bool progress_shown;
 static void (*take_error)(const char *text, void *user);
@@ -31,9 +32,7 @@ static void print_line(const char *prefix, char text[LINE_BYTES], const char *fo
                        va_list arguments)
 {
     (void)vsnprintf(text, LINE_BYTES, format, arguments);
-    for (char *c = text; *c != '\0'; c++)
-        if ((unsigned char)*c < ' ' || *c == 0x7f)
-            *c = ' ';
+    mla__make_printable(text, ' ');
     mla_progress_clear();
     (void)fflush(stdout); /* what was printed before stays before, where both are one terminal */
     (void)fprintf(stderr, "%s%s\n", prefix, text);

@@ -162,7 +162,8 @@ typedef struct mla_common {
     mla_format format;
 } mla_common;
 
-/* Reads CLMLA_PLATFORM, CLMLA_DEVICE and what user_directory.h takes, too. False after printing the error. */
+/* Reads CLMLA_PLATFORM, CLMLA_DEVICE and what user_directory.h takes, too. False after printing the
+ * error. */
 bool mla_options_common(const mla_options *options, mla_common *out);
 
 #endif

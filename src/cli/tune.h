@@ -2,9 +2,9 @@
  * clmla tune: what its parts share.
  *
  * A subject is what one line of a record is for, or a part of it: a product of a model for calls of so
- * many rows, or a batch of attention. CLBlast's parameters are one line for all products. Its tile is searched with candidates, lines of a record, each of which
- * a clmla context of its own takes as its tuning_text: what the library refuses is no candidate,
- * what computes wrong results is never timed.
+ * many rows, or a batch of attention. CLBlast's parameters are one line for all products. Its tile is
+ * searched with candidates, lines of a record, each of which a clmla context of its own takes as its
+ * tuning_text: what the library refuses is no candidate, what computes wrong results is never timed.
  */
 #ifndef CLMLA_CLI_TUNE_H
 #define CLMLA_CLI_TUNE_H
@@ -38,9 +38,12 @@ void mla_tune_line_print(const mla_tune_line *line, char text[MLA_LINE_BYTES]);
 void mla_tune_line_tile(const mla_tune_line *line, char text[MLA_LINE_BYTES]);
 /* NULL: there is no word of this name. */
 int32_t *mla_tune_line_word(mla_tune_line *line, const char *name);
+/* Gives those of the line's words that stand in "name=value ..." these values. */
+void mla_tune_line_set(mla_tune_line *line, const char *words);
 /* The key's max_rows, where it has one; INT32_MAX: any. */
 void mla_tune_line_set_rows(mla_tune_line *line, int32_t max_rows);
-/* Whether text begins with this key and its " :". */
+/* Whether text begins with this key and its " :". Of a key that is a whole line what is before its own
+ * counts. */
 bool mla_tune_has_key(const char *text, const char *key);
 
 /* ---- the search space (tune_space.c) --------------------------------------------------------- */
@@ -88,8 +91,8 @@ struct mla_subject {
 };
 
 /* Inputs, weights and the reference's results for up to max_rows rows, by kernels of the library
- * (NATIVE) or by CLBlast. *out may be incomplete after
- * a failure; release in each case, NULL is allowed. */
+ * (NATIVE) or by CLBlast. *out may be incomplete after a failure; release in each case, NULL is
+ * allowed. */
 clmla_status mla_product_create(const mla_session *session, const mla_tune_product *product,
                                 clmla_projection_backend backend, int32_t max_rows,
                                 mla_product_data **out);
@@ -97,9 +100,11 @@ bool mla_product_is_native(const mla_product_data *data);
 void mla_product_release(mla_product_data *data);
 clmla_projection_params mla_product_params(const mla_product_data *data, int32_t rows,
                                            unsigned turn);
-clmla_status mla_product_check(const mla_product_data *data, clmla_context *clmla,
-                               cl_command_queue queue, int32_t rows, bool *right, char *why,
-                               size_t why_bytes);
+/* Where rows' results come to be, so many bytes from the buffer's begin. */
+cl_mem mla_product_output(const mla_product_data *data, int32_t rows, size_t *bytes);
+/* Whether all of them are within the bound of the reference's, else `why` names the first. */
+bool mla_product_compare(const mla_product_data *data, const void *results, int32_t rows, char *why,
+                         size_t why_bytes);
 
 /* The same for attention: batches of decoding (0) and of a chunk of a prompt (1). */
 enum { MLA_ATTENTION_BATCHES = 2 };
@@ -107,9 +112,9 @@ clmla_status mla_attention_create(const mla_session *session, const clmla_config
                                   mla_attention_data **out);
 void mla_attention_release(mla_attention_data *data);
 clmla_attention_params mla_attention_params(const mla_attention_data *data, int32_t batch);
-clmla_status mla_attention_check(const mla_attention_data *data, clmla_context *clmla,
-                                 cl_command_queue queue, int32_t batch, bool *right, char *why,
-                                 size_t why_bytes);
+cl_mem mla_attention_output(const mla_attention_data *data, int32_t batch, size_t *bytes);
+bool mla_attention_compare(const mla_attention_data *data, const void *results, int32_t batch,
+                           char *why, size_t why_bytes);
 const char *mla_attention_batch_name(int32_t batch);
 
 /* The line that the context's own tile would be chosen by. */
@@ -151,9 +156,10 @@ typedef struct mla_tune_result {
 } mla_tune_result;
 
 /* Searches the tile of the subjects, all of which one line is for (the batches of attention; one
- * product, or for CLBlast all of them). max_rows: of the line. Returns an exit code after printing the errors. */
+ * product, or for CLBlast all of them), from that line with the built-in tile on. Returns an exit
+ * code after printing the errors. */
 int mla_tune_search(const mla_session *session, mla_subject *subjects, int count,
-                    const mla_tune_record *record, int32_t max_rows, double max_seconds,
-                    mla_tune_result *out);
+                    const mla_tune_record *record, const mla_tune_line *built_in,
+                    double max_seconds, mla_tune_result *out);
 
 #endif

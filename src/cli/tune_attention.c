@@ -14,7 +14,7 @@
 #include "ref/draw.h"
 #include "ref/mla_ref.h"
 
-enum { MOST_SEQUENCES = 8, INPUT_EXP = 1 };
+enum { MOST_SEQUENCES = 8 };
 
 typedef struct batch_shape {
     const char *name;
@@ -55,8 +55,8 @@ static uint16_t *draw(const mla_attention_data *d, const batch *b, const char *w
     uint16_t *patterns = malloc(count * sizeof(*patterns) + 1);
     (void)snprintf(name, sizeof(name), "tune.attention.%s.%s", b->shape->name, what);
     if (patterns != NULL)
-        mla_draw(mla_draw_base(name, d->session->common->seed), 0, count, MLA_DRAW_SYM, INPUT_EXP,
-                 patterns);
+        mla_draw(mla_draw_base(name, d->session->common->seed), 0, count, MLA_DRAW_SYM,
+                 MLA_DRAW_INPUT_EXP, patterns);
     return patterns;
 }
 
@@ -266,56 +266,40 @@ clmla_attention_params mla_attention_params(const mla_attention_data *d, int32_t
     };
 }
 
-/* ---- check ----------------------------------------------------------------------------------- */
+/* ---- results --------------------------------------------------------------------------------- */
+
+cl_mem mla_attention_output(const mla_attention_data *d, int32_t index, size_t *bytes)
+{
+    *bytes = out_bytes(d, &d->batches[index]);
+    return d->batches[index].out;
+}
 
 /* Relative to the length of a (token, head)'s output. bf16: the output and, with dot products, the
- * keys' weights are rounded, 2^-8 each at most. Else float32 sums of the
- * same order as the layer's, which clmla bench holds to 1e-5. */
+ * keys' weights are rounded, 2^-8 each at most. Else float32 sums of the same order as the layer's,
+ * which clmla bench holds to 1e-5. */
 static double bound_of(const mla_attention_data *d)
 {
     return d->latent == CLMLA_DTYPE_BF16 ? 0x1p-7 : 1e-5;
 }
 
-static bool compare(const mla_attention_data *d, const batch *b, const void *out, char *why,
-                    size_t bytes)
+bool mla_attention_compare(const mla_attention_data *d, const void *results, int32_t index,
+                           char *why, size_t why_bytes)
 {
+    const batch *b = &d->batches[index];
     const size_t heads = (size_t)d->config.num_attention_heads, kv = (size_t)d->config.kv_lora_rank;
     for (size_t row = 0; row < (size_t)b->tokens * heads; row++) {
         double error = 0.0, length = 0.0;
         for (size_t i = 0; i < kv; i++) {
             const double truth = b->expected[row * kv + i];
-            const double difference = mla__load(out, d->latent, row * kv + i) - truth;
+            const double difference = mla__load(results, d->latent, row * kv + i) - truth;
             error += difference * difference;
             length += truth * truth;
         }
         if (sqrt(error) <= bound_of(d) * sqrt(length))
             continue; /* NaN fails */
-        (void)snprintf(why, bytes, "%s, token %zu, head %zu is off by %.2g, may be %.2g",
+        (void)snprintf(why, why_bytes, "%s, token %zu, head %zu is off by %.2g, may be %.2g",
                        b->shape->name, row / heads, row % heads, sqrt(error / length), bound_of(d));
         return false;
     }
     return true;
-}
-
-clmla_status mla_attention_check(const mla_attention_data *d, clmla_context *clmla,
-                                 cl_command_queue queue, int32_t index, bool *right, char *why,
-                                 size_t why_bytes)
-{
-    static const cl_uchar poison = 0xff; /* NaN */
-    const batch *b = &d->batches[index];
-    const size_t bytes = out_bytes(d, b);
-    const clmla_attention_params params = mla_attention_params(d, index);
-    void *out = malloc(bytes);
-    if (out == NULL)
-        return CL_OUT_OF_HOST_MEMORY;
-    clmla_status status =
-        clEnqueueFillBuffer(queue, b->out, &poison, sizeof(poison), 0, bytes, 0, NULL, NULL);
-    if (status == CLMLA_SUCCESS)
-        status = clmla_enqueue_attention(clmla, &params, queue, 0, NULL, NULL);
-    if (status == CLMLA_SUCCESS)
-        status = clEnqueueReadBuffer(queue, b->out, CL_TRUE, 0, bytes, out, 0, NULL, NULL);
-    if (status == CLMLA_SUCCESS)
-        *right = compare(d, b, out, why, why_bytes);
-    free(out);
-    return status;
 }

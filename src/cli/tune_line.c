@@ -6,15 +6,10 @@
 
 #include "cli/tune.h"
 
-bool mla_tune_line_parse(const char *text, mla_tune_line *out)
+/* "name=value ..." up to a '|' or the end, into the words of a line that has none. */
+static bool parse_words(const char *at, mla_tune_line *out)
 {
-    const char *colon = strstr(text, " : ");
-    *out = (mla_tune_line){.num_words = 0};
-    if (colon == NULL || (size_t)(colon - text) >= sizeof(out->key))
-        return false;
-    memcpy(out->key, text, (size_t)(colon - text));
-    for (const char *at = colon + 3; *at != '\0' && *at != '|' && out->num_words < MLA_MOST_WORDS;
-         out->num_words++) {
+    for (; *at != '\0' && *at != '|' && out->num_words < MLA_MOST_WORDS; out->num_words++) {
         const size_t length = strcspn(at, "=");
         char *end;
         if (at[length] != '=' || length >= MLA_WORD_BYTES)
@@ -24,6 +19,16 @@ bool mla_tune_line_parse(const char *text, mla_tune_line *out)
         at = *end == ' ' ? end + 1 : end;
     }
     return out->num_words > 0;
+}
+
+bool mla_tune_line_parse(const char *text, mla_tune_line *out)
+{
+    const char *colon = strstr(text, " : ");
+    *out = (mla_tune_line){.num_words = 0};
+    if (colon == NULL || (size_t)(colon - text) >= sizeof(out->key))
+        return false;
+    memcpy(out->key, text, (size_t)(colon - text));
+    return parse_words(colon + 3, out);
 }
 
 /* "name=value ..." from text + used on. */
@@ -56,6 +61,17 @@ int32_t *mla_tune_line_word(mla_tune_line *line, const char *name)
     return NULL;
 }
 
+void mla_tune_line_set(mla_tune_line *line, const char *words)
+{
+    mla_tune_line changes = {.num_words = 0};
+    (void)parse_words(words, &changes);
+    for (int i = 0; i < changes.num_words; i++) {
+        int32_t *word = mla_tune_line_word(line, changes.words[i].name);
+        if (word != NULL)
+            *word = changes.words[i].value;
+    }
+}
+
 void mla_tune_line_set_rows(mla_tune_line *line, int32_t max_rows)
 {
     static const char name[] = " max_rows=";
@@ -71,6 +87,7 @@ void mla_tune_line_set_rows(mla_tune_line *line, int32_t max_rows)
 
 bool mla_tune_has_key(const char *text, const char *key)
 {
-    const size_t length = strlen(key);
+    const char *end = strstr(key, " :");
+    const size_t length = end != NULL ? (size_t)(end - key) : strlen(key);
     return strncmp(text, key, length) == 0 && strncmp(text + length, " :", 2) == 0;
 }

@@ -17,8 +17,7 @@
 enum {
     BASE_ROWS = 13, /* prime: tiles and work-groups are not */
     BASE_STEP = 5,
-    MOST_COPIES = 16,
-    INPUT_EXP = 1 /* inputs are uniform over (-2, 2), as in the golden recipe */
+    MOST_COPIES = 16
 };
 
 /* Copies of the weights take turns until they are this many bytes: more than caches hold. */
@@ -76,12 +75,6 @@ int mla_tune_products(const clmla_config *c, clmla_dtype dtype,
 static int32_t base_of(const mla_product_data *d, int32_t row)
 {
     return (int32_t)((int64_t)row * BASE_STEP % d->base_rows);
-}
-
-/* 1 / sqrt(in_features) keeps outputs near 1; see bench_data.c. */
-static int weight_exp(int32_t in_features)
-{
-    return (int)lround(-log2(sqrt((double)in_features / 3.0)));
 }
 
 static uint16_t *draw(const mla_product_data *d, const char *what, size_t count, int exp)
@@ -199,8 +192,8 @@ clmla_status mla_product_create(const mla_session *session, const mla_tune_produ
         d->base_rows--;
     const size_t batches = (size_t)product->batches, in = (size_t)product->in_features;
     const size_t out_row = batches * (size_t)product->out_features;
-    uint16_t *x = draw(d, "x", (size_t)d->base_rows * batches * in, INPUT_EXP);
-    uint16_t *w = draw(d, "w", out_row * in, weight_exp(product->in_features));
+    uint16_t *x = draw(d, "x", (size_t)d->base_rows * batches * in, MLA_DRAW_INPUT_EXP);
+    uint16_t *w = draw(d, "w", out_row * in, mla_draw_weight_exp(product->in_features));
     clmla_status status = CL_OUT_OF_HOST_MEMORY;
     if (x != NULL && w != NULL && expect(d, x, w))
         status = upload_x(d, x);
@@ -245,7 +238,14 @@ clmla_projection_params mla_product_params(const mla_product_data *d, int32_t ro
     };
 }
 
-/* ---- check ----------------------------------------------------------------------------------- */
+/* ---- results --------------------------------------------------------------------------------- */
+
+cl_mem mla_product_output(const mla_product_data *d, int32_t rows, size_t *bytes)
+{
+    *bytes = (size_t)rows * (size_t)d->product.batches * (size_t)d->product.out_features *
+             mla__dtype_bytes(d->product.y);
+    return d->y;
+}
 
 /* Half a unit in the last place of a value rounded to dtype. */
 static double rounding(clmla_dtype dtype, double value)
@@ -262,44 +262,22 @@ static double rounding(clmla_dtype dtype, double value)
 
 /* A chain of in_features multiply-adds, in whatever order, is within in_features · 2^-24 · Σ |x · w|;
  * one rounding more stores it. */
-static bool compare(const mla_product_data *d, const void *y, int32_t rows, char *why, size_t bytes)
+bool mla_product_compare(const mla_product_data *d, const void *results, int32_t rows, char *why,
+                         size_t why_bytes)
 {
     const size_t width = (size_t)d->product.batches * (size_t)d->product.out_features;
     for (int32_t row = 0; row < rows; row++) {
         const size_t base = (size_t)base_of(d, row) * width;
         for (size_t i = 0; i < width; i++) {
-            const double value = mla__load(y, d->product.y, (size_t)row * width + i);
+            const double value = mla__load(results, d->product.y, (size_t)row * width + i);
             const double truth = d->expected[base + i];
             const double chain = (double)d->product.in_features * 0x1p-24 * d->magnitude[base + i];
             if (fabs(value - truth) <= chain + rounding(d->product.y, fabs(truth) + chain))
                 continue; /* NaN fails */
-            (void)snprintf(why, bytes, "row %d, column %zu is %g, must be %g", (int)row, i, value,
-                           truth);
+            (void)snprintf(why, why_bytes, "row %d, column %zu is %g, must be %g", (int)row, i,
+                           value, truth);
             return false;
         }
     }
     return true;
-}
-
-clmla_status mla_product_check(const mla_product_data *d, clmla_context *clmla,
-                               cl_command_queue queue, int32_t rows, bool *right, char *why,
-                               size_t why_bytes)
-{
-    static const cl_uchar poison = 0xff; /* NaN */
-    const size_t bytes = (size_t)rows * (size_t)d->product.batches *
-                         (size_t)d->product.out_features * mla__dtype_bytes(d->product.y);
-    const clmla_projection_params params = mla_product_params(d, rows, 0);
-    void *y = malloc(bytes);
-    if (y == NULL)
-        return CL_OUT_OF_HOST_MEMORY;
-    clmla_status status =
-        clEnqueueFillBuffer(queue, d->y, &poison, sizeof(poison), 0, bytes, 0, NULL, NULL);
-    if (status == CLMLA_SUCCESS)
-        status = clmla_enqueue_projection(clmla, &params, queue, 0, NULL, NULL);
-    if (status == CLMLA_SUCCESS)
-        status = clEnqueueReadBuffer(queue, d->y, CL_TRUE, 0, bytes, y, 0, NULL, NULL);
-    if (status == CLMLA_SUCCESS)
-        *right = compare(d, y, rows, why, why_bytes);
-    free(y);
-    return status;
 }

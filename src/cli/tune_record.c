@@ -12,8 +12,6 @@
 #include "cli/tune.h"
 #include "core/os.h"
 
-enum { MOST_BYTES = 1 << 20 /* that the library reads */ };
-
 /* Remarks have a group's number and go before its entries. */
 typedef struct record_line {
     char *text; /* no line feed */
@@ -66,13 +64,6 @@ static bool add_text(mla_tune_record *record, const char *text)
     return true;
 }
 
-static bool has_key_of(const char *line, const char *other)
-{
-    const char *end = strstr(other, " :");
-    const size_t length = end != NULL ? (size_t)(end - other) + 2 : strlen(other);
-    return strncmp(line, other, length) == 0;
-}
-
 /* ---- reading --------------------------------------------------------------------------------- */
 
 /* Whether the library takes the text; prints why not. */
@@ -101,7 +92,7 @@ static bool read_existing(mla_tune_record *record)
     }
     const size_t header = strlen(record->header);
     bool taken = false;
-    if (bytes > MOST_BYTES || strlen(text) != bytes || strncmp(text, "clmla-tuning 1\n", 15) != 0)
+    if (strlen(text) != bytes || strncmp(text, "clmla-tuning 1\n", 15) != 0)
         mla_error("%s: is no tuning record; --tuning must name one, or a file that does not exist",
                   record->path);
     else if (strncmp(text, record->header, header) != 0)
@@ -165,7 +156,7 @@ static bool group_stays(const mla_tune_record *record, int group, const char *li
     for (size_t i = 0; i < record->num_lines; i++) {
         const record_line *other = &record->lines[i];
         stays = stays || (other->group == group && other->is_entry &&
-                          (line == NULL || !has_key_of(other->text, line)));
+                          (line == NULL || !mla_tune_has_key(other->text, line)));
     }
     return stays;
 }
@@ -181,7 +172,7 @@ char *mla_tune_record_text(const mla_tune_record *record, const char *line)
     size_t used = (size_t)snprintf(text, bytes, "%s", record->header);
     for (size_t i = 0; i < record->num_lines; i++) {
         const record_line *other = &record->lines[i];
-        const bool stays = other->is_entry ? line == NULL || !has_key_of(other->text, line)
+        const bool stays = other->is_entry ? line == NULL || !mla_tune_has_key(other->text, line)
                                            : group_stays(record, other->group, line);
         if (stays)
             append(text, &used, other->text);
@@ -197,7 +188,7 @@ static void drop_key(mla_tune_record *record, const char *line)
 {
     size_t kept = 0;
     for (size_t i = 0; i < record->num_lines; i++) {
-        if (record->lines[i].is_entry && has_key_of(record->lines[i].text, line))
+        if (record->lines[i].is_entry && mla_tune_has_key(record->lines[i].text, line))
             free(record->lines[i].text);
         else
             record->lines[kept++] = record->lines[i];

@@ -308,16 +308,8 @@ static void print_result(search *s, const mla_tune_line *line)
 }
 
 /* The built-in tile, measured: without it there is nothing to compare with. */
-static outcome begin(search *s, int32_t max_rows, mla_tune_line *built_in)
+static outcome begin(search *s, const mla_tune_line *built_in)
 {
-    char text[MLA_LINE_BYTES];
-    const clmla_status status = mla_subject_describe(&s->subjects[0], s->session->clmla, text);
-    if (status != CLMLA_SUCCESS || !mla_tune_line_parse(text, built_in)) {
-        mla_error("%s: no tile that a record can choose (%s)", s->subjects[0].name,
-                  clmla_status_name(status));
-        return FAILED;
-    }
-    mla_tune_line_set_rows(built_in, max_rows);
     mla_progress("%s: the built-in tile", s->subjects[0].name);
     (void)is_new(s, built_in);
     const outcome done = try_line(s, built_in, NULL, s->built_in_ns);
@@ -325,10 +317,10 @@ static outcome begin(search *s, int32_t max_rows, mla_tune_line *built_in)
 }
 
 int mla_tune_search(const mla_session *session, mla_subject *subjects, int count,
-                    const mla_tune_record *record, int32_t max_rows, double max_seconds,
-                    mla_tune_result *out)
+                    const mla_tune_record *record, const mla_tune_line *built_in,
+                    double max_seconds, mla_tune_result *out)
 {
-    mla_tune_line built_in, best;
+    mla_tune_line best = *built_in;
     double best_ns[MLA_MOST_SUBJECTS];
     bool better = true, improved = false;
     search *s = calloc(1, sizeof(*s));
@@ -343,8 +335,7 @@ int mla_tune_search(const mla_session *session, mla_subject *subjects, int count
     s->record = record;
     s->result = out;
     s->end_ns = mla__os_now_ns() + (uint64_t)(1e9 * max_seconds);
-    outcome done = begin(s, max_rows, &built_in);
-    best = built_in;
+    outcome done = begin(s, built_in);
     memcpy(best_ns, s->built_in_ns, sizeof(best_ns));
     while (done == TIMED && better && !is_over(s)) {
         done = pass(s, &best, best_ns, &better);
@@ -354,11 +345,11 @@ int mla_tune_search(const mla_session *session, mla_subject *subjects, int count
     if (done == TIMED && !out->stopped) {
         mla_progress("%s: the best of %d tiles in turns with the built-in one", subjects[0].name,
                      out->tried);
-        done = compare(s, (const mla_tune_line *const[2]){&built_in, &best}, improved ? 2 : 1);
+        done = compare(s, (const mla_tune_line *const[2]){built_in, &best}, improved ? 2 : 1);
     }
     mla_progress_clear();
     if (done == TIMED && !out->stopped)
-        print_result(s, out->changed ? &best : &built_in);
+        print_result(s, out->changed ? &best : built_in);
     free(s);
     return done == TIMED ? MLA_EXIT_SUCCESS : MLA_EXIT_FAILED;
 }

@@ -8,186 +8,140 @@
 
 #include "cli/tune.h"
 
-enum { MOST_SET = 4 };
-
-/* A change: values for up to four words. */
-typedef struct move {
-    struct {
-        const char *name;
-        int32_t value;
-    } set[MOST_SET];
-} move;
-
-#define ROWS(n)                                                                                    \
-    {                                                                                              \
-        {                                                                                          \
-            {                                                                                      \
-                "tile_rows", n                                                                     \
-            }                                                                                      \
-        }                                                                                          \
-    }
-#define BLOCK(n)                                                                                   \
-    {                                                                                              \
-        {                                                                                          \
-            {                                                                                      \
-                "block_rows", n                                                                    \
-            }                                                                                      \
-        }                                                                                          \
-    }
-#define VECTORS(width, count)                                                                      \
-    {                                                                                              \
-        {                                                                                          \
-            {"vector_width", width}, { "tile_vectors", count }                                     \
-        }                                                                                          \
-    }
-
-static const move cpu_projection[] = {
-    ROWS(1),       ROWS(2),       ROWS(3),        ROWS(4),        ROWS(5),
-    ROWS(6),       ROWS(8),       VECTORS(16, 4), VECTORS(16, 2), VECTORS(16, 1),
-    VECTORS(8, 8), VECTORS(8, 4), VECTORS(8, 2),  VECTORS(4, 4),  BLOCK(16),
-    BLOCK(32),     BLOCK(64),     BLOCK(128),     BLOCK(256),
-};
-
-static const move dot_projection[] = {
-    ROWS(1),   ROWS(2),   ROWS(3),        ROWS(4),        ROWS(5),
-    ROWS(6),   ROWS(8),   VECTORS(16, 4), VECTORS(16, 2), VECTORS(16, 1),
-    BLOCK(16), BLOCK(32), BLOCK(64),      BLOCK(128),     BLOCK(256),
-};
-
-#define TILE_ROWS(tile, work)                                                                      \
-    {                                                                                              \
-        {                                                                                          \
-            {"tile_rows", tile}, { "work_rows", work }                                             \
-        }                                                                                          \
-    }
-#define TILE_COLUMNS(tile, work)                                                                   \
-    {                                                                                              \
-        {                                                                                          \
-            {"tile_columns", tile}, { "work_columns", work }                                       \
-        }                                                                                          \
-    }
-
-static const move gpu_projection[] = {
-    TILE_ROWS(8, 1),     TILE_ROWS(8, 2),     TILE_ROWS(8, 4),     TILE_ROWS(16, 1),
-    TILE_ROWS(16, 2),    TILE_ROWS(16, 4),    TILE_ROWS(32, 2),    TILE_ROWS(32, 4),
-    TILE_ROWS(32, 8),    TILE_ROWS(64, 4),    TILE_ROWS(64, 8),    TILE_ROWS(128, 8),
-    TILE_COLUMNS(16, 1), TILE_COLUMNS(32, 1), TILE_COLUMNS(32, 2), TILE_COLUMNS(64, 1),
-    TILE_COLUMNS(64, 2), TILE_COLUMNS(64, 4), TILE_COLUMNS(64, 8),
-};
-
-#define STREAM(columns, slices)                                                                    \
-    {                                                                                              \
-        {                                                                                          \
-            {"tile_columns", columns}, { "slices", slices }                                        \
-        }                                                                                          \
-    }
-#define STAGE(n)                                                                                   \
-    {                                                                                              \
-        {                                                                                          \
-            {                                                                                      \
-                "tile_k", n                                                                        \
-            }                                                                                      \
-        }                                                                                          \
-    }
-
-static const move stream[] = {
-    STREAM(16, 16), STREAM(16, 8), STREAM(16, 4), STREAM(32, 8), STREAM(32, 4), STREAM(32, 2),
-    STREAM(64, 4),  STREAM(64, 2), STREAM(64, 1), STAGE(16),     STAGE(32),     STAGE(64),
-};
-
-#define LANES(vectors, tokens, values)                                                             \
-    {                                                                                              \
-        {                                                                                          \
-            {"row_vectors", vectors}, {"tile_tokens", tokens}, { "tile_values", values }           \
-        }                                                                                          \
-    }
-#define KEYS(n)                                                                                    \
-    {                                                                                              \
-        {                                                                                          \
-            {                                                                                      \
-                "block_tokens", n                                                                  \
-            }                                                                                      \
-        }                                                                                          \
-    }
-
-static const move cpu_attention[] = {
-    LANES(1, 4, 4), LANES(1, 4, 8), LANES(1, 8, 8), LANES(1, 8, 16), LANES(1, 16, 16),
-    LANES(2, 4, 4), LANES(2, 4, 8), LANES(2, 8, 4), LANES(2, 8, 8),  LANES(3, 4, 4),
-    LANES(4, 4, 4), KEYS(16),       KEYS(32),       KEYS(64),        KEYS(128),
-};
-
-#define GROUP(rows, tokens)                                                                        \
-    {                                                                                              \
-        {                                                                                          \
-            {"tile_rows", rows}, { "block_tokens", tokens }                                        \
-        }                                                                                          \
-    }
-#define ITEMS(n)                                                                                   \
-    {                                                                                              \
-        {                                                                                          \
-            {                                                                                      \
-                "work_group", n                                                                    \
-            }                                                                                      \
-        }                                                                                          \
-    }
-
-static const move gpu_attention[] = {
-    GROUP(4, 4),  GROUP(4, 8),   GROUP(4, 16), GROUP(8, 4), GROUP(8, 8), GROUP(8, 16), GROUP(16, 4),
-    GROUP(16, 8), GROUP(16, 16), GROUP(32, 4), ITEMS(32),   ITEMS(64),   ITEMS(128),   ITEMS(256),
-};
-
-#define COLUMNS(tile, items, loaders, vector)                                                      \
-    {                                                                                              \
-        {                                                                                          \
-            {"mwg", tile}, {"mdimc", items}, {"mdima", loaders}, { "vwm", vector }                 \
-        }                                                                                          \
-    }
-#define GEMM_ROWS(tile, items, loaders, vector)                                                    \
-    {                                                                                              \
-        {                                                                                          \
-            {"nwg", tile}, {"ndimc", items}, {"ndimb", loaders}, { "vwn", vector }                 \
-        }                                                                                          \
-    }
-#define WORD(name, value)                                                                          \
-    {                                                                                              \
-        {                                                                                          \
-            {                                                                                      \
-                name, value                                                                        \
-            }                                                                                      \
-        }                                                                                          \
-    }
-
-/* CLBlast's own search has a thousand; these are the shapes that its database holds. */
-static const move clblast[] = {
-    COLUMNS(64, 4, 4, 8),     COLUMNS(64, 4, 4, 4),   COLUMNS(64, 8, 8, 8),
-    COLUMNS(64, 8, 8, 4),     COLUMNS(64, 8, 8, 2),   COLUMNS(64, 16, 16, 4),
-    COLUMNS(64, 16, 16, 2),   COLUMNS(64, 2, 2, 8),   COLUMNS(32, 4, 4, 8),
-    COLUMNS(32, 4, 4, 4),     COLUMNS(32, 8, 8, 4),   GEMM_ROWS(8, 1, 1, 8),
-    GEMM_ROWS(16, 1, 1, 8),   GEMM_ROWS(16, 1, 1, 4), GEMM_ROWS(16, 2, 2, 4),
-    GEMM_ROWS(16, 2, 2, 8),   GEMM_ROWS(32, 2, 2, 4), GEMM_ROWS(32, 2, 2, 8),
-    GEMM_ROWS(32, 4, 4, 4),   GEMM_ROWS(32, 8, 8, 4), GEMM_ROWS(64, 4, 4, 4),
-    GEMM_ROWS(64, 4, 4, 8),   GEMM_ROWS(64, 8, 8, 4), GEMM_ROWS(64, 8, 8, 8),
-    GEMM_ROWS(64, 16, 16, 4), WORD("kwg", 16),        WORD("kwg", 32),
-    WORD("kwi", 2),           WORD("kwi", 8),         {{{"sa", 0}, {"sb", 0}}},
-    {{{"sa", 1}, {"sb", 1}}},
-};
-
-#define SPACE(kernel, moves)                                                                       \
-    {                                                                                              \
-        kernel, moves, (int)(sizeof(moves) / sizeof((moves)[0]))                                   \
-    }
-
+/* A kernel's changes: words of its tile with their new values. */
 typedef struct space {
     const char *kernel;
-    const move *moves;
+    const char *const *moves;
     int num_moves;
 } space;
 
+static const char *const cpu_projection[] = {
+    "tile_rows=1",
+    "tile_rows=2",
+    "tile_rows=3",
+    "tile_rows=4",
+    "tile_rows=5",
+    "tile_rows=6",
+    "tile_rows=8",
+    "vector_width=16 tile_vectors=4",
+    "vector_width=16 tile_vectors=2",
+    "vector_width=16 tile_vectors=1",
+    "vector_width=8 tile_vectors=8",
+    "vector_width=8 tile_vectors=4",
+    "vector_width=8 tile_vectors=2",
+    "vector_width=4 tile_vectors=4",
+    "block_rows=16",
+    "block_rows=32",
+    "block_rows=64",
+    "block_rows=128",
+    "block_rows=256",
+};
+
+static const char *const gpu_projection[] = {
+    "tile_rows=8 work_rows=1",        "tile_rows=8 work_rows=2",
+    "tile_rows=8 work_rows=4",        "tile_rows=16 work_rows=1",
+    "tile_rows=16 work_rows=2",       "tile_rows=16 work_rows=4",
+    "tile_rows=32 work_rows=2",       "tile_rows=32 work_rows=4",
+    "tile_rows=32 work_rows=8",       "tile_rows=64 work_rows=4",
+    "tile_rows=64 work_rows=8",       "tile_rows=128 work_rows=8",
+    "tile_columns=16 work_columns=1", "tile_columns=32 work_columns=1",
+    "tile_columns=32 work_columns=2", "tile_columns=64 work_columns=1",
+    "tile_columns=64 work_columns=2", "tile_columns=64 work_columns=4",
+    "tile_columns=64 work_columns=8",
+};
+
+static const char *const stream_projection[] = {
+    "tile_columns=16 slices=16",
+    "tile_columns=16 slices=8",
+    "tile_columns=16 slices=4",
+    "tile_columns=32 slices=8",
+    "tile_columns=32 slices=4",
+    "tile_columns=32 slices=2",
+    "tile_columns=64 slices=4",
+    "tile_columns=64 slices=2",
+    "tile_columns=64 slices=1",
+    "tile_k=16",
+    "tile_k=32",
+    "tile_k=64",
+};
+
+static const char *const cpu_attention[] = {
+    "row_vectors=1 tile_tokens=4 tile_values=4",
+    "row_vectors=1 tile_tokens=4 tile_values=8",
+    "row_vectors=1 tile_tokens=8 tile_values=8",
+    "row_vectors=1 tile_tokens=8 tile_values=16",
+    "row_vectors=1 tile_tokens=16 tile_values=16",
+    "row_vectors=2 tile_tokens=4 tile_values=4",
+    "row_vectors=2 tile_tokens=4 tile_values=8",
+    "row_vectors=2 tile_tokens=8 tile_values=4",
+    "row_vectors=2 tile_tokens=8 tile_values=8",
+    "row_vectors=3 tile_tokens=4 tile_values=4",
+    "row_vectors=4 tile_tokens=4 tile_values=4",
+    "block_tokens=16",
+    "block_tokens=32",
+    "block_tokens=64",
+    "block_tokens=128",
+};
+
+static const char *const gpu_attention[] = {
+    "tile_rows=4 block_tokens=4",
+    "tile_rows=4 block_tokens=8",
+    "tile_rows=4 block_tokens=16",
+    "tile_rows=8 block_tokens=4",
+    "tile_rows=8 block_tokens=8",
+    "tile_rows=8 block_tokens=16",
+    "tile_rows=16 block_tokens=4",
+    "tile_rows=16 block_tokens=8",
+    "tile_rows=16 block_tokens=16",
+    "tile_rows=32 block_tokens=4",
+    "work_group=32",
+    "work_group=64",
+    "work_group=128",
+    "work_group=256",
+};
+
+/* CLBlast's own search has a thousand; these are the shapes that its database holds. */
+static const char *const clblast[] = {
+    "mwg=64 mdimc=4 mdima=4 vwm=8",
+    "mwg=64 mdimc=4 mdima=4 vwm=4",
+    "mwg=64 mdimc=8 mdima=8 vwm=8",
+    "mwg=64 mdimc=8 mdima=8 vwm=4",
+    "mwg=64 mdimc=8 mdima=8 vwm=2",
+    "mwg=64 mdimc=16 mdima=16 vwm=4",
+    "mwg=64 mdimc=16 mdima=16 vwm=2",
+    "mwg=64 mdimc=2 mdima=2 vwm=8",
+    "mwg=32 mdimc=4 mdima=4 vwm=8",
+    "mwg=32 mdimc=4 mdima=4 vwm=4",
+    "mwg=32 mdimc=8 mdima=8 vwm=4",
+    "nwg=8 ndimc=1 ndimb=1 vwn=8",
+    "nwg=16 ndimc=1 ndimb=1 vwn=8",
+    "nwg=16 ndimc=1 ndimb=1 vwn=4",
+    "nwg=16 ndimc=2 ndimb=2 vwn=4",
+    "nwg=16 ndimc=2 ndimb=2 vwn=8",
+    "nwg=32 ndimc=2 ndimb=2 vwn=4",
+    "nwg=32 ndimc=2 ndimb=2 vwn=8",
+    "nwg=32 ndimc=4 ndimb=4 vwn=4",
+    "nwg=32 ndimc=8 ndimb=8 vwn=4",
+    "nwg=64 ndimc=4 ndimb=4 vwn=4",
+    "nwg=64 ndimc=4 ndimb=4 vwn=8",
+    "nwg=64 ndimc=8 ndimb=8 vwn=4",
+    "nwg=64 ndimc=8 ndimb=8 vwn=8",
+    "nwg=64 ndimc=16 ndimb=16 vwn=4",
+    "kwg=16",
+    "kwg=32",
+    "kwi=2",
+    "kwi=8",
+    "sa=0 sb=0",
+    "sa=1 sb=1",
+};
+
+#define MOVES(moves) (moves), (int)(sizeof(moves) / sizeof((moves)[0]))
+
 static const space spaces[] = {
-    SPACE("projection_cpu", cpu_projection), SPACE("projection_dot", dot_projection),
-    SPACE("projection_gpu", gpu_projection), SPACE("projection_stream", stream),
-    SPACE("attention_cpu", cpu_attention),   SPACE("attention_dot", cpu_attention),
-    SPACE("attention_gpu", gpu_attention),   SPACE("clblast_xgemm", clblast),
+    {"projection_cpu", MOVES(cpu_projection)}, {"projection_dot", MOVES(cpu_projection)},
+    {"projection_gpu", MOVES(gpu_projection)}, {"projection_stream", MOVES(stream_projection)},
+    {"attention_cpu", MOVES(cpu_attention)},   {"attention_dot", MOVES(cpu_attention)},
+    {"attention_gpu", MOVES(gpu_attention)},   {"clblast_xgemm", MOVES(clblast)},
 };
 
 static const space *space_of(const mla_tune_line *line)
@@ -217,26 +171,22 @@ static void round_word(mla_tune_line *line, const char *name, int32_t of)
 
 /* W_UV's slices are those of the kernel that merges and multiplies in one, which needs a multiple of
  * four (cl/gpu/merge_up.clh): fewer would cost more than they gain. */
-static bool costs_the_fused_kernel(const mla_tune_line *line, const move *m)
+static bool costs_the_fused_kernel(mla_tune_line *line, int32_t slices_before)
 {
     enum { LANES = 4 };
-    bool costs = false;
-    for (int i = 0; i < MOST_SET && m->set[i].name != NULL; i++)
-        costs = costs || (strcmp(m->set[i].name, "slices") == 0 && m->set[i].value % LANES != 0);
-    return costs && strstr(line->key, " batches=1 ") == NULL;
+    const int32_t *slices = mla_tune_line_word(line, "slices");
+    return slices != NULL && *slices != slices_before && *slices % LANES != 0 &&
+           strstr(line->key, " batches=1 ") == NULL;
 }
 
 bool mla_tune_move(const mla_tune_line *line, int number, mla_tune_line *out)
 {
-    const move *m = &space_of(line)->moves[number];
     *out = *line;
-    if (costs_the_fused_kernel(line, m))
+    const int32_t *slices = mla_tune_line_word(out, "slices");
+    const int32_t slices_before = slices != NULL ? *slices : 0;
+    mla_tune_line_set(out, space_of(line)->moves[number]);
+    if (costs_the_fused_kernel(out, slices_before))
         return false;
-    for (int i = 0; i < MOST_SET && m->set[i].name != NULL; i++) {
-        int32_t *word = mla_tune_line_word(out, m->set[i].name);
-        if (word != NULL)
-            *word = m->set[i].value;
-    }
     const int32_t *rows = mla_tune_line_word(out, "tile_rows");
     const int32_t *vectors = mla_tune_line_word(out, "row_vectors");
     const int32_t *tokens = mla_tune_line_word(out, "tile_tokens");

@@ -10,11 +10,21 @@
 
 #include "clmla_ops.h"
 
+/* Rows and columns of FP8 (e4m3) weights that share a scale. */
+enum { MLA__FP8_BLOCK = 128 };
+
 /* Bytes per element: bf16, f16 2; f32, i32 4; fp8_ds_mla, f8_e4m3 1; 0 for an unknown dtype. */
 size_t mla__dtype_bytes(clmla_dtype dtype);
 
-/* "bf16", "f16", "f32", "i32", "fp8_ds_mla", "f8_e4m3", "default", or "unknown": also the names kernels are built with. */
+/* "bf16", "f16", "f32", "i32", "fp8_ds_mla", "f8_e4m3", "default", or "unknown": also the names
+ * kernels are built with. */
 const char *mla__dtype_name(clmla_dtype dtype);
+
+/* What DEFAULT means where `otherwise` is the default. */
+static inline clmla_dtype mla__dtype_or(clmla_dtype dtype, clmla_dtype otherwise)
+{
+    return dtype == CLMLA_DTYPE_DEFAULT ? otherwise : dtype;
+}
 
 float mla__bf16_to_float(uint16_t bits);
 uint16_t mla__float_to_bf16(float value);

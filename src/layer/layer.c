@@ -109,11 +109,6 @@ static bool is_float(clmla_dtype dtype)
     return dtype == CLMLA_DTYPE_BF16 || dtype == CLMLA_DTYPE_F16 || dtype == CLMLA_DTYPE_F32;
 }
 
-static clmla_dtype or_default(clmla_dtype dtype, clmla_dtype otherwise)
-{
-    return dtype == CLMLA_DTYPE_DEFAULT ? otherwise : dtype;
-}
-
 static clmla_status check_cache_dtype(const clmla_layer *layer)
 {
     const clmla_config *c = &layer->config;
@@ -133,10 +128,10 @@ static clmla_status check_cache_dtype(const clmla_layer *layer)
 
 static clmla_status set_dtypes(clmla_layer *layer, const clmla_layer_params *p)
 {
-    layer->weights_dtype = or_default(p->weights_dtype, CLMLA_DTYPE_BF16);
-    layer->cache_dtype = or_default(p->cache_dtype, CLMLA_DTYPE_BF16);
-    layer->hidden_dtype = or_default(p->hidden_dtype, CLMLA_DTYPE_BF16);
-    layer->output_dtype = or_default(p->output_dtype, layer->hidden_dtype);
+    layer->weights_dtype = mla__dtype_or(p->weights_dtype, CLMLA_DTYPE_BF16);
+    layer->cache_dtype = mla__dtype_or(p->cache_dtype, CLMLA_DTYPE_BF16);
+    layer->hidden_dtype = mla__dtype_or(p->hidden_dtype, CLMLA_DTYPE_BF16);
+    layer->output_dtype = mla__dtype_or(p->output_dtype, layer->hidden_dtype);
     const struct {
         const char *name;
         clmla_dtype dtype;

@@ -119,14 +119,13 @@ static clmla_weight_source head_slice(const clmla_layer *layer, const clmla_weig
     const clmla_config *c = &layer->config;
     const uint64_t rows = (uint64_t)c->qk_nope_head_dim + (uint64_t)c->v_head_dim;
     clmla_weight_source slice = *kv_b;
-    const clmla_dtype dtype = kv_b->tensor.dtype;
     const uint64_t row_stride =
         kv_b->tensor.strides[0] > 0 ? kv_b->tensor.strides[0] : (uint64_t)c->kv_lora_rank;
     slice.tensor.strides[0] = rows * row_stride;
     slice.tensor.strides[1] = row_stride;
     slice.tensor.offset_bytes +=
         (uint64_t)first_row * row_stride *
-        mla__dtype_bytes(dtype == CLMLA_DTYPE_DEFAULT ? CLMLA_DTYPE_BF16 : dtype);
+        mla__dtype_bytes(mla__dtype_or(kv_b->tensor.dtype, CLMLA_DTYPE_BF16));
     return slice;
 }
 

@@ -8,9 +8,6 @@
 
 #include "clmla_model.h"
 
-/* Side of the square blocks that share a scale. */
-enum { MLA__FP8_BLOCK = 128 };
-
 /* A file of tensors, mapped. */
 typedef struct mla__shard {
     char *path;

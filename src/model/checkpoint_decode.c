@@ -212,8 +212,7 @@ clmla_status clmla_checkpoint_sources(const clmla_checkpoint_weights *weights, c
                                                   &params->kv_a_layernorm,
                                                   &params->kv_b_proj,
                                                   &params->o_proj};
-    status = make_sources(from, dtype != CLMLA_DTYPE_DEFAULT ? dtype : CLMLA_DTYPE_BF16, sources,
-                          &block, error);
+    status = make_sources(from, mla__dtype_or(dtype, CLMLA_DTYPE_BF16), sources, &block, error);
     if (status != CLMLA_SUCCESS)
         return status;
     for (int i = 0; i < NUM_WEIGHTS; i++)

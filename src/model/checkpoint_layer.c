@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/checked.h"
+#include "core/dtype.h"
 #include "model/checkpoint.h"
 #include "model/error.h"
 

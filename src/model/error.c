@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/printable.h"
+
 clmla_status mla__model_fail(clmla_model_error *error, clmla_status status, const char *format, ...)
 {
     va_list arguments;
@@ -13,9 +15,7 @@ clmla_status mla__model_fail(clmla_model_error *error, clmla_status status, cons
     if (vsnprintf(error->text, sizeof error->text, format, arguments) < 0)
         error->text[0] = '\0';
     va_end(arguments);
-    for (char *c = error->text; *c != '\0'; c++)
-        if ((unsigned char)*c < 0x20 || *c == 0x7f)
-            *c = '?';
+    mla__make_printable(error->text, '?');
     return status;
 }
 

@@ -12,7 +12,7 @@
 #define MLA__MODEL_PRINTF
 #endif
 
-/* Writes the text (error may be NULL) and returns status. Bytes below 0x20 become '?': names come
+/* Writes the text (error may be NULL) and returns status. Control characters become '?': names come
  * from files and end up on terminals. */
 clmla_status mla__model_fail(clmla_model_error *error, clmla_status status, const char *format,
                              ...) MLA__MODEL_PRINTF;

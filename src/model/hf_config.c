@@ -9,10 +9,9 @@
 #include <string.h>
 
 #include "clmla_model.h"
+#include "core/dtype.h"
 #include "core/os.h"
 #include "model/error.h"
-
-enum { FP8_BLOCK = 128 };
 
 /* The text being read and its first error: every read_* does nothing once status is set, so that a
  * list of reads needs one check at its end. */
@@ -285,10 +284,10 @@ static void check_quantization(reader *in, section top)
         FAIL(in, CLMLA_UNSUPPORTED_CONFIG, "%s: %sfmt is %.40s, only e4m3 is supported", in->source,
              from.name, format);
     else if (json_array_size(block) != 2 ||
-             json_integer_value(json_array_get(block, 0)) != FP8_BLOCK ||
-             json_integer_value(json_array_get(block, 1)) != FP8_BLOCK)
+             json_integer_value(json_array_get(block, 0)) != MLA__FP8_BLOCK ||
+             json_integer_value(json_array_get(block, 1)) != MLA__FP8_BLOCK)
         FAIL(in, CLMLA_UNSUPPORTED_CONFIG, "%s: %sweight_block_size is not [%d, %d]", in->source,
-             from.name, FP8_BLOCK, FP8_BLOCK);
+             from.name, MLA__FP8_BLOCK, MLA__FP8_BLOCK);
 }
 
 /* Relatives of these models that share the key names but not the mathematics. */

@@ -1,4 +1,5 @@
 /* Attention and tuning records: the tile of a record, and a call's choice as its line. */
+#include "core/dtype.h"
 #include "ops/attention_kernel.h"
 #include "tuning/record.h"
 
@@ -41,11 +42,6 @@ bool mla__attention_recorded_tile(const clmla_context *context, const mla__atten
     return true;
 }
 
-static clmla_dtype or_bf16(clmla_dtype dtype)
-{
-    return dtype == CLMLA_DTYPE_DEFAULT ? CLMLA_DTYPE_BF16 : dtype;
-}
-
 clmla_status clmla_attention_describe(clmla_context *context, const clmla_attention_params *params,
                                       char *text, size_t capacity, size_t *length)
 {
@@ -57,10 +53,10 @@ clmla_status clmla_attention_describe(clmla_context *context, const clmla_attent
     const clmla_status status = MLA__PARAMS_COPY(context, "attention", p, params);
     if (status != CLMLA_SUCCESS)
         return status;
-    const mla__attention_shape shape = {.q_lat = or_bf16(p.q_lat.dtype),
-                                        .q_pe = or_bf16(p.q_pe.dtype),
-                                        .cache = or_bf16(p.kv_cache.dtype),
-                                        .out = or_bf16(p.out.dtype),
+    const mla__attention_shape shape = {.q_lat = mla__dtype_or(p.q_lat.dtype, CLMLA_DTYPE_BF16),
+                                        .q_pe = mla__dtype_or(p.q_pe.dtype, CLMLA_DTYPE_BF16),
+                                        .cache = mla__dtype_or(p.kv_cache.dtype, CLMLA_DTYPE_BF16),
+                                        .out = mla__dtype_or(p.out.dtype, CLMLA_DTYPE_BF16),
                                         .num_heads = p.num_heads,
                                         .kv_lora_rank = p.kv_lora_rank,
                                         .rope_dim = p.rope_dim};

@@ -2,15 +2,10 @@
 
 #include <stdlib.h>
 
+#include "core/dtype.h"
 #include "ops/sm_90a.h"
 
-enum {
-    STAGING_BYTES = 32 << 20,
-    ITEM_K = 16,
-    ALIGNMENT = 256,
-    PACK_WORK_GROUP = 64,
-    FP8_BLOCK = 128 /* rows and columns of a scale */
-};
+enum { STAGING_BYTES = 32 << 20, ITEM_K = 16, ALIGNMENT = 256, PACK_WORK_GROUP = 64 };
 
 static const char *const FILES[] = {"matrix.cl", NULL};
 
@@ -28,7 +23,7 @@ static int32_t divide_up(int32_t a, int32_t b) { return (a - 1) / b + 1; }
 /* Rows of a batch's scales. */
 static uint64_t scale_rows(int32_t in_features)
 {
-    return (uint64_t)divide_up(in_features, FP8_BLOCK);
+    return (uint64_t)divide_up(in_features, MLA__FP8_BLOCK);
 }
 
 clmla_status mla__matrix_bytes(const clmla_context *context, int32_t num_batches,
@@ -122,7 +117,7 @@ static clmla_status view_source(const clmla_context *context, const clmla_matrix
         if (tensor.buffer != NULL)
             return mla__fail(context, CLMLA_INVALID_ARGUMENT,
                              "matrix: source has both host memory and a buffer");
-        view.view.dtype = tensor.dtype == CLMLA_DTYPE_DEFAULT ? CLMLA_DTYPE_BF16 : tensor.dtype;
+        view.view.dtype = mla__dtype_or(tensor.dtype, CLMLA_DTYPE_BF16);
         view.scale_inv = p->source.scale_inv;
         view.first = tensor.offset_bytes;
         const clmla_status status = check_host_dtype(context, p, view.view.dtype);
@@ -286,8 +281,9 @@ static float scale_of(const source_view *source, uint64_t b, uint64_t n, uint64_
     const uint64_t row_stride = source->view.strides[1];
     const uint64_t at =
         source->first + b * source->batch_stride + n * source->n_stride + k * source->k_stride;
-    const uint64_t columns = mla__ceil_div(row_stride, FP8_BLOCK);
-    return source->scale_inv[at / row_stride / FP8_BLOCK * columns + at % row_stride / FP8_BLOCK];
+    const uint64_t columns = mla__ceil_div(row_stride, MLA__FP8_BLOCK);
+    return source
+        ->scale_inv[at / row_stride / MLA__FP8_BLOCK * columns + at % row_stride / MLA__FP8_BLOCK];
 }
 
 /* A transposed source's k are rows of scale_inv's matrix: a group of them must lie in one block. */
@@ -295,13 +291,14 @@ static bool groups_lie_in_blocks(const pack *p)
 {
     const struct clmla_matrix *m = p->matrix;
     const uint64_t row_stride = p->source.view.strides[1];
-    const uint64_t rows = (uint64_t)(m->in_features < FP8_BLOCK ? m->in_features : FP8_BLOCK);
+    const uint64_t rows =
+        (uint64_t)(m->in_features < MLA__FP8_BLOCK ? m->in_features : MLA__FP8_BLOCK);
     for (uint64_t b = 0; p->transposed && b < (uint64_t)m->num_batches; b++) {
         const uint64_t first = (p->source.first + b * p->source.batch_stride) / row_stride;
-        if (first % FP8_BLOCK + rows > FP8_BLOCK)
+        if (first % MLA__FP8_BLOCK + rows > MLA__FP8_BLOCK)
             return false;
     }
-    return p->transposed || p->source.first % row_stride % FP8_BLOCK == 0;
+    return p->transposed || p->source.first % row_stride % MLA__FP8_BLOCK == 0;
 }
 
 /* A column of a view, too, may begin only where a block does. */
@@ -315,13 +312,13 @@ static clmla_status pack_scales(pack *p)
     if (!groups_lie_in_blocks(p))
         return mla__fail(p->context, CLMLA_UNSUPPORTED_CONFIG,
                          "matrix: FP8 weights [%d, %d] begin inside a block of %d x %d scales",
-                         (int)m->out_features, (int)m->in_features, FP8_BLOCK, FP8_BLOCK);
+                         (int)m->out_features, (int)m->in_features, MLA__FP8_BLOCK, MLA__FP8_BLOCK);
     float *scales = calloc((size_t)(rows * columns), sizeof(*scales));
     clmla_status status = scales != NULL ? CLMLA_SUCCESS : CL_OUT_OF_HOST_MEMORY;
     for (uint64_t b = 0; b < (uint64_t)m->num_batches && status == CLMLA_SUCCESS; b++) {
         for (uint64_t row = 0; row < rows; row++)
             for (uint64_t n = 0; n < (uint64_t)m->out_features; n++)
-                scales[row * columns + n] = scale_of(&p->source, b, n, row * FP8_BLOCK);
+                scales[row * columns + n] = scale_of(&p->source, b, n, row * MLA__FP8_BLOCK);
         status = clEnqueueWriteBuffer(
             p->stream.queue, m->buffer, CL_TRUE, (size_t)(m->offset_bytes + b * batch_bytes),
             (size_t)(rows * columns) * sizeof(*scales), scales, 0, NULL, NULL);
@@ -467,8 +464,7 @@ clmla_status mla__vector_pack(clmla_context *context, const clmla_weight_source 
     clmla_status status = mla__view_make(context, &target, &spec, &y);
     if (status != CLMLA_SUCCESS)
         return status;
-    const clmla_dtype dtype =
-        source->tensor.dtype == CLMLA_DTYPE_DEFAULT ? CLMLA_DTYPE_BF16 : source->tensor.dtype;
+    const clmla_dtype dtype = mla__dtype_or(source->tensor.dtype, CLMLA_DTYPE_BF16);
     if (!is_float(dtype))
         return mla__fail(context, CLMLA_INVALID_TENSOR_DTYPE,
                          "%s: dtype is %s, must be bf16, f16 or f32", name, mla__dtype_name(dtype));

@@ -1,4 +1,5 @@
 /* clmla_projection_describe: a call's kernel and tile as the line of a tuning record. */
+#include "core/dtype.h"
 #include "ops/clblast.h"
 #include "ops/clblast_layout.h"
 #include "ops/projection.h"
@@ -25,11 +26,6 @@ static bool kernel_of(enum mla__projection_kind kind, mla__record_kernel *out)
     }
 }
 
-static clmla_dtype or_bf16(clmla_dtype dtype)
-{
-    return dtype == CLMLA_DTYPE_DEFAULT ? CLMLA_DTYPE_BF16 : dtype;
-}
-
 clmla_status clmla_projection_describe(clmla_context *context,
                                        const clmla_projection_params *params, char *text,
                                        size_t capacity, size_t *length)
@@ -50,7 +46,8 @@ clmla_status clmla_projection_describe(clmla_context *context,
     (void)mla__projection_resolve(context, fp8 ? CLMLA_PROJECTION_NATIVE : p.backend, p.num_rows,
                                   &native_max_rows);
     const mla__projection_shape shape =
-        mla__projection_shape_of(m, or_bf16(p.x.dtype), or_bf16(p.y.dtype), false);
+        mla__projection_shape_of(m, mla__dtype_or(p.x.dtype, CLMLA_DTYPE_BF16),
+                                 mla__dtype_or(p.y.dtype, CLMLA_DTYPE_BF16), false);
     mla__projection_choose(context, &shape, p.num_rows, &choices);
     const mla__projection_choice *choice = &choices.list[0];
     while (p.num_rows > choice->max_rows)

@@ -1,7 +1,5 @@
 #include "ops/sm_90a.h"
 
-#include <string.h>
-
 #include "ops/sm_90a_trial.h"
 
 cl_mem mla__sm_90a_buffer(const mla__sm_90a_trial *trial, size_t bytes, void *data)
@@ -11,14 +9,6 @@ cl_mem mla__sm_90a_buffer(const mla__sm_90a_trial *trial, size_t bytes, void *da
     cl_int error;
     const cl_mem buffer = clCreateBuffer(trial->opencl, flags, bytes, data, &error);
     return error == CL_SUCCESS ? buffer : NULL;
-}
-
-uint16_t mla__sm_90a_bf16(int value)
-{
-    const float number = (float)value;
-    uint32_t bits;
-    memcpy(&bits, &number, sizeof(bits));
-    return (uint16_t)(bits >> 16);
 }
 
 static clmla_status open_apart(mla__sm_90a_trial *trial, const clmla_context *host)

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/dtype.h"
 #include "ops/attention.h"
 #include "ops/sm_90a_trial.h"
 
@@ -46,7 +47,7 @@ static bool make_caches(problem *p)
     for (uint32_t j = 0; kv != NULL && pe != NULL && j < keys; j++) {
         for (uint32_t i = 0; i < DIM; i++)
             *(i < LATENT ? kv + j * LATENT + i : pe + j * ROPE + i - LATENT) =
-                mla__sm_90a_bf16(sign_of(j, i));
+                mla__float_to_bf16((float)sign_of(j, i));
     }
     if (kv != NULL && pe != NULL) {
         p->kv_cache = mla__sm_90a_buffer(p->trial, keys * LATENT * sizeof(*kv), kv);
@@ -69,7 +70,7 @@ static bool make_query(problem *p)
         for (uint32_t i = 0; i < DIM; i++) {
             const int mean = (sign_of(first, i) + sign_of(second, i)) / 2;
             *(i < LATENT ? p->q + r * LATENT + i : pe + r * ROPE + i - LATENT) =
-                mla__sm_90a_bf16(mean);
+                mla__float_to_bf16((float)mean);
             agree += mean != 0;
         }
         p->expected_lse[r] = (float)(SCALE * agree + (first == second ? 0.0 : log(2.0)));

@@ -1,6 +1,7 @@
 /* Small products of known results with every tile of cl/nvidia/projection_wgmma.cl. */
 #include <stdlib.h>
 
+#include "core/dtype.h"
 #include "ops/matrix.h"
 #include "ops/projection_native.h"
 #include "ops/sm_90a_trial.h"
@@ -36,7 +37,7 @@ static clmla_status make_x_and_y(products *p)
     }
     for (int32_t row = 0; row < p->rows; row++) {
         for (int32_t k = 0; k < DEPTH; k++)
-            x[(size_t)row * DEPTH + (size_t)k] = mla__sm_90a_bf16(x_of(row, k));
+            x[(size_t)row * DEPTH + (size_t)k] = mla__float_to_bf16((float)x_of(row, k));
     }
     p->x = mla__sm_90a_buffer(p->trial, rows * DEPTH * sizeof(*x), x);
     p->y = mla__sm_90a_buffer(p->trial, rows * COLUMNS * sizeof(*p->results), NULL);
@@ -54,7 +55,7 @@ static clmla_status make_matrix(products *p)
         return CL_OUT_OF_HOST_MEMORY;
     for (int32_t column = 0; column < COLUMNS; column++) {
         for (int32_t k = 0; k < DEPTH; k++)
-            w[column * DEPTH + k] = mla__sm_90a_bf16(w_of(column, k));
+            w[column * DEPTH + k] = mla__float_to_bf16((float)w_of(column, k));
     }
     p->packed = mla__sm_90a_buffer(p->trial, (size_t)bytes, NULL);
     const clmla_matrix_params params = {

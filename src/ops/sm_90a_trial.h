@@ -15,9 +15,6 @@ typedef struct mla__sm_90a_trial {
 /* A buffer with a copy of data, or without contents where that is NULL; NULL after a failure. */
 cl_mem mla__sm_90a_buffer(const mla__sm_90a_trial *trial, size_t bytes, void *data);
 
-/* bf16 of a number whose float32 has no more bits. */
-uint16_t mla__sm_90a_bf16(int value);
-
 /* Each: why the kernels do not work, or NULL. */
 const char *mla__sm_90a_try_projection(const mla__sm_90a_trial *trial);
 const char *mla__sm_90a_try_attention(const mla__sm_90a_trial *trial);

@@ -6,8 +6,7 @@
 static clmla_status resolve_dtype(const clmla_context *context, const clmla_tensor *tensor,
                                   const mla__tensor_spec *spec, clmla_dtype *out)
 {
-    const clmla_dtype dtype =
-        tensor->dtype == CLMLA_DTYPE_DEFAULT ? spec->otherwise : tensor->dtype;
+    const clmla_dtype dtype = mla__dtype_or(tensor->dtype, spec->otherwise);
     const bool known = dtype > CLMLA_DTYPE_DEFAULT && dtype <= CLMLA_DTYPE_F8_E4M3;
     if (!known || (spec->dtypes & (1 << dtype)) == 0)
         return mla__fail(context, CLMLA_INVALID_TENSOR_DTYPE, "%s has dtype %s (%d)", spec->name,

@@ -43,6 +43,8 @@ static uint16_t value_of(unsigned top, mla_draw_kind kind, int exp)
     return mla__float_to_bf16(value); /* exact: at most eight significant bits */
 }
 
+int mla_draw_weight_exp(int32_t fan_in) { return (int)lround(-log2(sqrt((double)fan_in / 3.0))); }
+
 uint16_t mla_draw_bf16(uint64_t base, uint64_t i, mla_draw_kind kind, int exp)
 {
     return value_of(top_bits(base, i), kind, exp);

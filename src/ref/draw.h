@@ -14,6 +14,12 @@ typedef enum mla_draw_kind {
     MLA_DRAW_NORM  /* uniform over [0.5, 1.5): norm weights */
 } mla_draw_kind;
 
+/* Exponents of what is drawn for measuring: hidden states, queries and caches over (-2, 2), as in the
+ * golden recipe; weights of fan_in columns so that outputs stay near 1, for values over (-2^e, 2^e)
+ * have the standard deviation 2^e / √3. */
+enum { MLA_DRAW_INPUT_EXP = 1 };
+int mla_draw_weight_exp(int32_t fan_in);
+
 uint64_t mla_draw_base(const char *name, uint64_t seed);
 
 /* bf16 pattern of element i. */

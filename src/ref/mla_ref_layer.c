@@ -34,7 +34,7 @@ typedef struct scratch {
 
 /* Everything the equations of one call read. */
 typedef struct layer {
-    const clmla_config *config; /* resolved */
+    clmla_config config; /* resolved */
     const mla_ref_weights *weights;
     mla_ref_form form;
     sizes size;
@@ -121,8 +121,8 @@ static void append_cache_rows(const layer *l, const double *hidden_states, doubl
             const double *kv_a = l->scratch.kv_a + i * kv_dim;
             const size_t position = n->past + first + i;
             double *k_pe = pe_cache + position * n->rope;
-            mla_ref_rmsnorm(1, n->kv_lora, l->config->rms_norm_eps, kv_a,
-                            l->weights->kv_a_layernorm, kv_cache + position * n->kv_lora);
+            mla_ref_rmsnorm(1, n->kv_lora, l->config.rms_norm_eps, kv_a, l->weights->kv_a_layernorm,
+                            kv_cache + position * n->kv_lora);
             memcpy(k_pe, kv_a + n->kv_lora, n->rope * sizeof *k_pe);
             mla_ref_rope(n->rope, l->scratch.freq, (int64_t)position, k_pe);
         }
@@ -139,7 +139,7 @@ static void project_query(const layer *l, size_t count)
         return;
     }
     mla_ref_projection(count, n->q_lora, n->hidden, s->x, l->weights->q_a_proj, s->q_a);
-    mla_ref_rmsnorm(count, n->q_lora, l->config->rms_norm_eps, s->q_a, l->weights->q_a_layernorm,
+    mla_ref_rmsnorm(count, n->q_lora, l->config.rms_norm_eps, s->q_a, l->weights->q_a_layernorm,
                     s->q_a);
     mla_ref_projection(count, n->heads * n->qk, n->q_lora, s->q_a, l->weights->q_b_proj, s->q);
 }
@@ -275,57 +275,42 @@ static bool rows_valid(const int32_t *rows, size_t num_rows, size_t num_tokens)
     return true;
 }
 
-/* The arguments of mla_ref_layer, in the same order. */
-typedef struct call {
-    const clmla_config *config;
-    const mla_ref_weights *weights;
-    mla_ref_form form;
-    size_t past, num_tokens;
-    const double *hidden_states;
-    const double *kv_cache, *pe_cache;
-    double *new_kv, *new_pe; /* the same caches, to be written; NULL: all rows are there */
-    const int32_t *rows;
-    size_t num_rows;
-    double *output;
-    const mla_ref_intermediates *mid;
-} call;
-
-static clmla_status compute(const call *c)
+/* Checks the arguments and makes what the equations need; layer_close releases it in each case. */
+static clmla_status layer_open(layer *l, const clmla_config *config, const mla_ref_weights *weights,
+                               mla_ref_form form, size_t past, size_t num_tokens,
+                               const int32_t *rows, size_t num_rows)
 {
-    static const mla_ref_intermediates keep_nothing = {0};
-    clmla_config resolved;
-    const clmla_status status = mla__config_resolve(c->config, &resolved, NULL, 0);
+    *l = (layer){.weights = weights, .form = form};
+    const clmla_status status = mla__config_resolve(config, &l->config, NULL, 0);
     if (status != CLMLA_SUCCESS)
         return status;
-    if (!weights_complete(c->weights, (size_t)resolved.q_lora_rank) ||
-        (c->rows != NULL && !rows_valid(c->rows, c->num_rows, c->num_tokens)))
+    if (!weights_complete(weights, (size_t)l->config.q_lora_rank) ||
+        (rows != NULL && !rows_valid(rows, num_rows, num_tokens)))
         return CLMLA_INVALID_ARGUMENT;
-
-    layer l = {
-        .config = &resolved,
-        .weights = c->weights,
-        .form = c->form,
-        .size = sizes_of(&resolved, c->past, c->num_tokens),
-        .scale = clmla_config_softmax_scale(&resolved),
-        .kv_cache = c->kv_cache,
-        .pe_cache = c->pe_cache,
-        .mid = c->mid != NULL ? c->mid : &keep_nothing,
-    };
-    if (!scratch_create(&l.size, c->form, &l.scratch)) {
-        scratch_release(&l.scratch);
+    l->size = sizes_of(&l->config, past, num_tokens);
+    l->scale = clmla_config_softmax_scale(&l->config);
+    if (!scratch_create(&l->size, form, &l->scratch))
         return CL_OUT_OF_HOST_MEMORY;
-    }
-    mla__rope_frequencies(&resolved, l.scratch.freq);
-
-    if (c->new_kv != NULL)
-        append_cache_rows(&l, c->hidden_states, c->new_kv, c->new_pe);
-    const size_t wanted = c->output == NULL ? 0 : c->rows != NULL ? c->num_rows : c->num_tokens;
-    for (size_t first = 0; first < wanted; first += l.size.block) {
-        const size_t count = wanted - first < l.size.block ? wanted - first : l.size.block;
-        compute_block(&l, c->hidden_states, c->rows, first, count, c->output);
-    }
-    scratch_release(&l.scratch);
+    mla__rope_frequencies(&l->config, l->scratch.freq);
     return CLMLA_SUCCESS;
+}
+
+static void layer_close(layer *l) { scratch_release(&l->scratch); }
+
+/* y of the rows, or of every token where rows is NULL, block by block. */
+static void compute_rows(layer *l, const double *hidden_states, const double *kv_cache,
+                         const double *pe_cache, const int32_t *rows, size_t num_rows,
+                         double *output, const mla_ref_intermediates *mid)
+{
+    static const mla_ref_intermediates keep_nothing = {0};
+    const size_t wanted = output == NULL ? 0 : rows != NULL ? num_rows : l->size.num_tokens;
+    l->kv_cache = kv_cache;
+    l->pe_cache = pe_cache;
+    l->mid = mid != NULL ? mid : &keep_nothing;
+    for (size_t first = 0; first < wanted; first += l->size.block) {
+        const size_t count = wanted - first < l->size.block ? wanted - first : l->size.block;
+        compute_block(l, hidden_states, rows, first, count, output);
+    }
 }
 
 clmla_status mla_ref_layer(const clmla_config *config, const mla_ref_weights *weights,
@@ -334,23 +319,15 @@ clmla_status mla_ref_layer(const clmla_config *config, const mla_ref_weights *we
                            const int32_t *rows, size_t num_rows, double *output,
                            const mla_ref_intermediates *mid)
 {
-    const call c = {
-        .config = config,
-        .weights = weights,
-        .form = form,
-        .past = past,
-        .num_tokens = num_tokens,
-        .hidden_states = hidden_states,
-        .kv_cache = kv_cache,
-        .pe_cache = pe_cache,
-        .new_kv = kv_cache,
-        .new_pe = pe_cache,
-        .rows = rows,
-        .num_rows = num_rows,
-        .output = output,
-        .mid = mid,
-    };
-    return compute(&c);
+    layer l;
+    const clmla_status status =
+        layer_open(&l, config, weights, form, past, num_tokens, rows, num_rows);
+    if (status == CLMLA_SUCCESS) {
+        append_cache_rows(&l, hidden_states, kv_cache, pe_cache);
+        compute_rows(&l, hidden_states, kv_cache, pe_cache, rows, num_rows, output, mid);
+    }
+    layer_close(&l);
+    return status;
 }
 
 clmla_status mla_ref_layer_attend(const clmla_config *config, const mla_ref_weights *weights,
@@ -359,19 +336,11 @@ clmla_status mla_ref_layer_attend(const clmla_config *config, const mla_ref_weig
                                   const double *pe_cache, const int32_t *rows, size_t num_rows,
                                   double *output, const mla_ref_intermediates *mid)
 {
-    const call c = {
-        .config = config,
-        .weights = weights,
-        .form = form,
-        .past = past,
-        .num_tokens = num_tokens,
-        .hidden_states = hidden_states,
-        .kv_cache = kv_cache,
-        .pe_cache = pe_cache,
-        .rows = rows,
-        .num_rows = num_rows,
-        .output = output,
-        .mid = mid,
-    };
-    return compute(&c);
+    layer l;
+    const clmla_status status =
+        layer_open(&l, config, weights, form, past, num_tokens, rows, num_rows);
+    if (status == CLMLA_SUCCESS)
+        compute_rows(&l, hidden_states, kv_cache, pe_cache, rows, num_rows, output, mid);
+    layer_close(&l);
+    return status;
 }

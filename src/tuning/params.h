@@ -113,9 +113,9 @@ bool mla__attention_tile_mma(const mla__device *device, int32_t num_heads, int32
                              mla__attention_tile *many);
 
 enum { MLA__ATTENTION_LARGE_ROWS = 64, MLA__ATTENTION_LARGE_GROUP = 256 /* work-items */ };
-/* A tile of so many rows for the same kernel and the same bits, for steps of at least its rows a sequence.
- * It takes *local_bytes, more than NVIDIA's OpenCL reports: to be used only once a work-group was
- * seen to get them (ocl/local_memory.h). False: the device cannot have them. */
+/* A tile of so many rows for the same kernel and the same bits, for steps of at least its rows a
+ * sequence. It takes *local_bytes, more than NVIDIA's OpenCL reports: to be used only once a
+ * work-group was seen to get them (ocl/local_memory.h). False: the device cannot have them. */
 bool mla__attention_tile_large(const mla__device *device, int32_t kv_lora_rank, int32_t rope_dim,
                                mla__attention_tile *tile, uint64_t *local_bytes);
 

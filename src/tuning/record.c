@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/dtype.h"
+#include "core/printable.h"
 
 /* ---- words -------------------------------------------------------------------------------- */
 
@@ -15,7 +16,7 @@ typedef struct word {
     size_t offset; /* of an int32_t in mla__record_entry */
 } word;
 
-enum { MOST_KEY_WORDS = 3, MOST_TILE_WORDS = 17 };
+enum { MOST_KEY_WORDS = 3 };
 
 /* One kernel's line: dtype=, the sizes, max_rows= (where has_rows), ':' and the tile. */
 typedef struct schema {
@@ -25,28 +26,20 @@ typedef struct schema {
     const word *sizes;
     bool has_rows;
     int32_t least; /* value of a word of the tile */
+    const word *tile;
     int num_tile;
-    word tile[MOST_TILE_WORDS];
 } schema;
 
-#define PROJECTION_WORD(field)                                                                     \
-    {                                                                                              \
-#field, offsetof(mla__record_entry, projection.field)                                      \
-    }
-#define ATTENTION_WORD(field)                                                                      \
-    {                                                                                              \
-#field, offsetof(mla__record_entry, attention.field)                                       \
-    }
-#define XGEMM_WORD(field, name, meaning) {#field, offsetof(mla__record_entry, clblast.xgemm.field)},
-#define SIZE_WORD(name, i)                                                                         \
-    {                                                                                              \
-        name, offsetof(mla__record_entry, key.sizes[i])                                            \
-    }
+/* Where a word's value is. */
+#define IN_ENTRY(member) offsetof(mla__record_entry, member)
+#define XGEMM_WORD(field, name, meaning) {#field, IN_ENTRY(clblast.xgemm.field)},
 
-static const word matrix_sizes[MOST_KEY_WORDS] = {
-    SIZE_WORD("batches", 0), SIZE_WORD("out_features", 1), SIZE_WORD("in_features", 2)};
-static const word attention_sizes[MOST_KEY_WORDS] = {
-    SIZE_WORD("heads", 0), SIZE_WORD("kv_lora_rank", 1), SIZE_WORD("rope_dim", 2)};
+static const word matrix_sizes[MOST_KEY_WORDS] = {{"batches", IN_ENTRY(key.sizes[0])},
+                                                  {"out_features", IN_ENTRY(key.sizes[1])},
+                                                  {"in_features", IN_ENTRY(key.sizes[2])}};
+static const word attention_sizes[MOST_KEY_WORDS] = {{"heads", IN_ENTRY(key.sizes[0])},
+                                                     {"kv_lora_rank", IN_ENTRY(key.sizes[1])},
+                                                     {"rope_dim", IN_ENTRY(key.sizes[2])}};
 
 /* Each ends in DEFAULT. */
 static const clmla_dtype weights[] = {CLMLA_DTYPE_BF16, CLMLA_DTYPE_F16, CLMLA_DTYPE_F32,
@@ -55,63 +48,45 @@ static const clmla_dtype dot_weights[] = {CLMLA_DTYPE_BF16, CLMLA_DTYPE_DEFAULT}
 static const clmla_dtype caches[] = {CLMLA_DTYPE_BF16, CLMLA_DTYPE_F16, CLMLA_DTYPE_F32,
                                      CLMLA_DTYPE_FP8_DS_MLA, CLMLA_DTYPE_DEFAULT};
 
-#define CPU_PROJECTION_WORDS                                                                       \
-    {                                                                                              \
-        PROJECTION_WORD(tile_rows), PROJECTION_WORD(vector_width), PROJECTION_WORD(tile_vectors),  \
-            PROJECTION_WORD(block_rows)                                                            \
-    }
-#define CPU_ATTENTION_WORDS                                                                        \
-    {                                                                                              \
-        ATTENTION_WORD(row_vectors), ATTENTION_WORD(block_tokens), ATTENTION_WORD(tile_tokens),    \
-            ATTENTION_WORD(tile_values)                                                            \
-    }
+static const word cpu_projection[] = {{"tile_rows", IN_ENTRY(projection.tile_rows)},
+                                      {"vector_width", IN_ENTRY(projection.vector_width)},
+                                      {"tile_vectors", IN_ENTRY(projection.tile_vectors)},
+                                      {"block_rows", IN_ENTRY(projection.block_rows)}};
+static const word gpu_projection[] = {{"tile_rows", IN_ENTRY(projection.tile_rows)},
+                                      {"tile_columns", IN_ENTRY(projection.tile_columns)},
+                                      {"work_rows", IN_ENTRY(projection.work_rows)},
+                                      {"work_columns", IN_ENTRY(projection.work_columns)}};
+static const word stream_projection[] = {{"tile_columns", IN_ENTRY(projection.tile_columns)},
+                                         {"tile_k", IN_ENTRY(projection.tile_k)},
+                                         {"slices", IN_ENTRY(projection.slices)}};
+static const word cpu_attention[] = {{"row_vectors", IN_ENTRY(attention.row_vectors)},
+                                     {"block_tokens", IN_ENTRY(attention.block_tokens)},
+                                     {"tile_tokens", IN_ENTRY(attention.tile_tokens)},
+                                     {"tile_values", IN_ENTRY(attention.tile_values)}};
+static const word gpu_attention[] = {{"tile_rows", IN_ENTRY(attention.tile_rows)},
+                                     {"block_tokens", IN_ENTRY(attention.block_tokens)},
+                                     {"work_group", IN_ENTRY(attention.work_group)}};
+static const word clblast_xgemm[] = {
+    MLA__CLBLAST_XGEMM(XGEMM_WORD){"min_indirect_size", IN_ENTRY(clblast.min_indirect_size)}};
+
+#define TILE(words) (words), (int)(sizeof(words) / sizeof((words)[0]))
 
 static const schema schemas[MLA__RECORD_NUM_KERNELS] = {
-    [MLA__RECORD_PROJECTION_CPU] = {"projection_cpu", "weights", weights, matrix_sizes, true, 1, 4,
-                                    CPU_PROJECTION_WORDS},
+    [MLA__RECORD_PROJECTION_CPU] = {"projection_cpu", "weights", weights, matrix_sizes, true, 1,
+                                    TILE(cpu_projection)},
     [MLA__RECORD_PROJECTION_DOT] = {"projection_dot", "weights", dot_weights, matrix_sizes, true, 1,
-                                    4, CPU_PROJECTION_WORDS},
-    [MLA__RECORD_PROJECTION_GPU] = {"projection_gpu",
-                                    "weights",
-                                    weights,
-                                    matrix_sizes,
-                                    true,
-                                    1,
-                                    4,
-                                    {PROJECTION_WORD(tile_rows), PROJECTION_WORD(tile_columns),
-                                     PROJECTION_WORD(work_rows), PROJECTION_WORD(work_columns)}},
-    [MLA__RECORD_PROJECTION_STREAM] = {"projection_stream",
-                                       "weights",
-                                       weights,
-                                       matrix_sizes,
-                                       false,
-                                       1,
-                                       3,
-                                       {PROJECTION_WORD(tile_columns), PROJECTION_WORD(tile_k),
-                                        PROJECTION_WORD(slices)}},
-    [MLA__RECORD_ATTENTION_CPU] = {"attention_cpu", "cache", caches, attention_sizes, false, 1, 4,
-                                   CPU_ATTENTION_WORDS},
-    [MLA__RECORD_ATTENTION_DOT] = {"attention_dot", "cache", caches, attention_sizes, false, 1, 4,
-                                   CPU_ATTENTION_WORDS},
-    [MLA__RECORD_ATTENTION_GPU] = {"attention_gpu",
-                                   "cache",
-                                   caches,
-                                   attention_sizes,
-                                   false,
-                                   1,
-                                   3,
-                                   {ATTENTION_WORD(tile_rows), ATTENTION_WORD(block_tokens),
-                                    ATTENTION_WORD(work_group)}},
-    [MLA__RECORD_CLBLAST_XGEMM] = {"clblast_xgemm",
-                                   NULL,
-                                   NULL,
-                                   NULL,
-                                   true,
-                                   0,
-                                   MOST_TILE_WORDS,
-                                   {MLA__CLBLAST_XGEMM(XGEMM_WORD){
-                                       "min_indirect_size",
-                                       offsetof(mla__record_entry, clblast.min_indirect_size)}}},
+                                    TILE(cpu_projection)},
+    [MLA__RECORD_PROJECTION_GPU] = {"projection_gpu", "weights", weights, matrix_sizes, true, 1,
+                                    TILE(gpu_projection)},
+    [MLA__RECORD_PROJECTION_STREAM] = {"projection_stream", "weights", weights, matrix_sizes, false,
+                                       1, TILE(stream_projection)},
+    [MLA__RECORD_ATTENTION_CPU] = {"attention_cpu", "cache", caches, attention_sizes, false, 1,
+                                   TILE(cpu_attention)},
+    [MLA__RECORD_ATTENTION_DOT] = {"attention_dot", "cache", caches, attention_sizes, false, 1,
+                                   TILE(cpu_attention)},
+    [MLA__RECORD_ATTENTION_GPU] = {"attention_gpu", "cache", caches, attention_sizes, false, 1,
+                                   TILE(gpu_attention)},
+    [MLA__RECORD_CLBLAST_XGEMM] = {"clblast_xgemm", NULL, NULL, NULL, true, 0, TILE(clblast_xgemm)},
 };
 
 /* Texts that say where entries come from. */
@@ -386,7 +361,7 @@ static bool take_header(reader *r, bool *other)
 static bool is_text(const char *at, size_t bytes)
 {
     for (size_t i = 0; i < bytes; i++)
-        if ((unsigned char)at[i] < ' ' || at[i] == 0x7f)
+        if (mla__is_control(at[i]))
             return false;
     return true;
 }

@@ -31,22 +31,17 @@
 #include "tuning/clblast_records.h"
 #include "tuning/params.h"
 
-/* X(NAME, name in records): kernels that a record may give a tile. */
-#define MLA__RECORD_KERNEL_MAP(X)                                                                  \
-    X(PROJECTION_CPU, "projection_cpu")                                                            \
-    X(PROJECTION_DOT, "projection_dot")                                                            \
-    X(PROJECTION_GPU, "projection_gpu")                                                            \
-    X(PROJECTION_STREAM, "projection_stream")                                                      \
-    X(ATTENTION_CPU, "attention_cpu")                                                              \
-    X(ATTENTION_DOT, "attention_dot")                                                              \
-    X(ATTENTION_GPU, "attention_gpu")                                                              \
-    X(CLBLAST_XGEMM, "clblast_xgemm")
-
+/* Kernels that a record may give a tile; their names are in record.c. */
 typedef enum mla__record_kernel {
-#define MLA__RECORD_ENUM(name, text) MLA__RECORD_##name,
-    MLA__RECORD_KERNEL_MAP(MLA__RECORD_ENUM)
-#undef MLA__RECORD_ENUM
-        MLA__RECORD_NUM_KERNELS
+    MLA__RECORD_PROJECTION_CPU,
+    MLA__RECORD_PROJECTION_DOT,
+    MLA__RECORD_PROJECTION_GPU,
+    MLA__RECORD_PROJECTION_STREAM,
+    MLA__RECORD_ATTENTION_CPU,
+    MLA__RECORD_ATTENTION_DOT,
+    MLA__RECORD_ATTENTION_GPU,
+    MLA__RECORD_CLBLAST_XGEMM,
+    MLA__RECORD_NUM_KERNELS
 } mla__record_kernel;
 
 /* What an entry is for. */

@@ -252,13 +252,7 @@ try_tiny() {
 
 # A model of FP8 records, with partial blocks of FP8 weights: 2 heads, kv_lora_rank 512, rope 64.
 fp8_model() {
-    cat >"$BATS_FILE_TMPDIR/fp8.json" <<'JSON'
-{"model_type": "deepseek_v2", "hidden_size": 320, "num_attention_heads": 2, "q_lora_rank": null,
- "kv_lora_rank": 512, "qk_nope_head_dim": 32, "qk_rope_head_dim": 64, "v_head_dim": 32,
- "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "rope_scaling": null,
- "max_position_embeddings": 4096}
-JSON
-    echo "$BATS_FILE_TMPDIR/fp8.json"
+    model fp8 320 2 512 32 64 32
 }
 
 try_fp8() {

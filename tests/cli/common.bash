@@ -99,13 +99,19 @@ poke() {
     printf '\x80\x47' | dd of="$1" bs=1 seek="$((8 + length + offset))" conv=notrunc status=none
 }
 
-# A model so small that a run takes no time; not in the test's own folder.
-tiny() {
-    cat >"$BATS_FILE_TMPDIR/tiny.json" <<'JSON'
-{"model_type": "deepseek_v2", "hidden_size": 64, "num_attention_heads": 4, "q_lora_rank": null,
- "kv_lora_rank": 32, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 16,
+# model NAME HIDDEN HEADS KV_LORA_RANK NOPE ROPE V: the config.json of a model without q LoRA, NAME.json;
+# not in the test's own folder.
+model() {
+    cat >"$BATS_FILE_TMPDIR/$1.json" <<JSON
+{"model_type": "deepseek_v2", "hidden_size": $2, "num_attention_heads": $3, "q_lora_rank": null,
+ "kv_lora_rank": $4, "qk_nope_head_dim": $5, "qk_rope_head_dim": $6, "v_head_dim": $7,
  "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "rope_scaling": null,
  "max_position_embeddings": 4096}
 JSON
-    echo "$BATS_FILE_TMPDIR/tiny.json"
+    echo "$BATS_FILE_TMPDIR/$1.json"
+}
+
+# One so small that a run takes no time.
+tiny() {
+    model tiny 64 4 32 16 8 16
 }

@@ -46,13 +46,7 @@ page_options() {
 }
 
 @test "the page has the members of a report" {
-    cat >tiny.json <<'JSON'
-{"model_type": "deepseek_v2", "hidden_size": 64, "num_attention_heads": 4, "q_lora_rank": null,
- "kv_lora_rank": 32, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 16,
- "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "rope_scaling": null,
- "max_position_embeddings": 4096}
-JSON
-    try report --model tiny.json --max-seconds 1
+    try report --model "$(tiny)" --max-seconds 1
     passes
     page=$(sed -n '/^\.Sh REPORT FORMAT/,/^\.Sh ENV/p' "$CLMLA_MAN" |
         sed -n 's/^\.It Va //p' | tr -d ' ' | tr ',' '\n' | sort)

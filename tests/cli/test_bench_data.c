@@ -18,7 +18,7 @@ static const clmla_config config = {
     .v_head_dim = 48,
 };
 
-enum { SEED = 7, LAYER = 2, BLOCK = MLA_FP8_BLOCK };
+enum { SEED = 7, LAYER = 2, BLOCK = MLA__FP8_BLOCK };
 
 static double to_double(const clmla_checkpoint_weight *weight, size_t i)
 {

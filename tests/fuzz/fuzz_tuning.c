@@ -6,6 +6,7 @@
 
 #include "fuzz/fuzz.h"
 #include "tuning/record.h"
+#include "tuning/record_device.h"
 
 static char notified[2400];
 
@@ -16,21 +17,10 @@ static void remember(clmla_status status, const char *text, void *user)
     (void)snprintf(notified, sizeof notified, "%s", text);
 }
 
-static clmla_context context_of_a_device(void)
-{
-    return (clmla_context){.notify = remember,
-                           .device = {.name = "Test device",
-                                      .driver_version = "3.1",
-                                      .compute_units = 2,
-                                      .float_vector_width = 16,
-                                      .max_work_group_size = 256,
-                                      .local_mem_bytes = 32 * 1024}};
-}
-
 /* The entry, written and read again, is the same line. */
 static void check_entry(const clmla_context *context, const mla__record_entry *entry)
 {
-    static const char head[] = "clmla-tuning 1\ndevice Test device\ndriver 3.1\n";
+    static const char head[] = RECORD_HEADER;
     char line[1024], text[sizeof head + sizeof line + 1], again[sizeof line];
     const int length = mla__record_line(entry, line, sizeof line);
     if (length <= 0 || (size_t)length >= sizeof line)
@@ -48,7 +38,7 @@ static void check_entry(const clmla_context *context, const mla__record_entry *e
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    const clmla_context context = context_of_a_device();
+    const clmla_context context = record_context(remember);
     mla__record *record = NULL;
     notified[0] = '\0';
     const clmla_status status =

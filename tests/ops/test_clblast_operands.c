@@ -199,18 +199,11 @@ static void other_calls_are_seen(void **state)
     clmla_context_release(context);
 }
 
-static int close_device(void **state)
-{
-    (void)state;
-    test_device_close();
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(clblast_uses_operands_as_they_lie),
         cmocka_unit_test(other_calls_are_seen), /* last: it changes CLBlast's parameters */
     };
-    return cmocka_run_group_tests_name("clblast_operands", tests, NULL, close_device);
+    return cmocka_run_group_tests_name("clblast_operands", tests, NULL, test_device_teardown);
 }

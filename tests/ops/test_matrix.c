@@ -373,13 +373,6 @@ static void refuses_what_does_not_fit(void **state)
     clmla_context_release(context);
 }
 
-static int close_device(void **state)
-{
-    (void)state;
-    test_device_close();
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -389,5 +382,5 @@ int main(void)
         cmocka_unit_test(vectors_become_float32),
         cmocka_unit_test(refuses_what_does_not_fit),
     };
-    return cmocka_run_group_tests_name("matrix", tests, NULL, close_device);
+    return cmocka_run_group_tests_name("matrix", tests, NULL, test_device_teardown);
 }

@@ -306,13 +306,6 @@ static void refuses_what_does_not_fit(void **state)
     clmla_context_release(context);
 }
 
-static int close_device(void **state)
-{
-    (void)state;
-    test_device_close();
-    return 0;
-}
-
 /* An argument is a pattern of names: the tests to run. */
 int main(int argc, char **argv)
 {
@@ -333,5 +326,5 @@ int main(int argc, char **argv)
     };
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name("projection", tests, NULL, close_device);
+    return cmocka_run_group_tests_name("projection", tests, NULL, test_device_teardown);
 }

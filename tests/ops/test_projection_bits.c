@@ -181,13 +181,6 @@ static void gpu_adds_in_the_stated_order(void **state)
     clmla_context_release(context);
 }
 
-static int close_device(void **state)
-{
-    (void)state;
-    test_device_close();
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -196,5 +189,5 @@ int main(void)
         cmocka_unit_test(cpu_adds_in_the_stated_order),
         cmocka_unit_test(gpu_adds_in_the_stated_order),
     };
-    return cmocka_run_group_tests_name("bits of projection", tests, NULL, close_device);
+    return cmocka_run_group_tests_name("bits of projection", tests, NULL, test_device_teardown);
 }

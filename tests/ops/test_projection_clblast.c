@@ -552,13 +552,6 @@ static void threads_do_not_mix_their_parameters(void **state)
     clmla_context_release(context);
 }
 
-static int close_device(void **state)
-{
-    (void)state;
-    test_device_close();
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -574,5 +567,5 @@ int main(void)
         cmocka_unit_test(given_parameters_match_reference),
         cmocka_unit_test(threads_do_not_mix_their_parameters),
     };
-    return cmocka_run_group_tests_name("projection_clblast", tests, NULL, close_device);
+    return cmocka_run_group_tests_name("projection_clblast", tests, NULL, test_device_teardown);
 }

@@ -363,13 +363,6 @@ static void bound_op_takes_few_rows_and_many(void **state)
     clmla_context_release(context);
 }
 
-static int close_device(void **state)
-{
-    (void)state;
-    test_device_close();
-    return 0;
-}
-
 /* An argument is a pattern of names: the tests to run. */
 int main(int argc, char **argv)
 {
@@ -385,5 +378,6 @@ int main(int argc, char **argv)
     };
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
-    return cmocka_run_group_tests_name("projection on tensor cores", tests, NULL, close_device);
+    return cmocka_run_group_tests_name("projection on tensor cores", tests, NULL,
+                                       test_device_teardown);
 }

@@ -68,6 +68,13 @@ void test_device_close(void)
     device = (test_device){0};
 }
 
+int test_device_teardown(void **state)
+{
+    (void)state;
+    test_device_close();
+    return 0;
+}
+
 /* ---- context ------------------------------------------------------------------------------ */
 
 static void remember(clmla_status status, const char *text, void *user)

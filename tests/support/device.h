@@ -21,6 +21,7 @@ typedef struct test_device {
 /* Opens the device once per program (fails the test without one) and returns it. */
 test_device *test_device_get(void);
 void test_device_close(void);
+int test_device_teardown(void **state); /* the same, for a group of cmocka's */
 
 /* A clmla context of a class on the test device, with a notify callback that remembers the last
  * text. */

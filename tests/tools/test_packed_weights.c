@@ -57,18 +57,11 @@ static void drawn_values_are_odd_multiples(void **state)
     assert_true(fabs(sum) < 100.0);
 }
 
-static int close_device(void **state)
-{
-    (void)state;
-    test_device_close();
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(packed_as_the_library_packs),
         cmocka_unit_test(drawn_values_are_odd_multiples),
     };
-    return cmocka_run_group_tests(tests, NULL, close_device);
+    return cmocka_run_group_tests(tests, NULL, test_device_teardown);
 }

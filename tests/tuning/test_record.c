@@ -2,8 +2,9 @@
 #include "core/dtype.h"
 #include "support/support.h"
 #include "tuning/record.h"
+#include "tuning/record_device.h"
 
-#define HEADER "clmla-tuning 1\ndevice Test device\ndriver 3.1\n"
+#define HEADER RECORD_HEADER
 #define MATRIX "weights=bf16 batches=1 out_features=3072 in_features=2048"
 #define CPU_TILE "tile_rows=4 vector_width=16 tile_vectors=4 block_rows=64"
 #define GPU_TILE "tile_rows=16 tile_columns=32 work_rows=2 work_columns=1"
@@ -20,16 +21,7 @@ static void remember(clmla_status status, const char *text, void *user)
     (void)snprintf(notified, sizeof notified, "%d %s", (int)status, text);
 }
 
-static clmla_context test_clmla(void)
-{
-    return (clmla_context){.notify = remember,
-                           .device = {.name = "Test device",
-                                      .driver_version = "3.1",
-                                      .compute_units = 2,
-                                      .float_vector_width = 16,
-                                      .max_work_group_size = 256,
-                                      .local_mem_bytes = 32 * 1024}};
-}
+static clmla_context test_clmla(void) { return record_context(remember); }
 
 static clmla_status read_bytes(const char *text, size_t bytes, mla__record **record)
 {
