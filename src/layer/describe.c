@@ -8,6 +8,7 @@
 #include "ops/attention.h"
 #include "ops/clblast.h"
 #include "ops/merge_up.h"
+#include "ops/projection.h"
 #include "ops/projection_pair.h"
 #include "tuning/nvidia_records.h"
 #include "tuning/params.h"
@@ -128,6 +129,7 @@ static void describe_one_launch(const clmla_layer *layer, text_sink *sink)
 
 static const char *projection_reason(const clmla_layer *layer)
 {
+    int32_t rows;
     if (layer->batch_invariant)
         return "native, since batch_invariant excludes CLBlast";
     if (layer->weights_dtype == CLMLA_DTYPE_F8_E4M3)
@@ -140,6 +142,12 @@ static const char *projection_reason(const clmla_layer *layer)
     default:
         break;
     }
+    if (mla__projection_auto_rows(layer->context, layer->weights_dtype, &rows))
+        return layer->projection == CLMLA_PROJECTION_NATIVE ? "native (tuning record)"
+               : layer->projection == CLMLA_PROJECTION_CLBLAST
+                   ? "CLBlast (tuning record)"
+                   : "native for few rows, else CLBlast "
+                     "(tuning record)";
     return layer->projection == CLMLA_PROJECTION_NATIVE
                ? "native, the default of this class and number of tokens"
                : "native for few rows, else CLBlast: the default of this class without a tuning "

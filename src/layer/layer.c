@@ -218,9 +218,9 @@ static clmla_status set_projection(clmla_layer *layer)
                          "layer: weights_dtype f8_e4m3 needs native projections, the context asks "
                          "for CLBlast");
     const clmla_projection_backend asked =
-        layer->batch_invariant || fp8 ? CLMLA_PROJECTION_NATIVE : layer->context->projection;
-    layer->projection = mla__projection_resolve(layer->context, asked, layer->max_num_tokens,
-                                                &layer->native_max_rows);
+        layer->batch_invariant ? CLMLA_PROJECTION_NATIVE : CLMLA_PROJECTION_AUTO;
+    layer->projection = mla__projection_resolve(layer->context, asked, layer->weights_dtype,
+                                                layer->max_num_tokens, &layer->native_max_rows);
     return CLMLA_SUCCESS;
 }
 

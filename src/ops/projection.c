@@ -1,35 +1,56 @@
 #include "ops/projection.h"
 
+#include "tuning/record.h"
+
 /* From here on CLBlast's tiles pay for its conversions; not measured on a GPU yet. */
 enum { GPU_NATIVE_MAX_ROWS = 32 };
 
-/* Tensor cores outrun CLBlast's float32 by far. */
-static bool native_for_all_rows(const clmla_context *context)
+/* Class nvidia without tensor cores runs class gpu's kernels. */
+static clmla_kernel_class native_class(const clmla_context *context)
 {
-    return context->kernel_class == CLMLA_KERNELS_CPU ||
-           (context->kernel_class == CLMLA_KERNELS_NVIDIA && context->matrix_units);
+    const bool portable = context->kernel_class == CLMLA_KERNELS_NVIDIA && !context->matrix_units;
+    return portable ? CLMLA_KERNELS_GPU : context->kernel_class;
+}
+
+bool mla__projection_auto_rows(const clmla_context *context, clmla_dtype weights, int32_t *rows)
+{
+    const clmla_kernel_class kernels = native_class(context);
+    const mla__record_key key = {
+        .kernel = MLA__RECORD_AUTO_CPU + (int)(kernels - CLMLA_KERNELS_CPU), .dtype = weights};
+    const mla__record_entry *entry = mla__record_find(context->record, &key, 1);
+    if (entry != NULL)
+        *rows = entry->native_max_rows < MLA__RECORD_ALL_ROWS ? entry->native_max_rows : INT32_MAX;
+    else /* tensor cores outrun CLBlast's float32 by far */
+        *rows = kernels == CLMLA_KERNELS_GPU ? GPU_NATIVE_MAX_ROWS : INT32_MAX;
+    return entry != NULL;
 }
 
 clmla_projection_backend mla__projection_resolve(const clmla_context *context,
-                                                 clmla_projection_backend asked, int32_t max_rows,
+                                                 clmla_projection_backend asked,
+                                                 clmla_dtype weights, int32_t max_rows,
                                                  int32_t *native_max_rows)
 {
-    clmla_projection_backend backend = asked == CLMLA_PROJECTION_AUTO ? context->projection : asked;
+    clmla_projection_backend backend = asked;
+    if (asked == CLMLA_PROJECTION_AUTO) /* FP8 weights are native's alone */
+        backend = weights == CLMLA_DTYPE_F8_E4M3 ? CLMLA_PROJECTION_NATIVE : context->projection;
     int32_t rows = backend == CLMLA_PROJECTION_CLBLAST ? 0 : INT32_MAX;
     if (backend == CLMLA_PROJECTION_AUTO) {
-        const bool both = !native_for_all_rows(context) && max_rows > GPU_NATIVE_MAX_ROWS;
-        backend = both ? CLMLA_PROJECTION_AUTO : CLMLA_PROJECTION_NATIVE;
-        rows = both ? GPU_NATIVE_MAX_ROWS : INT32_MAX;
+        (void)mla__projection_auto_rows(context, weights, &rows);
+        if (max_rows <= rows)
+            rows = INT32_MAX;
+        backend = rows == INT32_MAX ? CLMLA_PROJECTION_NATIVE
+                  : rows == 0       ? CLMLA_PROJECTION_CLBLAST
+                                    : CLMLA_PROJECTION_AUTO;
     }
     *native_max_rows = rows;
     return backend;
 }
 
-/* FP8 weights are native's alone. */
-static clmla_projection_backend asked_backend(const clmla_projection_params *p)
+static clmla_projection_backend resolve(const clmla_context *context,
+                                        const clmla_projection_params *p, int32_t *native_max_rows)
 {
-    const bool fp8 = p->matrix->dtype == CLMLA_DTYPE_F8_E4M3;
-    return fp8 && p->backend == CLMLA_PROJECTION_AUTO ? CLMLA_PROJECTION_NATIVE : p->backend;
+    return mla__projection_resolve(context, p->backend, p->matrix->dtype, p->num_rows,
+                                   native_max_rows);
 }
 
 static clmla_status check_params(const clmla_context *context, const clmla_projection_params *p)
@@ -77,8 +98,7 @@ static clmla_status bind_checked(clmla_context *context, const clmla_projection_
     if (status != CLMLA_SUCCESS)
         return status;
     mla__projection bound = {0};
-    bound.backend =
-        mla__projection_resolve(context, asked_backend(p), p->num_rows, &bound.native_max_rows);
+    bound.backend = resolve(context, p, &bound.native_max_rows);
     if (bound.backend != CLMLA_PROJECTION_CLBLAST) {
         clmla_projection_params native = *p;
         if (native.num_rows > bound.native_max_rows)
@@ -171,8 +191,7 @@ clmla_status clmla_projection_workspace_size(clmla_context *context,
         status = check_params(context, &p);
     if (status != CLMLA_SUCCESS)
         return status;
-    if (p.num_rows == 0 || mla__projection_resolve(context, asked_backend(&p), p.num_rows,
-                                                   &native_max_rows) == CLMLA_PROJECTION_NATIVE) {
+    if (p.num_rows == 0 || resolve(context, &p, &native_max_rows) == CLMLA_PROJECTION_NATIVE) {
         *bytes = 0;
         return CLMLA_SUCCESS;
     }

@@ -27,10 +27,14 @@ clmla_status mla__projection_enqueue(mla__projection *op, mla__stream *stream, i
 clmla_status mla__projection_warm(mla__projection *op, mla__stream *stream);
 void mla__projection_release(mla__projection *op);
 
+/* Up to how many rows AUTO takes native kernels for weights of a dtype: the tuning record's (true),
+ * else the class's. */
+bool mla__projection_auto_rows(const clmla_context *context, clmla_dtype weights, int32_t *rows);
 /* Backend that a projection of max_rows rows resolves to: NATIVE, CLBLAST, or AUTO when both are
  * used, depending on the rows of a call. */
 clmla_projection_backend mla__projection_resolve(const clmla_context *context,
-                                                 clmla_projection_backend asked, int32_t max_rows,
+                                                 clmla_projection_backend asked,
+                                                 clmla_dtype weights, int32_t max_rows,
                                                  int32_t *native_max_rows);
 
 #endif

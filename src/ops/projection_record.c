@@ -42,9 +42,7 @@ clmla_status clmla_projection_describe(clmla_context *context,
         return mla__fail(context, CLMLA_INVALID_ARGUMENT,
                          "projection: matrix is null or num_rows %d is below 1", (int)p.num_rows);
     const clmla_matrix *m = p.matrix;
-    const bool fp8 = m->dtype == CLMLA_DTYPE_F8_E4M3; /* native's alone */
-    (void)mla__projection_resolve(context, fp8 ? CLMLA_PROJECTION_NATIVE : p.backend, p.num_rows,
-                                  &native_max_rows);
+    (void)mla__projection_resolve(context, p.backend, m->dtype, p.num_rows, &native_max_rows);
     const mla__projection_shape shape =
         mla__projection_shape_of(m, mla__dtype_or(p.x.dtype, CLMLA_DTYPE_BF16),
                                  mla__dtype_or(p.y.dtype, CLMLA_DTYPE_BF16), false);

@@ -44,6 +44,8 @@ static const word attention_sizes[MOST_KEY_WORDS] = {{"heads", IN_ENTRY(key.size
 /* Each ends in DEFAULT. */
 static const clmla_dtype weights[] = {CLMLA_DTYPE_BF16, CLMLA_DTYPE_F16, CLMLA_DTYPE_F32,
                                       CLMLA_DTYPE_F8_E4M3, CLMLA_DTYPE_DEFAULT};
+static const clmla_dtype floats[] = {CLMLA_DTYPE_BF16, CLMLA_DTYPE_F16, CLMLA_DTYPE_F32,
+                                     CLMLA_DTYPE_DEFAULT};
 static const clmla_dtype dot_weights[] = {CLMLA_DTYPE_BF16, CLMLA_DTYPE_DEFAULT};
 static const clmla_dtype caches[] = {CLMLA_DTYPE_BF16, CLMLA_DTYPE_F16, CLMLA_DTYPE_F32,
                                      CLMLA_DTYPE_FP8_DS_MLA, CLMLA_DTYPE_DEFAULT};
@@ -66,6 +68,7 @@ static const word cpu_attention[] = {{"row_vectors", IN_ENTRY(attention.row_vect
 static const word gpu_attention[] = {{"tile_rows", IN_ENTRY(attention.tile_rows)},
                                      {"block_tokens", IN_ENTRY(attention.block_tokens)},
                                      {"work_group", IN_ENTRY(attention.work_group)}};
+static const word auto_backend[] = {{"native_max_rows", IN_ENTRY(native_max_rows)}};
 static const word clblast_xgemm[] = {
     MLA__CLBLAST_XGEMM(XGEMM_WORD){"min_indirect_size", IN_ENTRY(clblast.min_indirect_size)}};
 
@@ -87,6 +90,10 @@ static const schema schemas[MLA__RECORD_NUM_KERNELS] = {
     [MLA__RECORD_ATTENTION_GPU] = {"attention_gpu", "cache", caches, attention_sizes, false, 1,
                                    TILE(gpu_attention)},
     [MLA__RECORD_CLBLAST_XGEMM] = {"clblast_xgemm", NULL, NULL, NULL, true, 0, TILE(clblast_xgemm)},
+    [MLA__RECORD_AUTO_CPU] = {"auto_cpu", "weights", floats, NULL, false, 0, TILE(auto_backend)},
+    [MLA__RECORD_AUTO_GPU] = {"auto_gpu", "weights", floats, NULL, false, 0, TILE(auto_backend)},
+    [MLA__RECORD_AUTO_NVIDIA] = {"auto_nvidia", "weights", floats, NULL, false, 0,
+                                 TILE(auto_backend)},
 };
 
 /* Texts that say where entries come from. */
@@ -150,13 +157,13 @@ static bool take_number(reader *r, int64_t least, int64_t most, int64_t *out)
 /* " name=N" */
 static bool take_word(reader *r, const char *name, int32_t least, int32_t *out)
 {
-    enum { MOST = 1 << 24 };
     char wanted[96];
     int64_t value = 0;
     const char *begin = r->at;
     (void)snprintf(wanted, sizeof wanted, "%s=N, an integer from %d to %d", name, (int)least,
-                   (int)MOST);
-    if (skip(r, " ") && skip(r, name) && skip(r, "=") && take_number(r, least, MOST, &value)) {
+                   (int)MLA__RECORD_ALL_ROWS);
+    if (skip(r, " ") && skip(r, name) && skip(r, "=") &&
+        take_number(r, least, MLA__RECORD_ALL_ROWS, &value)) {
         *out = (int32_t)value;
         return true;
     }
@@ -316,7 +323,7 @@ static bool take_line(reader *r, mla__record *record)
     r->at = begin;
     return refuse(
         r, "projection_cpu, _dot, _gpu or _stream, attention_cpu, _dot or _gpu, clblast_xgemm, "
-           "platform, clmla, commit, date, model or command");
+           "auto_cpu, _gpu or _nvidia, platform, clmla, commit, date, model or command");
 }
 
 /* The tiles of cl/gpu/projection.cl with the tile_k that their matrices come to have. */

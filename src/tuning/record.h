@@ -17,6 +17,9 @@
  * measurement may be missing. Blank lines and lines that begin with '#' say nothing. Lines end in a
  * line feed; their characters are printable ASCII or UTF-8's.
  *
+ * auto_cpu, auto_gpu and auto_nvidia say what backend AUTO takes on a class with weights of a dtype:
+ * native kernels for calls of up to native_max_rows rows (16777216: all), CLBlast above.
+ *
  * clblast_xgemm entries are the parameters of CLBlast's float32 GEMM for calls of so many padded rows
  * on any matrix; they count where the context allows overrides.
  *
@@ -41,15 +44,19 @@ typedef enum mla__record_kernel {
     MLA__RECORD_ATTENTION_DOT,
     MLA__RECORD_ATTENTION_GPU,
     MLA__RECORD_CLBLAST_XGEMM,
+    MLA__RECORD_AUTO_CPU, /* the three in the order of clmla_kernel_class */
+    MLA__RECORD_AUTO_GPU,
+    MLA__RECORD_AUTO_NVIDIA,
     MLA__RECORD_NUM_KERNELS
 } mla__record_kernel;
 
 /* What an entry is for. */
 typedef struct mla__record_key {
     mla__record_kernel kernel;
-    clmla_dtype dtype; /* projections: of the weights; attention: of the cache; CLBlast: DEFAULT */
-    int32_t sizes[3];  /* projections: batches, out_features, in_features of the matrix; attention:
-                          heads, kv_lora_rank, rope_dim; CLBlast: 0, one set serves all */
+    clmla_dtype
+        dtype; /* projections, AUTO: of the weights; attention: of the cache; CLBlast: DEFAULT */
+    int32_t sizes[3]; /* projections: batches, out_features, in_features of the matrix; attention:
+                          heads, kv_lora_rank, rope_dim; CLBlast, AUTO: 0, one set serves all */
 } mla__record_key;
 
 /* Fields of a tile that its kernel does not use are 0. */
@@ -60,6 +67,7 @@ typedef struct mla__record_entry {
     mla__projection_tile projection;
     mla__attention_tile attention;
     mla__clblast_record clblast;
+    int32_t native_max_rows; /* AUTO */
 } mla__record_entry;
 
 /* One allocation: free() releases it. */
@@ -71,7 +79,8 @@ typedef struct mla__record {
 enum {
     MLA__RECORD_MOST_BYTES = 1 << 20,
     MLA__RECORD_MOST_ENTRIES = 1024,
-    MLA__RECORD_MOST_ROWS = 4 /* entries of one key */
+    MLA__RECORD_MOST_ROWS = 4,     /* entries of one key */
+    MLA__RECORD_ALL_ROWS = 1 << 24 /* the largest number that a record may hold */
 };
 
 /* Reads the record that the options name into context->record. SUCCESS with none, and told to

@@ -195,6 +195,8 @@ static const char *clblast_fault(const mla__device *device, const mla__record_en
 
 const char *mla__record_fault(const mla__device *device, const mla__record_entry *entry)
 {
+    if (entry->key.kernel >= MLA__RECORD_AUTO_CPU)
+        return NULL; /* any number will do */
     if (entry->key.kernel == MLA__RECORD_CLBLAST_XGEMM)
         return clblast_fault(device, entry);
     return entry->key.kernel >= MLA__RECORD_ATTENTION_CPU ? attention_fault(device, entry)

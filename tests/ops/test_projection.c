@@ -140,30 +140,72 @@ static void bf16_dot_is_chosen_by_storage(void **state)
     clmla_context_release(gpu);
 }
 
+/* native_max_rows of an entry for bf16 weights: none, some and all of the rows. */
+static void auto_follows_the_tuning_record(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *rows;
+        int32_t native_max_rows; /* of calls of up to 4096 rows */
+        clmla_projection_backend few, many;
+    } cases[] = {
+        {"0", 0, CLMLA_PROJECTION_CLBLAST, CLMLA_PROJECTION_CLBLAST},
+        {"96", 96, CLMLA_PROJECTION_NATIVE, CLMLA_PROJECTION_AUTO},
+        {"16777216", INT32_MAX, CLMLA_PROJECTION_NATIVE, CLMLA_PROJECTION_NATIVE},
+    };
+    static const char *const classes[] = {"auto_cpu", "auto_gpu", "auto_nvidia"};
+    const clmla_projection_backend AUTO = CLMLA_PROJECTION_AUTO;
+    for (int i = 0; i < 9; i++) {
+        char entry[96];
+        int32_t rows;
+        (void)snprintf(entry, sizeof entry, "%s weights=bf16 : native_max_rows=%s\n",
+                       classes[i / 3], cases[i % 3].rows);
+        char *text = test_tuning_text(entry);
+        clmla_context *context = test_context_with_tuning(
+            (clmla_kernel_class)(CLMLA_KERNELS_CPU + i / 3), CLMLA_MATRIX_UNITS_AUTO, text);
+        context->projection = AUTO;
+        assert_int_equal(mla__projection_resolve(context, AUTO, BF16, 96, &rows), cases[i % 3].few);
+        assert_int_equal(mla__projection_resolve(context, AUTO, BF16, 4096, &rows),
+                         cases[i % 3].many);
+        assert_int_equal(rows, cases[i % 3].native_max_rows);
+        /* another dtype's weights, FP8's and who asks are not the record's */
+        assert_false(mla__projection_auto_rows(context, F32, &rows));
+        assert_int_equal(mla__projection_resolve(context, AUTO, CLMLA_DTYPE_F8_E4M3, 4096, &rows),
+                         CLMLA_PROJECTION_NATIVE);
+        assert_int_equal(
+            mla__projection_resolve(context, CLMLA_PROJECTION_NATIVE, BF16, 4096, &rows),
+            CLMLA_PROJECTION_NATIVE);
+        context->matrix_units = false; /* nvidia: then class gpu's kernels run */
+        assert_int_equal(mla__projection_auto_rows(context, BF16, &rows), i / 3 != 2);
+        clmla_context_release(context);
+        free(text);
+    }
+}
+
 static void auto_follows_class_and_rows(void **state)
 {
     (void)state;
     int32_t rows;
     clmla_context *cpu = test_context(CLMLA_KERNELS_CPU, CLMLA_PROJECTION_AUTO);
     clmla_context *gpu = test_context(CLMLA_KERNELS_GPU, CLMLA_PROJECTION_AUTO);
-    assert_int_equal(mla__projection_resolve(cpu, CLMLA_PROJECTION_AUTO, 4096, &rows),
+    assert_int_equal(mla__projection_resolve(cpu, CLMLA_PROJECTION_AUTO, BF16, 4096, &rows),
                      CLMLA_PROJECTION_NATIVE);
-    assert_int_equal(mla__projection_resolve(gpu, CLMLA_PROJECTION_AUTO, 32, &rows),
+    assert_int_equal(mla__projection_resolve(gpu, CLMLA_PROJECTION_AUTO, BF16, 32, &rows),
                      CLMLA_PROJECTION_NATIVE);
-    assert_int_equal(mla__projection_resolve(gpu, CLMLA_PROJECTION_AUTO, 33, &rows),
+    assert_int_equal(mla__projection_resolve(gpu, CLMLA_PROJECTION_AUTO, BF16, 33, &rows),
                      CLMLA_PROJECTION_AUTO);
     assert_int_equal(rows, 32);
-    assert_int_equal(mla__projection_resolve(gpu, CLMLA_PROJECTION_NATIVE, 4096, &rows),
+    assert_int_equal(mla__projection_resolve(gpu, CLMLA_PROJECTION_NATIVE, BF16, 4096, &rows),
                      CLMLA_PROJECTION_NATIVE);
-    assert_int_equal(mla__projection_resolve(cpu, CLMLA_PROJECTION_CLBLAST, 1, &rows),
+    assert_int_equal(mla__projection_resolve(cpu, CLMLA_PROJECTION_CLBLAST, BF16, 1, &rows),
                      CLMLA_PROJECTION_CLBLAST);
     assert_int_equal(rows, 0);
     clmla_context *nvidia = test_context(CLMLA_KERNELS_NVIDIA, CLMLA_PROJECTION_AUTO);
-    assert_int_equal(mla__projection_resolve(nvidia, CLMLA_PROJECTION_AUTO, 4096, &rows),
+    assert_int_equal(mla__projection_resolve(nvidia, CLMLA_PROJECTION_AUTO, BF16, 4096, &rows),
                      CLMLA_PROJECTION_NATIVE);
     assert_int_equal(rows, INT32_MAX);
     nvidia->matrix_units = false;
-    assert_int_equal(mla__projection_resolve(nvidia, CLMLA_PROJECTION_AUTO, 4096, &rows),
+    assert_int_equal(mla__projection_resolve(nvidia, CLMLA_PROJECTION_AUTO, BF16, 4096, &rows),
                      CLMLA_PROJECTION_AUTO);
     clmla_context_release(cpu);
     clmla_context_release(gpu);
@@ -319,6 +361,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(tile_has_the_vectors_of_the_device),
         cmocka_unit_test(bf16_dot_is_chosen_by_storage),
         cmocka_unit_test(auto_follows_class_and_rows),
+        cmocka_unit_test(auto_follows_the_tuning_record),
         cmocka_unit_test(works_on_an_out_of_order_queue),
         cmocka_unit_test(bound_op_runs_again_with_other_rows),
         cmocka_unit_test(zero_rows_give_an_event_only),

@@ -204,6 +204,11 @@ static const bad_record bad_records[] = {
     {"CLBlast for a matrix", HEADER "clblast_xgemm weights=bf16 max_rows=16", 4, "max_rows=N"},
     {"CLBlast with half of its parameters", HEADER "clblast_xgemm max_rows=16 : gemmk=0 kwg=32", 4,
      "must be kreg=N, an integer from 0"},
+    {"AUTO with FP8 weights", HEADER "auto_gpu weights=f8_e4m3 : native_max_rows=4", 4,
+     "must be weights=bf16|f16|f32"},
+    {"AUTO for a matrix", HEADER "auto_gpu " MATRIX " : native_max_rows=4", 4, "must be ':'"},
+    {"AUTO with more rows than there may be",
+     HEADER "auto_nvidia weights=bf16 : native_max_rows=16777217", 4, "from 0 to 16777216"},
     {"more local memory for keys than the device has",
      HEADER "attention_gpu " LATENT " : tile_rows=16 block_tokens=32 work_group=256", 4,
      "more local memory"},
@@ -334,6 +339,9 @@ static const char *const lines[] = {
     "block_tokens=64 tile_tokens=8 tile_values=8",
     "attention_gpu cache=f16 heads=128 kv_lora_rank=512 rope_dim=64 : tile_rows=8 block_tokens=4 "
     "work_group=64",
+    "auto_cpu weights=f32 : native_max_rows=16777216",
+    "auto_gpu weights=bf16 : native_max_rows=0",
+    "auto_nvidia weights=f16 : native_max_rows=96",
     "clblast_xgemm max_rows=64 : gemmk=0 kreg=1" XGEMM("32", "16"),
 };
 enum { NUM_LINES = sizeof lines / sizeof lines[0] };
