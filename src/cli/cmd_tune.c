@@ -20,7 +20,9 @@ static struct poptOption own_options[] = {
     MLA_OPTION_VALUE("model", MLA_OPT_MODEL, "whose sizes to tune for (default lite)",
                      "lite|r1|CONFIG.json"),
     MLA_OPTION_VALUE("tp", MLA_OPT_TP, "a shard of N: heads / N (default 1)", "N"),
-    MLA_OPTION_VALUE("ops", MLA_OPT_OPS, "default both", "projection,attention"),
+    MLA_OPTION_VALUE("ops", MLA_OPT_OPS,
+                     "default all; backend: up to how many rows --projection auto stays native",
+                     "projection,attention,backend"),
     MLA_OPTION_VALUE("rows", MLA_OPT_ROWS,
                      "rows of calls to tune projections for, each for calls of up to so many, the "
                      "last for those above, too (default 1,16,256; for CLBlast 16,32,256)",
@@ -50,7 +52,8 @@ enum {
     MOST_ROW_COUNT = 1 << 16,
     MOST_SECONDS = 1000000,
     PROJECTION = 1,
-    ATTENTION = 2
+    ATTENTION = 2,
+    BACKEND = 4
 };
 
 typedef struct tuner {
@@ -78,6 +81,12 @@ static const mla_column columns[] = {
     {.key = "after_us", .heading = "after us", .format = "%.1f", .width = 10},
     {.key = "tried", .heading = "tried", .width = 5},
     {.key = "tile", .heading = "tile"},
+};
+
+static const mla_column backend_columns[] = {
+    {.key = "rows", .heading = "rows", .width = 5},
+    {.key = "native_us", .heading = "native us", .format = "%.1f", .width = 10},
+    {.key = "clblast_us", .heading = "CLBlast us", .format = "%.1f", .width = 10},
 };
 
 /* ---- arguments ------------------------------------------------------------------------------- */
@@ -111,11 +120,11 @@ static bool take_rows(const mla_options *options, tuner *t)
 
 static bool take_arguments(const mla_options *options, tuner *t)
 {
-    static const char *const ops[] = {"projection", "attention"};
+    static const char *const ops[] = {"projection", "attention", "backend"};
     int64_t seconds = 30, tp = 1;
-    t->ops = PROJECTION | ATTENTION;
+    t->ops = PROJECTION | ATTENTION | BACKEND;
     if (!mla_options_common(options, &t->common) ||
-        !mla_option_choices(options, MLA_OPT_OPS, ops, 2, &t->ops) || !take_rows(options, t) ||
+        !mla_option_choices(options, MLA_OPT_OPS, ops, 3, &t->ops) || !take_rows(options, t) ||
         !mla_option_integer(options, MLA_OPT_MAX_SECONDS, 1, MOST_SECONDS, &seconds) ||
         !mla_option_integer(options, MLA_OPT_TP, 1, MOST_ROW_COUNT, &tp) ||
         !mla_option_model(options, (int32_t)tp, &t->model, &t->config))
@@ -184,6 +193,15 @@ static bool open_record(tuner *t)
 
 /* ---- work ------------------------------------------------------------------------------------ */
 
+/* Whose kernels are native: class nvidia without tensor cores runs class gpu's. */
+static const char *native_class(const tuner *t)
+{
+    const clmla_kernel_class kernels = clmla_context_kernel_class(t->session.clmla);
+    const bool portable =
+        kernels == CLMLA_KERNELS_NVIDIA && t->common.matrix_units == CLMLA_MATRIX_UNITS_OFF;
+    return clmla_kernel_class_name(portable ? CLMLA_KERNELS_GPU : kernels);
+}
+
 /* One line's search. Returns an exit code; success when the record has the line already. */
 static int tune_line(tuner *t, mla_subject *subjects, int count, int32_t max_rows)
 {
@@ -250,20 +268,35 @@ static int tune_product(tuner *t, const mla_tune_product *product)
     return code;
 }
 
-/* One line for all products: a number of rows after another, all data at once. */
-static int tune_clblast(tuner *t, const mla_tune_product *products, int count)
+/* The data of all products at once. Returns an exit code; release them in each case. */
+static int create_all(tuner *t, const mla_tune_product *products, int count,
+                      clmla_projection_backend backend, int32_t max_rows,
+                      mla_product_data *data[MLA_MOST_PRODUCTS])
 {
-    mla_product_data *data[MLA_MOST_PRODUCTS] = {NULL};
     int code = MLA_EXIT_SUCCESS;
     for (int i = 0; i < count && code == MLA_EXIT_SUCCESS; i++) {
         mla_progress("%s: drawing weights and computing the reference", products[i].name);
         const clmla_status status =
-            mla_product_create(&t->session, &products[i], CLMLA_PROJECTION_CLBLAST,
-                               t->rows[t->num_rows - 1], &data[i]);
+            mla_product_create(&t->session, &products[i], backend, max_rows, &data[i]);
         mla_progress_clear();
         if (status != CLMLA_SUCCESS)
             code = mla_session_fail(&t->session, products[i].name, status);
     }
+    return code;
+}
+
+static void release_all(mla_product_data *data[MLA_MOST_PRODUCTS])
+{
+    for (int i = 0; i < MLA_MOST_PRODUCTS; i++)
+        mla_product_release(data[i]);
+}
+
+/* One line for all products: a number of rows after another. */
+static int tune_clblast(tuner *t, const mla_tune_product *products, int count)
+{
+    mla_product_data *data[MLA_MOST_PRODUCTS] = {NULL};
+    int code =
+        create_all(t, products, count, CLMLA_PROJECTION_CLBLAST, t->rows[t->num_rows - 1], data);
     for (size_t r = 0; r < t->num_rows && code == MLA_EXIT_SUCCESS && !mla__os_interrupted(); r++) {
         mla_subject subjects[MLA_MOST_PRODUCTS];
         for (int i = 0; i < count; i++) {
@@ -274,8 +307,65 @@ static int tune_clblast(tuner *t, const mla_tune_product *products, int count)
         }
         code = tune_line(t, subjects, count, r + 1 < t->num_rows ? t->rows[r] : INT32_MAX);
     }
-    for (int i = 0; i < count; i++)
-        mla_product_release(data[i]);
+    release_all(data);
+    return code;
+}
+
+static int report_backend(const mla_backend_result *result)
+{
+    mla_report report;
+    bool printed =
+        mla_report_open(stdout, MLA_FORMAT_TABLE, backend_columns,
+                        sizeof(backend_columns) / sizeof(backend_columns[0]), true, &report);
+    (void)printf("\n");
+    for (int i = 0; i < result->count && printed; i++) {
+        const mla_backend_times *taken = &result->times[i];
+        printed = mla_report_add(&report, json_pack("{s:i, s:f, s:f}", "rows", (int)taken->rows,
+                                                    "native_us", 1e-3 * taken->native_ns,
+                                                    "clblast_us", 1e-3 * taken->clblast_ns));
+    }
+    mla_report_close(&report);
+    if (!printed)
+        mla_error("out of memory");
+    else if (result->native_max_rows == 0)
+        (void)printf("--projection auto: CLBlast for any number of rows\n");
+    else if (result->native_max_rows > result->times[result->count - 1].rows)
+        (void)printf("--projection auto: native kernels for any number of rows\n");
+    else
+        (void)printf("--projection auto: native kernels up to %d row%s, CLBlast above\n",
+                     (int)result->native_max_rows, result->native_max_rows == 1 ? "" : "s");
+    (void)fflush(stdout);
+    return printed ? MLA_EXIT_SUCCESS : MLA_EXIT_FAILED;
+}
+
+/* Up to how many rows backend AUTO stays native. */
+static int tune_backend(tuner *t, const mla_tune_product *products, int count)
+{
+    mla_product_data *data[MLA_MOST_PRODUCTS] = {NULL};
+    mla_subject subjects[MLA_MOST_PRODUCTS];
+    mla_backend_result result;
+    char key[64];
+    (void)snprintf(key, sizeof(key), "auto_%s weights=%s", native_class(t),
+                   mla__dtype_name(t->common.dtype));
+    if (!t->again && mla_tune_record_has(t->record, key)) {
+        t->kept++;
+        return MLA_EXIT_SUCCESS;
+    }
+    int code =
+        create_all(t, products, count, CLMLA_PROJECTION_AUTO, mla_tune_backend_max_rows(), data);
+    for (int i = 0; i < count; i++) {
+        subjects[i] = (mla_subject){.session = &t->session, .queue = t->queue, .product = data[i]};
+        (void)snprintf(subjects[i].name, sizeof(subjects[i].name), "%.31s", products[i].name);
+    }
+    if (code == MLA_EXIT_SUCCESS) {
+        code = mla_tune_backend(&t->session, subjects, count, t->record, key, &result);
+        t->wrong += result.wrong;
+        if (code == MLA_EXIT_SUCCESS && !result.stopped) {
+            code = mla_tune_record_put(t->record, result.line) ? report_backend(&result)
+                                                               : MLA_EXIT_FAILED;
+        }
+    }
+    release_all(data);
     return code;
 }
 
@@ -334,6 +424,9 @@ static int tune(tuner *t)
         code = tune_product(t, &products[i]);
     if ((t->ops & ATTENTION) != 0 && code == MLA_EXIT_SUCCESS && !mla__os_interrupted())
         code = tune_attention(t);
+    if ((t->ops & BACKEND) != 0 && t->common.projections[0] == CLMLA_PROJECTION_AUTO &&
+        code == MLA_EXIT_SUCCESS && !mla__os_interrupted())
+        code = tune_backend(t, products, num_products);
     return conclude(t, code);
 }
 

@@ -91,11 +91,12 @@ struct mla_subject {
 };
 
 /* Inputs, weights and the reference's results for up to max_rows rows, by kernels of the library
- * (NATIVE) or by CLBlast. *out may be incomplete after a failure; release in each case, NULL is
+ * (NATIVE), by CLBlast, or by what mla_product_set_backend says (AUTO). *out may be incomplete after a failure; release in each case, NULL is
  * allowed. */
 clmla_status mla_product_create(const mla_session *session, const mla_tune_product *product,
                                 clmla_projection_backend backend, int32_t max_rows,
                                 mla_product_data **out);
+void mla_product_set_backend(mla_product_data *data, clmla_projection_backend backend);
 bool mla_product_is_native(const mla_product_data *data);
 void mla_product_release(mla_product_data *data);
 clmla_projection_params mla_product_params(const mla_product_data *data, int32_t rows,
@@ -140,6 +141,9 @@ bool mla_tune_record_has(const mla_tune_record *record, const char *key);
 /* The record's text with this line in place of the one of its key; line NULL: as it is. free() it.
  * NULL: out of memory. */
 char *mla_tune_record_text(const mla_tune_record *record, const char *line);
+/* A context that has the record with that line; its detail on failure. Close it in each case. */
+clmla_status mla_tune_record_session(const mla_tune_record *record, const mla_session *session,
+                                     const char *line, mla_session *out);
 /* Takes the line for good, and writes the file in one step. False after printing the error. */
 bool mla_tune_record_put(mla_tune_record *record, const char *line);
 
@@ -161,5 +165,32 @@ typedef struct mla_tune_result {
 int mla_tune_search(const mla_session *session, mla_subject *subjects, int count,
                     const mla_tune_record *record, const mla_tune_line *built_in,
                     double max_seconds, mla_tune_result *out);
+
+/* ---- native or CLBlast (tune_backend.c) ------------------------------------------------------ */
+
+enum { MLA_BACKEND_MOST_ROWS = 7 };
+
+/* All products of a layer, one call each. */
+typedef struct mla_backend_times {
+    int32_t rows;
+    double native_ns, clblast_ns;
+} mla_backend_times;
+
+typedef struct mla_backend_result {
+    char line[MLA_LINE_BYTES];
+    int32_t native_max_rows;
+    int count; /* of times: up to the rows from which CLBlast is faster */
+    mla_backend_times times[MLA_BACKEND_MOST_ROWS];
+    int wrong;
+    bool stopped; /* interrupted: not to be recorded */
+} mla_backend_result;
+
+/* Rows that the subjects' data must be for. */
+int32_t mla_tune_backend_max_rows(void);
+/* Finds from how many rows on CLBlast computes the subjects, products with backend AUTO, in less time
+ * than native kernels, both with the record's tiles. key: of the line. Returns an exit code after
+ * printing the errors. */
+int mla_tune_backend(const mla_session *session, mla_subject *subjects, int count,
+                     const mla_tune_record *record, const char *key, mla_backend_result *out);
 
 #endif

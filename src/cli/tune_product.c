@@ -26,7 +26,7 @@ enum {
 struct mla_product_data {
     const mla_session *session;
     mla_tune_product product;
-    clmla_projection_backend backend;
+    clmla_projection_backend backend; /* AUTO: set before each call */
     int32_t max_rows, base_rows;
     unsigned num_copies;
     clmla_matrix *copies[MOST_COPIES];
@@ -164,10 +164,17 @@ static clmla_status pack(mla_product_data *d, const uint16_t *w)
 static clmla_status make_workspace(mla_product_data *d)
 {
     uint64_t bytes = 0;
-    const clmla_projection_params params = mla_product_params(d, d->max_rows, 0);
+    clmla_projection_params params = mla_product_params(d, d->max_rows, 0);
+    if (params.backend == CLMLA_PROJECTION_AUTO)
+        params.backend = CLMLA_PROJECTION_CLBLAST; /* native kernels need none */
     const clmla_status status = clmla_projection_workspace_size(d->session->clmla, &params, &bytes);
     return status == CLMLA_SUCCESS ? mla_session_buffer(d->session, NULL, 2 * bytes, &d->workspace)
                                    : status;
+}
+
+void mla_product_set_backend(mla_product_data *d, clmla_projection_backend backend)
+{
+    d->backend = backend;
 }
 
 bool mla_product_is_native(const mla_product_data *d)

@@ -46,14 +46,19 @@ static bool add_line(mla_tune_record *record, const char *text, size_t length, b
     return true;
 }
 
+/* Kernels' names have an underscore, remarks' none. */
+static bool is_entry_line(const char *line)
+{
+    return line[0] != '#' && line[strcspn(line, "_ \n")] == '_';
+}
+
 /* A remark after an entry begins a group. */
 static bool add_text(mla_tune_record *record, const char *text)
 {
     bool after_entry = true;
     for (const char *at = text; *at != '\0';) {
         const size_t length = strcspn(at, "\n");
-        const bool is_entry = strncmp(at, "projection_", 11) == 0 ||
-                              strncmp(at, "attention_", 10) == 0 || strncmp(at, "clblast_", 8) == 0;
+        const bool is_entry = is_entry_line(at);
         if (after_entry && !is_entry)
             record->num_groups++;
         if (length > 0 && !add_line(record, at, length, is_entry))
@@ -181,6 +186,18 @@ char *mla_tune_record_text(const mla_tune_record *record, const char *line)
         append(text, &used, line); /* of the last group, whose remarks stand last */
     text[used] = '\0';
     return text;
+}
+
+clmla_status mla_tune_record_session(const mla_tune_record *record, const mla_session *session,
+                                     const char *line, mla_session *out)
+{
+    char *text = mla_tune_record_text(record, line);
+    *out = (mla_session){.common = session->common};
+    if (text == NULL)
+        return CL_OUT_OF_HOST_MEMORY;
+    const clmla_status status = mla_session_open_tuned(session, text, out);
+    free(text);
+    return status;
 }
 
 /* Lines that the new one takes the place of. */

@@ -64,18 +64,6 @@ static double score(const search *s, const double ns[MLA_MOST_SUBJECTS])
 
 /* ---- one candidate --------------------------------------------------------------------------- */
 
-/* A context whose record has the line; its detail on failure. */
-static clmla_status open_candidate(const search *s, const char *line, mla_session *out)
-{
-    char *text = mla_tune_record_text(s->record, line);
-    *out = (mla_session){.common = s->session->common};
-    if (text == NULL)
-        return CL_OUT_OF_HOST_MEMORY;
-    const clmla_status status = mla_session_open_tuned(s->session, text, out);
-    free(text);
-    return status;
-}
-
 /* A driver may refuse a tile that the library takes: that costs the tile, not the search. */
 static outcome left_out_or_failed(search *s, mla_session *tried, const char *tile,
                                   clmla_status status)
@@ -138,7 +126,7 @@ static outcome try_line(search *s, const mla_tune_line *line, const double most[
     mla_session tried;
     mla_tune_line_print(line, text);
     mla_tune_line_tile(line, tile);
-    const clmla_status status = open_candidate(s, text, &tried);
+    const clmla_status status = mla_tune_record_session(s->record, s->session, text, &tried);
     outcome done = TIMED;
     if (status == CLMLA_INVALID_TUNING)
         done = LEFT_OUT; /* no tile of this kernel and device */
@@ -254,7 +242,7 @@ static outcome compare(search *s, const mla_tune_line *const lines[2], int num_l
     for (; opened < num_lines && status == CLMLA_SUCCESS; opened++) {
         char text[MLA_LINE_BYTES];
         mla_tune_line_print(lines[opened], text);
-        status = open_candidate(s, text, &sessions[opened]);
+        status = mla_tune_record_session(s->record, s->session, text, &sessions[opened]);
     }
     const outcome done = status == CLMLA_SUCCESS
                              ? take_turns(s, sessions, num_lines, &taken)

@@ -65,9 +65,10 @@ describe() {
 }
 
 @test "class gpu: slices and tiles, and what is found computes right" {
-    try tune --model "$(tiny)" --kernels gpu --rows 1,16 --max-seconds 1 --tuning gpu.tuning
+    try tune --model "$(tiny)" --kernels gpu --ops projection,attention --rows 1,16 --max-seconds 1 --tuning gpu.tuning
     passes
-    try tune --model "$(tiny)" --kernels gpu --dtype f16 --rows 1 --max-seconds 1 --tuning gpu.tuning
+    try tune --model "$(tiny)" --kernels gpu --ops projection,attention --dtype f16 --rows 1 \
+        --max-seconds 1 --tuning gpu.tuning
     passes
     [ "$(grep -c '^projection_stream' gpu.tuning)" -eq 10 ]
     [ "$(grep -c '^projection_gpu' gpu.tuning)" -eq 5 ]
@@ -95,6 +96,33 @@ describe() {
     [[ "$stderr" == *"note: "*"CLBlast runs with parameters of its own here"* ]]
     try tune --projection clblast --rows 1,16
     fails_with 2 "--rows '1,16'" "multiples of 16"
+}
+
+@test "up to how many rows --projection auto stays native" {
+    try tune --model "$(tiny)" --kernels gpu --ops backend --tuning my.tuning
+    passes
+    is_quiet
+    [ "$(grep -cE '^auto_gpu weights=bf16 : native_max_rows=[0-9]+ \| rows=1 native_ns=[0-9]+ clblast_ns=[0-9]+' my.tuning)" -eq 1 ]
+    [[ "$output" == *"--projection auto: "* ]]
+    # The layer follows the record, and says so.
+    for rows in 0 2 16777216; do
+        echo "auto_gpu weights=bf16 : native_max_rows=$rows" | record my.tuning
+        try verify --kernels gpu --tuning my.tuning --verbose "$(golden 01_tiny_prefill)"
+        passes
+        case $rows in
+        0) [[ "$stderr" == *"projections: CLBlast (tuning record)"* ]] ;;
+        2) [[ "$stderr" == *"projections: native for few rows, else CLBlast (tuning record)"*"; above 2 rows CLBlast"* ]] ;;
+        *) [[ "$stderr" == *"projections: native (tuning record)"* ]] ;;
+        esac
+    done
+    try tune --model "$(tiny)" --kernels gpu --ops backend --tuning my.tuning
+    [[ "$output" == *"; 1 were there before" ]]
+    for words in '--projection native' '--projection clblast --rows 16 --max-seconds 1'; do
+        # shellcheck disable=SC2086 # words
+        try tune --model "$(tiny)" --kernels gpu --ops backend $words --tuning other.tuning
+        passes
+        [ ! -e other.tuning ] || [ "$(grep -c '^auto_' other.tuning)" -eq 0 ]
+    done
 }
 
 @test "what the record has is not searched again, but with --again" {
@@ -125,7 +153,8 @@ describe() {
 }
 
 @test "interrupted: what was found is there, and the same command goes on" {
-    "$CLMLA" tune --model "$(tiny)" --matrix-units off --rows 1,2 --max-seconds 2 \
+    "$CLMLA" tune --model "$(tiny)" --matrix-units off --ops projection,attention --rows 1,2 \
+        --max-seconds 2 \
         --tuning my.tuning >out 2>err &
     local pid=$! i
     for i in $(seq 300); do
@@ -140,7 +169,8 @@ describe() {
     found=$(entries my.tuning)
     [ "$found" -ge 1 ] && [ "$found" -lt 11 ]
     cp my.tuning before.tuning
-    try tune --model "$(tiny)" --matrix-units off --rows 1,2 --max-seconds 1 --tuning my.tuning
+    try tune --model "$(tiny)" --matrix-units off --ops projection,attention --rows 1,2 \
+        --max-seconds 1 --tuning my.tuning
     passes
     [[ "$output" == *"; $found were there before" ]]
     [ "$(entries my.tuning)" -eq 11 ]

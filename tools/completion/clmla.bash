@@ -91,7 +91,7 @@ _clmla_value() {
         _clmla_words none
         _clmla_files .tuning
         ;;
-    --ops) _clmla_list 'projection attention' ;;
+    --ops) _clmla_list 'projection attention backend' ;;
     --kernel-dir) _clmla_files / ;; # folders alone
     # Numbers and parts of names: nothing to offer.
     --platform | --device | --seqlens | --pastlens | --warmup | --runs | --max-seconds | --layers | \
