@@ -72,6 +72,7 @@ typedef struct tuner {
     char path[MLA_PATH_BYTES];
     mla_tune_record *record;
     mla_report report;
+    char last_key[256];                 /* of the line that was looked at last */
     int searched, changed, kept, wrong; /* tiles; kept: were in the record */
 } tuner;
 
@@ -220,7 +221,9 @@ static int tune_line(tuner *t, mla_subject *subjects, int count, int32_t max_row
         mla_error("%s: '%s' is no line of a record; please report this", subjects[0].name, text);
         return MLA_EXIT_FAILED;
     }
-    mla_tune_line_set_rows(&line, max_rows);
+    if (!mla_tune_line_set_rows(&line, max_rows) && strcmp(line.key, t->last_key) == 0)
+        return MLA_EXIT_SUCCESS; /* one line for calls of fewer rows, too: searched with those */
+    (void)snprintf(t->last_key, sizeof(t->last_key), "%s", line.key);
     if (!t->again && mla_tune_record_has(t->record, line.key)) {
         t->kept++;
         return MLA_EXIT_SUCCESS;
@@ -369,6 +372,16 @@ static int tune_backend(tuner *t, const mla_tune_product *products, int count)
     return code;
 }
 
+/* Whether the subject's line is for some numbers of rows: then each batch has its own. */
+static bool has_rows(const tuner *t, const mla_subject *subject)
+{
+    char text[MLA_LINE_BYTES];
+    mla_tune_line line;
+    return mla_subject_describe(subject, t->session.clmla, text) == CLMLA_SUCCESS &&
+           mla_tune_line_parse(text, &line) && mla_tune_line_set_rows(&line, INT32_MAX);
+}
+
+/* Batches of rising rows a sequence. */
 static int tune_attention(tuner *t)
 {
     mla_attention_data *data;
@@ -382,9 +395,16 @@ static int tune_attention(tuner *t)
         (void)snprintf(subjects[i].name, sizeof(subjects[i].name), "attention, %s",
                        mla_attention_batch_name(i));
     }
-    const int code = status == CLMLA_SUCCESS
-                         ? tune_line(t, subjects, MLA_ATTENTION_BATCHES, INT32_MAX)
-                         : mla_session_fail(&t->session, "attention", status);
+    int code = status == CLMLA_SUCCESS ? MLA_EXIT_SUCCESS
+                                       : mla_session_fail(&t->session, "attention", status);
+    if (code == MLA_EXIT_SUCCESS && !has_rows(t, &subjects[0]))
+        code = tune_line(t, subjects, MLA_ATTENTION_BATCHES, INT32_MAX);
+    else
+        for (int i = 0;
+             i < MLA_ATTENTION_BATCHES && code == MLA_EXIT_SUCCESS && !mla__os_interrupted(); i++)
+            code = tune_line(t, &subjects[i], 1,
+                             i + 1 < MLA_ATTENTION_BATCHES ? mla_attention_batch_rows(data, i)
+                                                           : INT32_MAX);
     mla_attention_release(data);
     return code;
 }

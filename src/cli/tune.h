@@ -40,8 +40,8 @@ void mla_tune_line_tile(const mla_tune_line *line, char text[MLA_LINE_BYTES]);
 int32_t *mla_tune_line_word(mla_tune_line *line, const char *name);
 /* Gives those of the line's words that stand in "name=value ..." these values. */
 void mla_tune_line_set(mla_tune_line *line, const char *words);
-/* The key's max_rows, where it has one; INT32_MAX: any. */
-void mla_tune_line_set_rows(mla_tune_line *line, int32_t max_rows);
+/* The key's max_rows, where it has one (true); INT32_MAX: any. */
+bool mla_tune_line_set_rows(mla_tune_line *line, int32_t max_rows);
 /* Whether text begins with this key and its " :". Of a key that is a whole line what is before its own
  * counts. */
 bool mla_tune_has_key(const char *text, const char *key);
@@ -117,6 +117,8 @@ cl_mem mla_attention_output(const mla_attention_data *data, int32_t batch, size_
 bool mla_attention_compare(const mla_attention_data *data, const void *results, int32_t batch,
                            char *why, size_t why_bytes);
 const char *mla_attention_batch_name(int32_t batch);
+/* Rows (token · heads) of each of its sequences. */
+int32_t mla_attention_batch_rows(const mla_attention_data *data, int32_t batch);
 
 /* The line that the context's own tile would be chosen by. */
 clmla_status mla_subject_describe(const mla_subject *subject, clmla_context *clmla,

@@ -47,6 +47,11 @@ struct mla_attention_data {
 
 const char *mla_attention_batch_name(int32_t index) { return shapes[index].name; }
 
+int32_t mla_attention_batch_rows(const mla_attention_data *data, int32_t index)
+{
+    return shapes[index].new_tokens * data->config.num_attention_heads;
+}
+
 /* ---- data ------------------------------------------------------------------------------------ */
 
 static uint16_t *draw(const mla_attention_data *d, const batch *b, const char *what, size_t count)

@@ -72,17 +72,18 @@ void mla_tune_line_set(mla_tune_line *line, const char *words)
     }
 }
 
-void mla_tune_line_set_rows(mla_tune_line *line, int32_t max_rows)
+bool mla_tune_line_set_rows(mla_tune_line *line, int32_t max_rows)
 {
     static const char name[] = " max_rows=";
     char *at = strstr(line->key, name);
     if (at == NULL)
-        return;
+        return false;
     at += strlen(name); /* the last word of the key */
     if (max_rows == INT32_MAX)
         (void)snprintf(at, sizeof(line->key) - (size_t)(at - line->key), "any");
     else
         (void)snprintf(at, sizeof(line->key) - (size_t)(at - line->key), "%d", (int)max_rows);
+    return true;
 }
 
 bool mla_tune_has_key(const char *text, const char *key)

@@ -275,7 +275,7 @@ static void print_times(const search *s, char *text, size_t bytes)
         return;
     }
     for (int i = 0; i < s->count && used < bytes; i++) {
-        const char *name = mla_attention_batch_name(i);
+        const char *name = mla_attention_batch_name(s->subjects[i].rows);
         const int length =
             snprintf(text + used, bytes - used, "%s %s_before_ns=%.0f %s_after_ns=%.0f",
                      i == 0 ? " |" : "", name, r->before_ns[i], name, r->after_ns[i]);

@@ -65,6 +65,32 @@ static const char *const stream_projection[] = {
     "tile_k=64",
 };
 
+/* Of all rows up to 64: what fills the device without adding more parts than it has to. */
+static const char *const few_projection[] = {
+    "tile_columns=32 slices=2",  "tile_columns=32 slices=4",  "tile_columns=32 slices=8",
+    "tile_columns=32 slices=16", "tile_columns=64 slices=2",  "tile_columns=64 slices=4",
+    "tile_columns=64 slices=8",  "tile_columns=64 slices=16",
+};
+
+static const char *const tiled_projection[] = {
+    "tile_rows=64 tile_columns=64 work_rows=32 stages=3",
+    "tile_rows=64 tile_columns=64 work_rows=64 stages=3",
+    "tile_rows=64 tile_columns=128 work_rows=32 stages=2",
+    "tile_rows=64 tile_columns=128 work_rows=64 stages=2",
+    "tile_rows=128 tile_columns=64 work_rows=32 stages=2",
+    "tile_rows=128 tile_columns=64 work_rows=64 stages=2",
+    "tile_rows=128 tile_columns=128 work_rows=32 stages=2",
+    "tile_rows=128 tile_columns=128 work_rows=64 stages=2",
+    "stages=2",
+    "stages=3",
+    "stages=4",
+    "stages=5",
+};
+
+static const char *const wgmma_projection[] = {
+    "tile_columns=128", "tile_columns=256", "stages=3", "stages=4", "stages=5", "stages=6",
+};
+
 static const char *const cpu_attention[] = {
     "row_vectors=1 tile_tokens=4 tile_values=4",
     "row_vectors=1 tile_tokens=4 tile_values=8",
@@ -98,6 +124,10 @@ static const char *const gpu_attention[] = {
     "work_group=64",
     "work_group=128",
     "work_group=256",
+};
+
+static const char *const mma_attention[] = {
+    "tile_rows=16", "tile_rows=32", "stages=2", "stages=3", "stages=4",
 };
 
 /* CLBlast's own search has a thousand; these are the shapes that its database holds. */
@@ -138,10 +168,12 @@ static const char *const clblast[] = {
 #define MOVES(moves) (moves), (int)(sizeof(moves) / sizeof((moves)[0]))
 
 static const space spaces[] = {
-    {"projection_cpu", MOVES(cpu_projection)}, {"projection_dot", MOVES(cpu_projection)},
-    {"projection_gpu", MOVES(gpu_projection)}, {"projection_stream", MOVES(stream_projection)},
-    {"attention_cpu", MOVES(cpu_attention)},   {"attention_dot", MOVES(cpu_attention)},
-    {"attention_gpu", MOVES(gpu_attention)},   {"clblast_xgemm", MOVES(clblast)},
+    {"projection_cpu", MOVES(cpu_projection)},     {"projection_dot", MOVES(cpu_projection)},
+    {"projection_gpu", MOVES(gpu_projection)},     {"projection_stream", MOVES(stream_projection)},
+    {"attention_cpu", MOVES(cpu_attention)},       {"attention_dot", MOVES(cpu_attention)},
+    {"attention_gpu", MOVES(gpu_attention)},       {"attention_mma", MOVES(mma_attention)},
+    {"projection_few", MOVES(few_projection)},     {"projection_tiled", MOVES(tiled_projection)},
+    {"projection_wgmma", MOVES(wgmma_projection)}, {"clblast_xgemm", MOVES(clblast)},
 };
 
 static const space *space_of(const mla_tune_line *line)

@@ -218,8 +218,9 @@ static void describe_attention(const clmla_layer *layer, text_sink *sink)
     }
     (void)mla__attention_tile_text(&choice.tile, tile, sizeof(tile));
     if (choice.many_tile.tile_rows > 0)
-        (void)snprintf(many, sizeof(many), " (tile_rows=%d from as many rows a sequence)",
-                       (int)choice.many_tile.tile_rows);
+        (void)snprintf(many, sizeof(many), " (tile_rows=%d stages=%d from %d rows a sequence)",
+                       (int)choice.many_tile.tile_rows, (int)choice.many_tile.stages,
+                       (int)choice.many_rows);
     append(sink, "attention: %s %s%s%s, %s\n", kinds[choice.kind], tile,
            choice.recorded ? " (tuning record)" : "", many,
            layer->num_splits == 1  ? "one split"

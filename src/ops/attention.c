@@ -280,6 +280,8 @@ static clmla_status bind_kernels(clmla_context *context, const clmla_attention_p
     clmla_status status = bind_variant(context, args, workspace, op, &choice.tile, &op->few);
     if (status == CLMLA_SUCCESS && choice.many_tile.tile_rows > 0)
         status = bind_variant(context, args, workspace, op, &choice.many_tile, &op->many);
+    op->many.from_rows = choice.many_rows;
+    op->large.from_rows = choice.large_tile.tile_rows;
     if (status == CLMLA_SUCCESS && choice.large_tile.tile_rows > 0)
         status = bind_large(context, args, workspace, &choice, op);
     if (status == CLMLA_SUCCESS && op->workspace_bytes > 0)
@@ -397,11 +399,10 @@ static mla__attention_variant *variant_for(mla__attention *op, const mla__attent
 {
     const uint64_t rows = (uint64_t)step->num_tokens * (uint64_t)op->num_heads;
     mla__attention_variant *const larger[] = {&op->large, &op->many};
-    for (size_t i = 0; i < sizeof larger / sizeof larger[0]; i++) {
-        const uint64_t tile_rows = (uint64_t)larger[i]->tile.tile_rows;
-        if (tile_rows > 0 && rows >= tile_rows * (uint64_t)step->num_sequences)
+    for (size_t i = 0; i < sizeof larger / sizeof larger[0]; i++)
+        if (larger[i]->tile.tile_rows > 0 &&
+            rows >= (uint64_t)larger[i]->from_rows * (uint64_t)step->num_sequences)
             return larger[i];
-    }
     return &op->few;
 }
 

@@ -43,12 +43,14 @@ typedef struct mla__attention_shape {
 typedef struct mla__attention_choice {
     enum mla__attention_kind kind;
     mla__attention_tile tile;
-    mla__attention_tile many_tile;  /* where sequences have its number of rows; none: tile_rows 0 */
-    mla__attention_tile large_tile; /* likewise, once it is known to run; none: tile_rows 0 */
+    mla__attention_tile many_tile; /* where sequences have many_rows rows; none: tile_rows 0 */
+    int32_t many_rows;
+    mla__attention_tile large_tile; /* where they have its number of rows, once it is known to run;
+                                       none: tile_rows 0 */
     uint64_t large_local_bytes;     /* what it takes or would take; 0: there is none */
     const char *why_not_large;      /* class nvidia on tensor cores: the reason; else NULL */
     const char *why_portable;       /* class nvidia on GPU kernels: the reason; else NULL */
-    bool recorded;                  /* tile is the tuning record's */
+    bool recorded;                  /* tile (and many_tile) are the tuning record's */
 } mla__attention_choice;
 
 /* The fastest kernel that class, device, storage and context allow and a tile of which fits. False:
@@ -56,9 +58,10 @@ typedef struct mla__attention_choice {
 bool mla__attention_choose(const clmla_context *context, const mla__attention_shape *shape,
                            mla__attention_choice *choice);
 
-/* The tuning record's tile for a kernel of this kind, where there is one that fits. */
-bool mla__attention_recorded_tile(const clmla_context *context, const mla__attention_shape *shape,
-                                  enum mla__attention_kind kind, mla__attention_tile *tile);
+/* Puts the tuning record's tiles for the chosen kind in place of the built-in ones, where there are
+ * some that fit. */
+void mla__attention_take_record(const clmla_context *context, const mla__attention_shape *shape,
+                                mla__attention_choice *choice);
 
 /* Finds out whether the large tile of this shape runs on the device, if the shape has one and nobody
  * has done so in this context. Until then, and where it does not, the others stay. Waits. */
@@ -68,6 +71,7 @@ clmla_status mla__attention_try_large(clmla_context *context, const mla__attenti
 /* One tile's kernels. */
 typedef struct mla__attention_variant {
     mla__attention_tile tile; /* tile_rows 0: there is none */
+    int32_t from_rows;        /* of sequences that take it */
     mla__kernel kernel;       /* writes out and lse */
     mla__kernel split_kernel; /* writes partial states into the workspace */
 } mla__attention_variant;

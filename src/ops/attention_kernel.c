@@ -46,6 +46,7 @@ static const char *why_not_mma(const clmla_context *context, const mla__attentio
     if (!mla__attention_tile_mma(&context->device, s->num_heads, s->kv_lora_rank, s->rope_dim,
                                  &choice->tile, &choice->many_tile))
         return "no tile fits the device's local memory or work-groups";
+    choice->many_rows = choice->many_tile.tile_rows;
     return NULL;
 }
 
@@ -107,10 +108,11 @@ bool mla__attention_choose(const clmla_context *context, const mla__attention_sh
         fits = mla__attention_tile_default(&context->device, context->kernel_class,
                                            mla__attention_widest(s), s->kv_lora_rank, s->rope_dim,
                                            &made.tile);
-    made.recorded = fits && mla__attention_recorded_tile(context, s, made.kind, &made.tile);
-    if (fits)
-        *choice = made;
-    return fits;
+    if (!fits)
+        return false;
+    mla__attention_take_record(context, s, &made);
+    *choice = made;
+    return true;
 }
 
 clmla_status mla__attention_try_large(clmla_context *context, const mla__attention_shape *shape,

@@ -121,6 +121,38 @@ static int64_t filling_rows(const clmla_context *context, const mla__projection_
     return row_tiles > 0 ? (int64_t)((row_tiles - 1) * (uint64_t)tile->tile_rows + 1) : 1;
 }
 
+/* ---- tensor cores --------------------------------------------------------------------------- */
+
+static mla__record_key key_of(const mla__projection_shape *s, mla__record_kernel kernel)
+{
+    return (mla__record_key){.kernel = kernel,
+                             .dtype = s->w,
+                             .sizes = {s->num_batches, s->out_features, s->in_features}};
+}
+
+/* The smallest tile that holds the rows: the record's columns and slices, else the built-in ones. */
+static void add_few(const clmla_context *context, const mla__projection_shape *s, int32_t max_rows,
+                    mla__projection_choices *choices)
+{
+    const mla__record_key key = key_of(s, MLA__RECORD_PROJECTION_FEW);
+    const mla__record_entry *entry = mla__record_find(context->record, &key, 1);
+    for (int32_t rows = 16; rows <= MLA__PROJECTION_FEW_MAX_ROWS; rows *= 2) {
+        mla__projection_choice few = {
+            .kind = MLA__PROJECTION_FEW, .max_rows = rows, .recorded = entry != NULL};
+        (void)mla__projection_tile_few(&context->device, rows, s->num_batches, s->out_features,
+                                       s->in_features, &few.tile);
+        if (entry != NULL) {
+            few.tile.slices = entry->projection.slices;
+            few.tile.tile_columns =
+                mla__projection_few_columns(rows, entry->projection.tile_columns);
+        }
+        if (rows == MLA__PROJECTION_FEW_MAX_ROWS && s->batch_invariant)
+            few.max_rows =
+                INT32_MAX; /* block by block: tiles of many rows add k in another order */
+        add(choices, max_rows, &few);
+    }
+}
+
 /* Tiles of many rows by rising size, those of warpgroups last. False: there is none. */
 static bool tile_of_many_rows(const clmla_context *context, int size,
                               mla__projection_choice *choice)
@@ -137,32 +169,61 @@ static bool tile_of_many_rows(const clmla_context *context, int size,
            mla__projection_tile_wgmma(&context->device, size - tiled, &choice->tile);
 }
 
-/* Few rows: the smallest tile that holds them. Many: the largest tile that fills the device. */
+/* The built-in tile for calls of so many rows: the largest that fills the device; max_rows: those up
+ * to which it does. */
+static void built_in_many(const clmla_context *context, const mla__projection_shape *s,
+                          int32_t rows, mla__projection_choice *many)
+{
+    mla__projection_choice larger = {0};
+    (void)tile_of_many_rows(context, 0, many);
+    many->max_rows = INT32_MAX;
+    for (int size = 1; tile_of_many_rows(context, size, &larger); size++) {
+        const int64_t from = filling_rows(context, s, &larger.tile);
+        if (from > rows) {
+            many->max_rows = from > INT32_MAX ? INT32_MAX : (int32_t)from - 1;
+            return;
+        }
+        *many = larger;
+        many->max_rows = INT32_MAX;
+    }
+}
+
+/* The record's tile for calls of so many rows: of its entries for either kernel the one with fewest
+ * rows that holds them. */
+static bool recorded_many(const clmla_context *context, const mla__projection_shape *s,
+                          int32_t rows, mla__projection_choice *many)
+{
+    const mla__record_key tiled = key_of(s, MLA__RECORD_PROJECTION_TILED);
+    const mla__record_key wgmma = key_of(s, MLA__RECORD_PROJECTION_WGMMA);
+    const mla__record_entry *entry = mla__record_find(context->record, &tiled, rows);
+    const mla__record_entry *of_warpgroups = NULL;
+    if (mla__context_sm_90a(context, MLA__SM_90A_PROJECTION, NULL) == MLA__SM_90A_READY)
+        of_warpgroups = mla__record_find(context->record, &wgmma, rows);
+    const bool is_wgmma =
+        of_warpgroups != NULL && (entry == NULL || of_warpgroups->max_rows <= entry->max_rows);
+    if (is_wgmma)
+        entry = of_warpgroups;
+    if (entry == NULL)
+        return false;
+    *many =
+        (mla__projection_choice){.kind = is_wgmma ? MLA__PROJECTION_WGMMA : MLA__PROJECTION_TILED,
+                                 .max_rows = entry->max_rows,
+                                 .tile = entry->projection,
+                                 .recorded = true};
+    return true;
+}
+
 static void choose_mma(const clmla_context *context, const mla__projection_shape *s,
                        int32_t max_rows, mla__projection_choices *choices)
 {
-    const mla__device *device = &context->device;
-    for (int32_t rows = 16; rows <= MLA__PROJECTION_FEW_MAX_ROWS; rows *= 2) {
-        mla__projection_choice few = {.kind = MLA__PROJECTION_FEW, .max_rows = rows};
-        (void)mla__projection_tile_few(device, rows, s->num_batches, s->out_features,
-                                       s->in_features, &few.tile);
-        if (rows == MLA__PROJECTION_FEW_MAX_ROWS && s->batch_invariant)
-            few.max_rows =
-                INT32_MAX; /* block by block: tiles of many rows add k in another order */
-        add(choices, max_rows, &few);
-    }
-    mla__projection_choice many = {0}, larger = {0};
-    (void)tile_of_many_rows(context, 0, &many);
-    for (int size = 1; tile_of_many_rows(context, size, &larger); size++) {
-        const int64_t from = filling_rows(context, s, &larger.tile);
-        if (from > INT32_MAX)
-            break;
-        many.max_rows = (int32_t)from - 1;
+    add_few(context, s, max_rows, choices);
+    for (int32_t limit = choices->list[choices->count - 1].max_rows; limit < max_rows;) {
+        mla__projection_choice many = {0};
+        if (!recorded_many(context, s, limit + 1, &many))
+            built_in_many(context, s, limit + 1, &many);
         add(choices, max_rows, &many);
-        many = larger;
+        limit = many.max_rows;
     }
-    many.max_rows = INT32_MAX;
-    add(choices, max_rows, &many);
 }
 
 void mla__projection_choose(const clmla_context *context, const mla__projection_shape *shape,

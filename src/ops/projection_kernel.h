@@ -32,7 +32,7 @@ typedef struct mla__projection_choice {
 } mla__projection_choice;
 
 /* The kernels of a projection, by rising max_rows. */
-enum { MLA__PROJECTION_MAX_CHOICES = 8 };
+enum { MLA__PROJECTION_MAX_CHOICES = 16 }; /* few rows: 3; many: 5 of our own, 4 of either record */
 typedef struct mla__projection_choices {
     mla__projection_choice list[MLA__PROJECTION_MAX_CHOICES];
     int count;

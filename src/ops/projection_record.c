@@ -5,26 +5,15 @@
 #include "ops/projection.h"
 #include "tuning/record.h"
 
-/* False for kernels that records do not know. */
-static bool kernel_of(enum mla__projection_kind kind, mla__record_kernel *out)
-{
-    switch (kind) {
-    case MLA__PROJECTION_CPU:
-        *out = MLA__RECORD_PROJECTION_CPU;
-        return true;
-    case MLA__PROJECTION_DOT:
-        *out = MLA__RECORD_PROJECTION_DOT;
-        return true;
-    case MLA__PROJECTION_GPU:
-        *out = MLA__RECORD_PROJECTION_GPU;
-        return true;
-    case MLA__PROJECTION_STREAM:
-        *out = MLA__RECORD_PROJECTION_STREAM;
-        return true;
-    default:
-        return false;
-    }
-}
+static const mla__record_kernel kernel_of[] = {
+    [MLA__PROJECTION_CPU] = MLA__RECORD_PROJECTION_CPU,
+    [MLA__PROJECTION_DOT] = MLA__RECORD_PROJECTION_DOT,
+    [MLA__PROJECTION_GPU] = MLA__RECORD_PROJECTION_GPU,
+    [MLA__PROJECTION_STREAM] = MLA__RECORD_PROJECTION_STREAM,
+    [MLA__PROJECTION_FEW] = MLA__RECORD_PROJECTION_FEW,
+    [MLA__PROJECTION_TILED] = MLA__RECORD_PROJECTION_TILED,
+    [MLA__PROJECTION_WGMMA] = MLA__RECORD_PROJECTION_WGMMA,
+};
 
 clmla_status clmla_projection_describe(clmla_context *context,
                                        const clmla_projection_params *params, char *text,
@@ -50,10 +39,11 @@ clmla_status clmla_projection_describe(clmla_context *context,
     const mla__projection_choice *choice = &choices.list[0];
     while (p.num_rows > choice->max_rows)
         choice++;
-    mla__record_entry entry = {
-        .key = {.dtype = m->dtype, .sizes = {m->num_batches, m->out_features, m->in_features}},
-        .max_rows = choice->max_rows,
-        .projection = choice->tile};
+    mla__record_entry entry = {.key = {.kernel = kernel_of[choice->kind],
+                                       .dtype = m->dtype,
+                                       .sizes = {m->num_batches, m->out_features, m->in_features}},
+                               .max_rows = choice->max_rows,
+                               .projection = choice->tile};
     if (p.num_rows > native_max_rows) {
         const int32_t rows = mla__clblast_padded_rows(context, p.num_rows);
         const mla__clblast_record *record = mla__clblast_record_of(context, (size_t)rows);
@@ -63,9 +53,6 @@ clmla_status clmla_projection_describe(clmla_context *context,
         entry = (mla__record_entry){.key.kernel = MLA__RECORD_CLBLAST_XGEMM,
                                     .max_rows = record->max_rows,
                                     .clblast = *record};
-    } else if (!kernel_of(choice->kind, &entry.key.kernel)) {
-        return mla__fail(context, CLMLA_UNSUPPORTED_CONFIG,
-                         "projection: tuning records have no tiles for tensor cores");
     }
     const int written = mla__record_line(&entry, text, capacity);
     if (length != NULL)

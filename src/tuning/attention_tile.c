@@ -165,13 +165,19 @@ static uint64_t mma_bytes(const mla__attention_tile *tile, int32_t kv_lora_rank,
     return (uint64_t)tile->stages * block * pitch + 16 * rows * block + scratch;
 }
 
-static bool mma_fits(const mla__device *device, int32_t kv_lora_rank, int32_t rope_dim,
-                     const mla__attention_tile *tile)
+bool mla__attention_tile_fits_mma(const mla__device *device, const mla__attention_tile *tile,
+                                  int32_t kv_lora_rank, int32_t rope_dim)
 {
     enum { LOCAL_BYTES = 48 * 1024 };
     return mma_bytes(tile, kv_lora_rank, rope_dim, false) <= LOCAL_BYTES &&
            mma_bytes(tile, kv_lora_rank, rope_dim, !device->has_ptx) <= device->local_mem_bytes &&
            (size_t)tile->work_group <= device->max_work_group_size;
+}
+
+void mla__attention_tile_complete_mma(mla__attention_tile *tile)
+{
+    tile->block_tokens = 16;
+    tile->work_group = 128;
 }
 
 /* Registers decide (tests/kernels/ptx_programs.txt has the budgets, for 512 + 64): sixteen rows leave
@@ -181,13 +187,13 @@ static bool mma_fits(const mla__device *device, int32_t kv_lora_rank, int32_t ro
 bool mla__attention_tile_mma(const mla__device *device, int32_t num_heads, int32_t kv_lora_rank,
                              int32_t rope_dim, mla__attention_tile *tile, mla__attention_tile *many)
 {
-    const mla__attention_tile sixteen = {
-        .tile_rows = 16, .block_tokens = 16, .work_group = 128, .stages = 2};
-    mla__attention_tile double_rows = sixteen;
-    double_rows.tile_rows = 32;
+    mla__attention_tile sixteen = {.tile_rows = 16, .stages = 2};
+    mla__attention_tile double_rows = {.tile_rows = 32, .stages = 2};
+    mla__attention_tile_complete_mma(&sixteen);
+    mla__attention_tile_complete_mma(&double_rows);
     const bool fits = mla__nvidia_record_find(device)->attention_rows >= double_rows.tile_rows &&
-                      mma_fits(device, kv_lora_rank, rope_dim, &double_rows);
-    if (!fits && !mma_fits(device, kv_lora_rank, rope_dim, &sixteen))
+                      mla__attention_tile_fits_mma(device, &double_rows, kv_lora_rank, rope_dim);
+    if (!fits && !mla__attention_tile_fits_mma(device, &sixteen, kv_lora_rank, rope_dim))
         return false;
     *tile = fits && num_heads > sixteen.tile_rows ? double_rows : sixteen;
     *many = fits && num_heads <= sixteen.tile_rows ? double_rows : (mla__attention_tile){0};

@@ -158,6 +158,18 @@ static int32_t few_slices(const mla__device *device, int64_t narrow_groups, int3
     return slices;
 }
 
+bool mla__projection_tile_fits_few(const mla__device *device, const mla__projection_tile *tile)
+{
+    enum { BANK_PAD = 4 }; /* of the kernel */
+    const int32_t floats = tile->slices * 16 * (tile->tile_columns + BANK_PAD);
+    return mma_fits(device, 4 * (uint64_t)floats, tile->slices * WARP);
+}
+
+int32_t mla__projection_few_columns(int32_t tile_rows, int32_t tile_columns)
+{
+    return tile_rows < 64 ? tile_columns : PANEL_COLUMNS / 2;
+}
+
 /* A whole panel of columns, so that x passes least often; half of one where that makes too few
  * groups, and for 64 rows: two groups of eight warps share the registers of a multiprocessor, 128
  * for a work-item (ptxas for sm_90 takes 101, 128 and 126 for 16, 32 and 64 rows). Not measured on
@@ -165,20 +177,29 @@ static int32_t few_slices(const mla__device *device, int64_t narrow_groups, int3
 bool mla__projection_tile_few(const mla__device *device, int32_t tile_rows, int32_t num_batches,
                               int32_t out_features, int32_t in_features, mla__projection_tile *tile)
 {
-    enum { WIDE = PANEL_COLUMNS, NARROW = PANEL_COLUMNS / 2, BANK_PAD = 4 };
+    enum { WIDE = PANEL_COLUMNS, NARROW = PANEL_COLUMNS / 2 };
     const int64_t batches = num_batches;
     const int64_t wide = batches * ((out_features - 1) / WIDE + 1);
     const int64_t narrow = batches * ((out_features - 1) / NARROW + 1);
     const bool enough = wide >= (int64_t)mla__nvidia_record_find(device)->few_groups *
                                     (int64_t)device->compute_units;
-    const mla__projection_tile chosen = {.tile_rows = tile_rows,
-                                         .tile_columns = enough && tile_rows < 64 ? WIDE : NARROW,
-                                         .slices = few_slices(device, narrow, in_features)};
-    const int32_t floats = chosen.slices * 16 * (chosen.tile_columns + BANK_PAD);
-    if (!mma_fits(device, 4 * (uint64_t)floats, chosen.slices * WARP))
+    const mla__projection_tile chosen = {
+        .tile_rows = tile_rows,
+        .tile_columns = mla__projection_few_columns(tile_rows, enough ? WIDE : NARROW),
+        .slices = few_slices(device, narrow, in_features)};
+    if (!mla__projection_tile_fits_few(device, &chosen))
         return false;
     *tile = chosen;
     return true;
+}
+
+bool mla__projection_tile_fits_tiled(const mla__device *device, const mla__projection_tile *t)
+{
+    enum { STAGE_K = 32, X_PITCH = 2 * STAGE_K + 16, COLUMN_PAD = 8 }; /* of the kernel */
+    const int32_t stage_bytes =
+        t->tile_rows * X_PITCH + STAGE_K / 2 * 4 * (t->tile_columns + COLUMN_PAD);
+    return mma_fits(device, (uint64_t)(t->stages * stage_bytes),
+                    t->tile_rows / t->work_rows * t->tile_columns);
 }
 
 /* As many stages as local memory holds, of those that the way to memory lasts: a stage of the
@@ -190,17 +211,20 @@ bool mla__projection_tile_tiled(const mla__device *device, int32_t size, mla__pr
         {.tile_rows = 64, .tile_columns = 64, .work_rows = 32, .stages = 4},
         {.tile_rows = 128, .tile_columns = 64, .work_rows = 32, .stages = 3},
         {.tile_rows = 128, .tile_columns = 128, .work_rows = 64, .stages = 2}};
-    enum { STAGE_K = 32, X_PITCH = 2 * STAGE_K + 16, COLUMN_PAD = 8 }; /* of the kernel */
     if (size < 0 || size >= (int32_t)(sizeof(sizes) / sizeof(sizes[0])))
         return false;
-    const mla__projection_tile *t = &sizes[size];
-    const int32_t stage_bytes =
-        t->tile_rows * X_PITCH + STAGE_K / 2 * 4 * (t->tile_columns + COLUMN_PAD);
-    if (!mma_fits(device, (uint64_t)(t->stages * stage_bytes),
-                  t->tile_rows / t->work_rows * t->tile_columns))
+    if (!mla__projection_tile_fits_tiled(device, &sizes[size]))
         return false;
-    *tile = *t;
+    *tile = sizes[size];
     return true;
+}
+
+bool mla__projection_tile_fits_wgmma(const mla__device *device, const mla__projection_tile *t)
+{
+    enum { STAGE_K = 64, SM_90A_LOCAL_BYTES = 227 * 1024 }; /* of the kernel, of the target */
+    const uint64_t bytes = (uint64_t)(t->stages * t->tile_rows * 2 * STAGE_K);
+    return (size_t)t->tile_columns <= device->max_work_group_size && bytes <= SM_90A_LOCAL_BYTES &&
+           (device->has_ptx || emulation_fits(device, bytes, t->tile_columns));
 }
 
 /* A multiprocessor holds two warpgroups, whose sums fill half of its registers (ptxas for sm_90a:
@@ -210,17 +234,12 @@ bool mla__projection_tile_tiled(const mla__device *device, int32_t size, mla__pr
 bool mla__projection_tile_wgmma(const mla__device *device, int32_t size, mla__projection_tile *tile)
 {
     static const mla__projection_tile sizes[] = {
-        {.tile_rows = 128, .tile_columns = 128, .stages = 4},
-        {.tile_rows = 128, .tile_columns = 256, .stages = 5}};
-    enum { STAGE_K = 64 }; /* of the kernel */
-    if (size < 0 || size >= (int32_t)(sizeof(sizes) / sizeof(sizes[0])))
+        {.tile_rows = MLA__PROJECTION_WGMMA_ROWS, .tile_columns = 128, .stages = 4},
+        {.tile_rows = MLA__PROJECTION_WGMMA_ROWS, .tile_columns = 256, .stages = 5}};
+    if (size < 0 || size >= (int32_t)(sizeof(sizes) / sizeof(sizes[0])) ||
+        !mla__projection_tile_fits_wgmma(device, &sizes[size]))
         return false;
-    const mla__projection_tile *t = &sizes[size];
-    const uint64_t bytes = (uint64_t)(t->stages * t->tile_rows * 2 * STAGE_K);
-    if ((size_t)t->tile_columns > device->max_work_group_size ||
-        (!device->has_ptx && !emulation_fits(device, bytes, t->tile_columns)))
-        return false;
-    *tile = *t;
+    *tile = sizes[size];
     return true;
 }
 

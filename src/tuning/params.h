@@ -64,12 +64,19 @@ void mla__projection_stream_tile(const mla__device *device, int32_t num_batches,
                                  int32_t out_features, mla__projection_tile *tile);
 
 /* Up to how many rows a projection on tensor cores takes cl/nvidia/projection_few.clh. */
-enum { MLA__PROJECTION_FEW_MAX_ROWS = 64 };
+enum { MLA__PROJECTION_FEW_MAX_ROWS = 64, MLA__PROJECTION_WGMMA_ROWS = 128 /* of its tiles */ };
 /* Its tile of 16, 32 or 64 rows for [num_batches, out_features, in_features]; slices follow from
  * device and matrix alone. False: it does not fit the device. */
 bool mla__projection_tile_few(const mla__device *device, int32_t tile_rows, int32_t num_batches,
                               int32_t out_features, int32_t in_features,
                               mla__projection_tile *tile);
+/* Whether a tile that is no default runs; of projection_few those of other tile_rows, too. */
+bool mla__projection_tile_fits_few(const mla__device *device, const mla__projection_tile *tile);
+bool mla__projection_tile_fits_tiled(const mla__device *device, const mla__projection_tile *tile);
+bool mla__projection_tile_fits_wgmma(const mla__device *device, const mla__projection_tile *tile);
+/* The few kernel's columns for so many rows: half a panel for 64, whose sums would spill. */
+int32_t mla__projection_few_columns(int32_t tile_rows, int32_t tile_columns);
+
 /* The tile of cl/nvidia/projection_tiled.cl of this size, 0 (the smallest) or more. False: there is
  * none, or it does not fit the device. */
 bool mla__projection_tile_tiled(const mla__device *device, int32_t size,
@@ -111,6 +118,11 @@ bool mla__attention_tile_fits_gpu(const mla__device *device, const mla__attentio
 bool mla__attention_tile_mma(const mla__device *device, int32_t num_heads, int32_t kv_lora_rank,
                              int32_t rope_dim, mla__attention_tile *tile,
                              mla__attention_tile *many);
+
+/* The fields of such a tile that follow from the others, and whether one that is no default runs. */
+void mla__attention_tile_complete_mma(mla__attention_tile *tile);
+bool mla__attention_tile_fits_mma(const mla__device *device, const mla__attention_tile *tile,
+                                  int32_t kv_lora_rank, int32_t rope_dim);
 
 enum { MLA__ATTENTION_LARGE_ROWS = 64, MLA__ATTENTION_LARGE_GROUP = 256 /* work-items */ };
 /* A tile of so many rows for the same kernel and the same bits, for steps of at least its rows a

@@ -47,6 +47,9 @@ static const clmla_dtype weights[] = {CLMLA_DTYPE_BF16, CLMLA_DTYPE_F16, CLMLA_D
 static const clmla_dtype floats[] = {CLMLA_DTYPE_BF16, CLMLA_DTYPE_F16, CLMLA_DTYPE_F32,
                                      CLMLA_DTYPE_DEFAULT};
 static const clmla_dtype dot_weights[] = {CLMLA_DTYPE_BF16, CLMLA_DTYPE_DEFAULT};
+static const clmla_dtype mma_weights[] = {CLMLA_DTYPE_BF16, CLMLA_DTYPE_DEFAULT};
+static const clmla_dtype mma_caches[] = {CLMLA_DTYPE_BF16, CLMLA_DTYPE_FP8_DS_MLA,
+                                         CLMLA_DTYPE_DEFAULT};
 static const clmla_dtype caches[] = {CLMLA_DTYPE_BF16, CLMLA_DTYPE_F16, CLMLA_DTYPE_F32,
                                      CLMLA_DTYPE_FP8_DS_MLA, CLMLA_DTYPE_DEFAULT};
 
@@ -61,6 +64,14 @@ static const word gpu_projection[] = {{"tile_rows", IN_ENTRY(projection.tile_row
 static const word stream_projection[] = {{"tile_columns", IN_ENTRY(projection.tile_columns)},
                                          {"tile_k", IN_ENTRY(projection.tile_k)},
                                          {"slices", IN_ENTRY(projection.slices)}};
+static const word few_projection[] = {{"tile_columns", IN_ENTRY(projection.tile_columns)},
+                                      {"slices", IN_ENTRY(projection.slices)}};
+static const word tiled_projection[] = {{"tile_rows", IN_ENTRY(projection.tile_rows)},
+                                        {"tile_columns", IN_ENTRY(projection.tile_columns)},
+                                        {"work_rows", IN_ENTRY(projection.work_rows)},
+                                        {"stages", IN_ENTRY(projection.stages)}};
+static const word wgmma_projection[] = {{"tile_columns", IN_ENTRY(projection.tile_columns)},
+                                        {"stages", IN_ENTRY(projection.stages)}};
 static const word cpu_attention[] = {{"row_vectors", IN_ENTRY(attention.row_vectors)},
                                      {"block_tokens", IN_ENTRY(attention.block_tokens)},
                                      {"tile_tokens", IN_ENTRY(attention.tile_tokens)},
@@ -68,6 +79,8 @@ static const word cpu_attention[] = {{"row_vectors", IN_ENTRY(attention.row_vect
 static const word gpu_attention[] = {{"tile_rows", IN_ENTRY(attention.tile_rows)},
                                      {"block_tokens", IN_ENTRY(attention.block_tokens)},
                                      {"work_group", IN_ENTRY(attention.work_group)}};
+static const word mma_attention[] = {{"tile_rows", IN_ENTRY(attention.tile_rows)},
+                                     {"stages", IN_ENTRY(attention.stages)}};
 static const word auto_backend[] = {{"native_max_rows", IN_ENTRY(native_max_rows)}};
 static const word clblast_xgemm[] = {
     MLA__CLBLAST_XGEMM(XGEMM_WORD){"min_indirect_size", IN_ENTRY(clblast.min_indirect_size)}};
@@ -83,12 +96,20 @@ static const schema schemas[MLA__RECORD_NUM_KERNELS] = {
                                     TILE(gpu_projection)},
     [MLA__RECORD_PROJECTION_STREAM] = {"projection_stream", "weights", weights, matrix_sizes, false,
                                        1, TILE(stream_projection)},
+    [MLA__RECORD_PROJECTION_FEW] = {"projection_few", "weights", mma_weights, matrix_sizes, false,
+                                    1, TILE(few_projection)},
+    [MLA__RECORD_PROJECTION_TILED] = {"projection_tiled", "weights", mma_weights, matrix_sizes,
+                                      true, 1, TILE(tiled_projection)},
+    [MLA__RECORD_PROJECTION_WGMMA] = {"projection_wgmma", "weights", mma_weights, matrix_sizes,
+                                      true, 1, TILE(wgmma_projection)},
     [MLA__RECORD_ATTENTION_CPU] = {"attention_cpu", "cache", caches, attention_sizes, false, 1,
                                    TILE(cpu_attention)},
     [MLA__RECORD_ATTENTION_DOT] = {"attention_dot", "cache", caches, attention_sizes, false, 1,
                                    TILE(cpu_attention)},
     [MLA__RECORD_ATTENTION_GPU] = {"attention_gpu", "cache", caches, attention_sizes, false, 1,
                                    TILE(gpu_attention)},
+    [MLA__RECORD_ATTENTION_MMA] = {"attention_mma", "cache", mma_caches, attention_sizes, true, 1,
+                                   TILE(mma_attention)},
     [MLA__RECORD_CLBLAST_XGEMM] = {"clblast_xgemm", NULL, NULL, NULL, true, 0, TILE(clblast_xgemm)},
     [MLA__RECORD_AUTO_CPU] = {"auto_cpu", "weights", floats, NULL, false, 0, TILE(auto_backend)},
     [MLA__RECORD_AUTO_GPU] = {"auto_gpu", "weights", floats, NULL, false, 0, TILE(auto_backend)},
@@ -226,6 +247,34 @@ static bool take_measurement(reader *r)
     return true;
 }
 
+/* What follows from the kernel and the words that were read. */
+static void complete(mla__record_entry *entry)
+{
+    switch (entry->key.kernel) {
+    case MLA__RECORD_ATTENTION_CPU:
+    case MLA__RECORD_ATTENTION_DOT:
+        entry->attention.tile_rows =
+            entry->attention.row_vectors <= 4 ? 16 * entry->attention.row_vectors : 0;
+        break;
+    case MLA__RECORD_ATTENTION_MMA:
+        mla__attention_tile_complete_mma(&entry->attention);
+        break;
+    case MLA__RECORD_PROJECTION_STREAM:
+        entry->projection.tile_rows = mla__projection_stream_rows(CLMLA_KERNELS_GPU);
+        break;
+    case MLA__RECORD_PROJECTION_WGMMA:
+        entry->projection.tile_rows = MLA__PROJECTION_WGMMA_ROWS;
+        break;
+    case MLA__RECORD_CLBLAST_XGEMM:
+        entry->clblast.max_rows = entry->max_rows;
+        entry->clblast.measured = true;
+        entry->clblast.source = "tuning record";
+        break;
+    default:
+        break;
+    }
+}
+
 static bool take_entry(reader *r, mla__record_kernel kernel, mla__record_entry *entry)
 {
     const schema *s = &schemas[kernel];
@@ -248,14 +297,7 @@ static bool take_entry(reader *r, mla__record_kernel kernel, mla__record_entry *
             return false;
     if (!take_measurement(r))
         return false;
-    if (kernel == MLA__RECORD_ATTENTION_CPU || kernel == MLA__RECORD_ATTENTION_DOT)
-        entry->attention.tile_rows =
-            entry->attention.row_vectors <= 4 ? 16 * entry->attention.row_vectors : 0;
-    if (kernel == MLA__RECORD_PROJECTION_STREAM)
-        entry->projection.tile_rows = mla__projection_stream_rows(CLMLA_KERNELS_GPU);
-    entry->clblast.max_rows = entry->max_rows;
-    entry->clblast.measured = true;
-    entry->clblast.source = "tuning record";
+    complete(entry);
     const char *fault = mla__record_fault(r->device, entry);
     if (fault != NULL)
         (void)snprintf(r->why, sizeof r->why, "%s: %s", s->name, fault);
@@ -322,7 +364,8 @@ static bool take_line(reader *r, mla__record *record)
     }
     r->at = begin;
     return refuse(
-        r, "projection_cpu, _dot, _gpu or _stream, attention_cpu, _dot or _gpu, clblast_xgemm, "
+        r, "projection_cpu, _dot, _gpu, _stream, _few, _tiled or _wgmma, attention_cpu, _dot, _gpu "
+           "or _mma, clblast_xgemm, "
            "auto_cpu, _gpu or _nvidia, platform, clmla, commit, date, model or command");
 }
 

@@ -24,8 +24,10 @@
  * on any matrix; they count where the context allows overrides.
  *
  * An entry holds for calls of up to max_rows rows ("any": without limit) that no entry of fewer
- * max_rows takes. A projection_stream entry is its matrix's: its tile_k and slices are those of every
- * kernel of class gpu that multiplies by it, so that a row has the same bits in each.
+ * max_rows takes; rows of attention are those (token · heads) that a sequence has on average. A
+ * projection_stream entry is its matrix's: its tile_k and slices are those of every kernel of class
+ * gpu that multiplies by it, so that a row has the same bits in each; a projection_few entry's slices
+ * are those of all tiles of that kernel.
  */
 #ifndef CLMLA_TUNING_RECORD_H
 #define CLMLA_TUNING_RECORD_H
@@ -40,9 +42,13 @@ typedef enum mla__record_kernel {
     MLA__RECORD_PROJECTION_DOT,
     MLA__RECORD_PROJECTION_GPU,
     MLA__RECORD_PROJECTION_STREAM,
+    MLA__RECORD_PROJECTION_FEW, /* from here to WGMMA on tensor cores */
+    MLA__RECORD_PROJECTION_TILED,
+    MLA__RECORD_PROJECTION_WGMMA,
     MLA__RECORD_ATTENTION_CPU,
     MLA__RECORD_ATTENTION_DOT,
     MLA__RECORD_ATTENTION_GPU,
+    MLA__RECORD_ATTENTION_MMA, /* on tensor cores, without the tile of 64 rows */
     MLA__RECORD_CLBLAST_XGEMM,
     MLA__RECORD_AUTO_CPU, /* the three in the order of clmla_kernel_class */
     MLA__RECORD_AUTO_GPU,
@@ -92,8 +98,8 @@ clmla_status mla__record_open(clmla_context *context, const clmla_context_option
 clmla_status mla__record_read(const clmla_context *context, const char *name, const char *text,
                               size_t bytes, mla__record **out);
 
-/* The entry for calls of so many rows; NULL: none. record may be NULL. Attention and
- * projection_stream have one, whatever the rows. */
+/* The entry for calls of so many rows; NULL: none. record may be NULL. Kernels without max_rows have
+ * one, whatever the rows. */
 const mla__record_entry *mla__record_find(const mla__record *record, const mla__record_key *key,
                                           int32_t rows);
 

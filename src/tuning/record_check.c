@@ -9,7 +9,8 @@ enum {
     MOST_CPU_ROWS = 16, /* of x a tile: 2 KiB of private memory each */
     MOST_BLOCK_ROWS = 4096,
     MOST_REGISTERS = 64, /* vectors or floats of sums that are unrolled */
-    MOST_GPU_ROWS = 128
+    MOST_GPU_ROWS = 128,
+    MOST_STAGES = 8 /* of a ring in local memory */
 };
 
 static bool is_power_of_two(int32_t value) { return value > 0 && (value & (value - 1)) == 0; }
@@ -87,6 +88,45 @@ static const char *stream_fault(const mla__device *device, const mla__projection
                : "tile_k must leave the built-in tiles of projection_gpu room in local memory";
 }
 
+/* cl/nvidia/projection_few.clh: one warp a slice. */
+static const char *few_fault(const mla__device *device, const mla__projection_tile *t)
+{
+    enum { MOST_SLICES = 16 };
+    if (t->tile_columns != PANEL / 2 && t->tile_columns != PANEL)
+        return "tile_columns must be 32 or 64";
+    if (t->slices > MOST_SLICES)
+        return "slices must be at most 16";
+    return mla__projection_tile_fits_few(device, t)
+               ? NULL
+               : "slices need more local memory or work-items than the device has";
+}
+
+/* cl/nvidia/projection_tiled.cl */
+static const char *tiled_fault(const mla__device *device, const mla__projection_tile *t)
+{
+    if ((t->tile_rows != 64 && t->tile_rows != 128) ||
+        (t->tile_columns != PANEL && t->tile_columns != 2 * PANEL) ||
+        (t->work_rows != 32 && t->work_rows != 64))
+        return "tile_rows and tile_columns must be 64 or 128, work_rows 32 or 64";
+    if (t->stages < 2 || t->stages > MOST_STAGES)
+        return "stages must be from 2 to 8";
+    return mla__projection_tile_fits_tiled(device, t)
+               ? NULL
+               : "the tile needs more local memory or work-items than the device has";
+}
+
+/* cl/nvidia/projection_wgmma.cl */
+static const char *wgmma_fault(const mla__device *device, const mla__projection_tile *t)
+{
+    if (t->tile_columns != 2 * PANEL && t->tile_columns != 4 * PANEL)
+        return "tile_columns must be 128 or 256";
+    if (t->stages < 3 || t->stages > MOST_STAGES)
+        return "stages must be from 3 to 8";
+    return mla__projection_tile_fits_wgmma(device, t)
+               ? NULL
+               : "the tile needs more local memory or work-items than the device has";
+}
+
 static const char *projection_fault(const mla__device *device, const mla__record_entry *entry)
 {
     const mla__projection_tile *t = &entry->projection;
@@ -97,6 +137,12 @@ static const char *projection_fault(const mla__device *device, const mla__record
         return cpu_projection_fault(t, true);
     case MLA__RECORD_PROJECTION_STREAM:
         return stream_fault(device, t);
+    case MLA__RECORD_PROJECTION_FEW:
+        return few_fault(device, t);
+    case MLA__RECORD_PROJECTION_TILED:
+        return tiled_fault(device, t);
+    case MLA__RECORD_PROJECTION_WGMMA:
+        return wgmma_fault(device, t);
     default:
         return gpu_projection_fault(device, t);
     }
@@ -132,10 +178,25 @@ static const char *gpu_attention_fault(const mla__device *device, const mla__att
     return NULL;
 }
 
+/* cl/nvidia/attention.clh */
+static const char *mma_attention_fault(const mla__device *device, const mla__record_key *key,
+                                       const mla__attention_tile *t)
+{
+    if (t->tile_rows != 16 && t->tile_rows != 32)
+        return "tile_rows must be 16 or 32";
+    if (t->stages < 2 || t->stages > MOST_STAGES)
+        return "stages must be from 2 to 8";
+    return mla__attention_tile_fits_mma(device, t, key->sizes[1], key->sizes[2])
+               ? NULL
+               : "the tile needs more local memory or work-items than the device has";
+}
+
 static const char *attention_fault(const mla__device *device, const mla__record_entry *entry)
 {
     const mla__attention_tile *t = &entry->attention;
     const mla__record_key *key = &entry->key;
+    if (key->kernel == MLA__RECORD_ATTENTION_MMA)
+        return mma_attention_fault(device, key, t);
     const bool gpu = key->kernel == MLA__RECORD_ATTENTION_GPU;
     const clmla_dtype stored = key->dtype == CLMLA_DTYPE_FP8_DS_MLA ? CLMLA_DTYPE_BF16 : key->dtype;
     const char *fault = gpu ? gpu_attention_fault(device, t)

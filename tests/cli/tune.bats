@@ -212,11 +212,26 @@ describe() {
     [ ! -e my.tuning ]
 }
 
-@test "kernels for tensor cores have no tiles to search" {
-    try tune --model r1 --tp 128 --kernels nvidia --ops projection --rows 1 --tuning my.tuning \
-        --max-seconds 1
+@test "class nvidia: tiles of tensor cores, and what is found computes right" {
+    model wide 128 2 64 32 16 32 # sizes that they take
+    wide=$BATS_FILE_TMPDIR/wide.json
+    try tune --model "$wide" --kernels nvidia --ops projection,attention --rows 1,16,80 \
+        --max-seconds 1 --tuning my.tuning
     passes
-    [[ "$stderr" == *"note: "*"records have no tiles for tensor cores"* ]]
+    [ "$(grep -c '^projection_few' my.tuning)" -eq 5 ] # one of 1 and 16 rows
+    [ "$(grep -c '^projection_tiled .* max_rows=any' my.tuning)" -eq 5 ]
+    grep -q '^attention_mma .* max_rows=2 : .* | decode_before_ns=' my.tuning
+    grep -q '^attention_mma .* max_rows=any : .* | prefill_before_ns=' my.tuning
+    echo "projection_tiled weights=bf16 batches=1 out_features=128 in_features=64 max_rows=any : tile_rows=128 tile_columns=64 work_rows=32 stages=2" |
+        record other.tuning
+    for file in my.tuning other.tuning; do
+        try bench --model "$wide" --kernels nvidia --mode batched --runs 3 --warmup 1 \
+            --max-seconds 1 --tuning "$file" --format json --verbose
+        passes
+        [ "$(json results.0.verified)" = true ]
+        [ "$(json results.1.verified)" = true ]
+        [[ "$stderr" == *"(tuning record)"* ]]
+    done
 }
 
 # ---- the record is read --------------------------------------------------------------------------

@@ -9,6 +9,7 @@
 
 /* N and K have tails. */
 enum { N = 200, K = 1075, MOST_ROWS = 70 };
+#define MMA_MATRIX "weights=bf16 batches=1 out_features=200 in_features=1080"
 #define MATRIX(w) "weights=" w " batches=1 out_features=200 in_features=1075"
 
 typedef struct recorded_case {
@@ -18,6 +19,8 @@ typedef struct recorded_case {
     clmla_dtype x, w;
     const char *entries;
     const char *taken[3]; /* lines that calls of 1, 16 and 70 rows describe themselves with */
+    int32_t k;            /* in_features; 0: K */
+    bool many_differ;     /* the kernel of 70 rows adds in another order */
 } recorded_case;
 
 static const recorded_case cases[] = {
@@ -78,7 +81,35 @@ static const recorded_case cases[] = {
      {"projection_stream " MATRIX("f32") " : tile_columns=",
       "max_rows=16 : tile_rows=32 tile_columns=32 work_rows=4 work_columns=2",
       "max_rows=any : tile_rows=32 tile_columns=32 work_rows=4 work_columns=2"}},
+    {"nvidia: slices of few rows, a tile of many",
+     CLMLA_KERNELS_NVIDIA,
+     CLMLA_MATRIX_UNITS_AUTO,
+     BF16,
+     BF16,
+     "projection_few " MMA_MATRIX " : tile_columns=64 slices=3\n"
+     "projection_tiled " MMA_MATRIX
+     " max_rows=128 : tile_rows=64 tile_columns=128 work_rows=64 stages=2\n",
+     {"projection_few " MMA_MATRIX " : tile_columns=64 slices=3",
+      "projection_few " MMA_MATRIX " : tile_columns=64 slices=3",
+      "projection_tiled " MMA_MATRIX
+      " max_rows=128 : tile_rows=64 tile_columns=128 work_rows=64 stages=2"},
+     .k = 1080,
+     .many_differ = true},
+    {"nvidia: another tile of many rows than the record has",
+     CLMLA_KERNELS_NVIDIA,
+     CLMLA_MATRIX_UNITS_AUTO,
+     BF16,
+     BF16,
+     "projection_tiled " MMA_MATRIX
+     " max_rows=69 : tile_rows=128 tile_columns=128 work_rows=32 stages=2\n",
+     {"projection_few " MMA_MATRIX " : tile_columns=64",
+      "projection_few " MMA_MATRIX " : tile_columns=64",
+      "projection_tiled " MMA_MATRIX " max_rows="},
+     .k = 1080,
+     .many_differ = true},
 };
+
+static int32_t k_of(const recorded_case *c) { return c->k > 0 ? c->k : K; }
 
 static clmla_context *open_case(const recorded_case *c)
 {
@@ -99,7 +130,7 @@ static void describes_itself_by_the_recorded_tile(void **state)
     static const int32_t rows[] = {1, 16, MOST_ROWS};
     clmla_context *context = open_case(c);
     const struct clmla_matrix matrix = {
-        .num_batches = 1, .out_features = N, .in_features = K, .dtype = c->w};
+        .num_batches = 1, .out_features = N, .in_features = k_of(c), .dtype = c->w};
     for (int i = 0; i < 3; i++) {
         const clmla_projection_params params = {.struct_size = sizeof params,
                                                 .matrix = &matrix,
@@ -121,13 +152,17 @@ static void describes_itself_by_the_recorded_tile(void **state)
 static void computes_right_with_the_recorded_tile(void **state)
 {
     const recorded_case *c = *state;
-    static const int32_t rows[] = {MOST_ROWS, 1, 2, 5, 16, 17};
+    static const int32_t rows[] = {MOST_ROWS, 17, 16, 5, 2, 1};
     clmla_context *context = open_case(c);
     float *whole = NULL;
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         const projection_case one = {
-            .name = c->name, .M = rows[i], .N = N, .K = K, .x = c->x, .w = c->w, .y = F32};
+            .name = c->name, .M = rows[i], .N = N, .K = k_of(c), .x = c->x, .w = c->w, .y = F32};
         float *y = (float *)(void *)projection_run_on(context, &one, test_device_get()->queue);
+        if (i == 0 && c->many_differ) {
+            free(y);
+            continue;
+        }
         if (whole == NULL)
             whole = y;
         /* the same weights and first rows are drawn for every number of rows */
@@ -218,8 +253,11 @@ typedef struct attention_case {
     clmla_kernel_class kernel_class;
     clmla_matrix_units units;
     clmla_dtype dtype;
-    const char *tile; /* with its kernel's name */
+    const char *tile;           /* with its kernel's name; the last line's is taken */
+    int32_t kv_lora_rank, rope; /* 0: KV, ROPE */
 } attention_case;
+
+enum { HEADS = 5, KV = 33, ROPE = 18 };
 
 static const attention_case attention_cases[] = {
     {"attention, cpu", CLMLA_KERNELS_CPU, CLMLA_MATRIX_UNITS_OFF, F32,
@@ -231,6 +269,16 @@ static const attention_case attention_cases[] = {
     {"attention, gpu", CLMLA_KERNELS_GPU, CLMLA_MATRIX_UNITS_OFF, F32,
      "attention_gpu cache=f32 heads=5 kv_lora_rank=33 rope_dim=18 : tile_rows=4 block_tokens=16 "
      "work_group=64"},
+    {"attention, nvidia", CLMLA_KERNELS_NVIDIA, CLMLA_MATRIX_UNITS_AUTO, BF16,
+     "attention_mma cache=bf16 heads=5 kv_lora_rank=64 rope_dim=16 max_rows=any : tile_rows=32 "
+     "stages=3",
+     64, 16},
+    {"attention, nvidia, by rows", CLMLA_KERNELS_NVIDIA, CLMLA_MATRIX_UNITS_AUTO, BF16,
+     "attention_mma cache=bf16 heads=5 kv_lora_rank=64 rope_dim=16 max_rows=19 : tile_rows=32 "
+     "stages=4\n"
+     "attention_mma cache=bf16 heads=5 kv_lora_rank=64 rope_dim=16 max_rows=any : tile_rows=16 "
+     "stages=5",
+     64, 16},
 };
 
 static const attention_sequence sequences[] = {{1, 13, 30}, {2, 1, 141}, {3, 0, 12}, {4, 2, 0}};
@@ -238,12 +286,14 @@ static const attention_sequence sequences[] = {{1, 13, 30}, {2, 1, 141}, {3, 0, 
 static void attention_computes_right_with_the_recorded_tile(void **state)
 {
     const attention_case *c = *state;
+    const int32_t kv = c->kv_lora_rank > 0 ? c->kv_lora_rank : KV;
+    const char *const end = strrchr(c->tile, '\n');
     const recorded_case open = {
         .kernel_class = c->kernel_class, .units = c->units, .entries = c->tile};
     clmla_context *context = open_case(&open);
-    const attention_batch batch = {.num_heads = 5,
-                                   .kv_lora_rank = 33,
-                                   .rope_dim = 18,
+    const attention_batch batch = {.num_heads = HEADS,
+                                   .kv_lora_rank = kv,
+                                   .rope_dim = c->rope > 0 ? c->rope : ROPE,
                                    .num_sequences = 4,
                                    .sequences = sequences,
                                    .page_block_size = 7,
@@ -255,23 +305,23 @@ static void attention_computes_right_with_the_recorded_tile(void **state)
     char text[256];
     assert_int_equal(clmla_attention_describe(context, &p.params, text, sizeof text, NULL),
                      CLMLA_SUCCESS);
-    assert_string_equal(text, c->tile);
+    assert_string_equal(text, end != NULL ? end + 1 : c->tile);
     const cl_command_queue queue = test_device_get()->queue;
     assert_int_equal(attention_problem_enqueue(context, &p, queue, 0, NULL, NULL), CLMLA_SUCCESS);
     assert_int_equal(clFinish(queue), CL_SUCCESS);
-    const size_t rows = (size_t)p.num_tokens * 5;
-    double *out = doubles(rows * 33), *expected = doubles(33), *lse = doubles(rows), one;
+    const size_t rows = (size_t)p.num_tokens * HEADS, width = (size_t)kv;
+    double *out = doubles(rows * width), *expected = doubles(width), *lse = doubles(rows), one;
     attention_problem_read(&p, out, lse);
     for (size_t row = 0; row < rows; row++) {
         (void)attention_reference(&p, row, expected, &one);
         double scale = 0.0;
-        for (int i = 0; i < 33; i++)
+        for (size_t i = 0; i < width; i++)
             scale = fmax(scale, fabs(expected[i]));
-        for (int i = 0; i < 33; i++) /* weights of bf16 dot products are rounded to bf16 */
-            if (!(fabs(out[row * 33 + (size_t)i] - expected[i]) <=
+        for (size_t i = 0; i < width; i++) /* weights of bf16 dot products are rounded to bf16 */
+            if (!(fabs(out[row * width + i] - expected[i]) <=
                   (c->dtype == BF16 ? 0x1p-7 : 0x1p-18) * (scale + 0x1p-20)))
-                fail_msg("%s: row %zu, %d: %g, expected %g", c->name, row, i,
-                         out[row * 33 + (size_t)i], expected[i]);
+                fail_msg("%s: row %zu, %zu: %g, expected %g", c->name, row, i, out[row * width + i],
+                         expected[i]);
         assert_true(lse[row] == one || fabs(lse[row] - one) <= 1e-3 * (1 + fabs(one)));
     }
     free(out);

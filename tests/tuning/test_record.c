@@ -204,6 +204,41 @@ static const bad_record bad_records[] = {
     {"CLBlast for a matrix", HEADER "clblast_xgemm weights=bf16 max_rows=16", 4, "max_rows=N"},
     {"CLBlast with half of its parameters", HEADER "clblast_xgemm max_rows=16 : gemmk=0 kwg=32", 4,
      "must be kreg=N, an integer from 0"},
+    {"few rows on tensor cores with a third of a panel",
+     HEADER "projection_few " MATRIX " : tile_columns=24 slices=4", 4, "must be 32 or 64"},
+    {"few rows on tensor cores with f32", HEADER "projection_few weights=f32 batches=1", 4,
+     "must be weights=bf16"},
+    {"few rows with more slices than sums are added of",
+     HEADER "projection_few " MATRIX " : tile_columns=32 slices=17", 4, "at most 16"},
+    {"few rows with more work-items than the device has",
+     HEADER "projection_few " MATRIX " : tile_columns=32 slices=9", 4, "work-items"},
+    {"many rows on tensor cores in 96",
+     HEADER "projection_tiled " MATRIX
+            " max_rows=any : tile_rows=96 tile_columns=64 work_rows=32 stages=2",
+     4, "must be 64 or 128"},
+    {"many rows on tensor cores in one stage",
+     HEADER "projection_tiled " MATRIX
+            " max_rows=any : tile_rows=64 tile_columns=64 work_rows=32 stages=1",
+     4, "from 2 to 8"},
+    {"many rows on tensor cores with more stages than fit",
+     HEADER "projection_tiled " MATRIX
+            " max_rows=any : tile_rows=128 tile_columns=64 work_rows=32 stages=3",
+     4, "more local memory"},
+    {"warpgroups with two stages",
+     HEADER "projection_wgmma " MATRIX " max_rows=any : tile_columns=128 stages=2", 4,
+     "from 3 to 8"},
+    {"warpgroups with 64 columns",
+     HEADER "projection_wgmma " MATRIX " max_rows=any : tile_columns=64 stages=4", 4,
+     "must be 128 or 256"},
+    {"warpgroups with more stages than fit",
+     HEADER "projection_wgmma " MATRIX " max_rows=any : tile_columns=128 stages=4", 4,
+     "more local memory"},
+    {"attention on tensor cores in 64 rows",
+     HEADER "attention_mma " LATENT " max_rows=any : tile_rows=64 stages=2", 4, "16 or 32"},
+    {"attention on tensor cores with more stages than fit",
+     HEADER "attention_mma " LATENT " max_rows=16 : tile_rows=16 stages=2", 4, "more local memory"},
+    {"attention on tensor cores with a float16 cache", HEADER "attention_mma cache=f16 heads=16", 4,
+     "must be cache=bf16|fp8_ds_mla"},
     {"AUTO with FP8 weights", HEADER "auto_gpu weights=f8_e4m3 : native_max_rows=4", 4,
      "must be weights=bf16|f16|f32"},
     {"AUTO for a matrix", HEADER "auto_gpu " MATRIX " : native_max_rows=4", 4, "must be ':'"},
@@ -337,6 +372,11 @@ static const char *const lines[] = {
     "tile_tokens=16 tile_values=4",
     "attention_dot cache=fp8_ds_mla heads=16 kv_lora_rank=512 rope_dim=64 : row_vectors=2 "
     "block_tokens=64 tile_tokens=8 tile_values=8",
+    "projection_few " MATRIX " : tile_columns=32 slices=4",
+    "projection_tiled " MATRIX " max_rows=256 : tile_rows=64 tile_columns=64 work_rows=32 stages=2",
+    "projection_wgmma " MATRIX " max_rows=any : tile_columns=128 stages=3",
+    "attention_mma cache=bf16 heads=16 kv_lora_rank=256 rope_dim=32 max_rows=16 : tile_rows=16 "
+    "stages=2",
     "attention_gpu cache=f16 heads=128 kv_lora_rank=512 rope_dim=64 : tile_rows=8 block_tokens=4 "
     "work_group=64",
     "auto_cpu weights=f32 : native_max_rows=16777216",
@@ -349,13 +389,19 @@ enum { NUM_LINES = sizeof lines / sizeof lines[0] };
 static void what_is_written_is_what_was_read(void **state)
 {
     (void)state;
-    char text[4096] = HEADER "# a remark\n\ncommand clmla tune --model lite\ncommit abc-dirty\n",
+    char text[8192] = HEADER "# a remark\n\ncommand clmla tune --model lite\ncommit abc-dirty\n",
          line[256];
     for (int i = 0; i < NUM_LINES; i++)
         (void)snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s\n", lines[i],
                        i % 2 == 0 ? " | rows=16 before_ns=812300 after_ns=790100" : "");
     text[strlen(text) - 1] = '\0'; /* the last line need not end */
-    mla__record *record = read_good(text);
+    clmla_context context = test_clmla();
+    context.device.has_ptx = true; /* which has more local memory for warpgroups than it reports */
+    mla__record *record = NULL;
+    notified[0] = '\0';
+    assert_int_equal(mla__record_read(&context, "my.tuning", text, strlen(text), &record),
+                     CLMLA_SUCCESS);
+    assert_string_equal(notified, "");
     assert_int_equal(record->count, NUM_LINES);
     for (int i = 0; i < NUM_LINES; i++) {
         const int length = mla__record_line(&record->entries[i], line, sizeof line);
