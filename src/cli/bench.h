@@ -53,6 +53,8 @@ bool mla_bench_model(const char *name, clmla_config *out);
  * name as given. False after printing the error. */
 bool mla_option_model(const mla_options *options, int32_t tp, const char **model,
                       clmla_config *out);
+/* Whether FP8 is asked for where it goes; prints the error. */
+bool mla_check_storage(const mla_common *common, const char *model, const clmla_config *config);
 
 /* ---- drawn data (bench_data.c) --------------------------------------------------------------- */
 

@@ -4,6 +4,7 @@
 
 #include "cli/bench.h"
 #include "cli/convert.h"
+#include "cli/draw_fp8.h"
 #include "core/checked.h"
 #include "core/config.h"
 #include "core/dtype.h"
@@ -44,57 +45,6 @@ static void weight_shapes(const clmla_config *c, weight_shape *out)
                             mla_draw_weight_exp(c->num_attention_heads * c->v_head_dim) + 1, false};
 }
 
-/* ---- FP8 weights ----------------------------------------------------------------------------- */
-
-#define F8_E4M3_MAX 448.0f
-
-/* The rows and columns of one scale; at the edges fewer than MLA__FP8_BLOCK. */
-typedef struct block {
-    const uint16_t *patterns; /* of the whole matrix */
-    size_t first, rows, columns, row_stride;
-} block;
-
-static float largest_of(const block *b)
-{
-    float largest = 0.0f;
-    for (size_t r = 0; r < b->rows; r++)
-        for (size_t c = 0; c < b->columns; c++)
-            largest = fmaxf(
-                largest, fabsf(mla__bf16_to_float(b->patterns[b->first + r * b->row_stride + c])));
-    return largest;
-}
-
-static void quantise_block(const block *b, float scale, uint8_t *codes)
-{
-    for (size_t r = 0; r < b->rows; r++)
-        for (size_t c = 0; c < b->columns; c++) {
-            const size_t at = b->first + r * b->row_stride + c;
-            codes[at] = mla__float_to_f8_e4m3(mla__bf16_to_float(b->patterns[at]) / scale);
-        }
-}
-
-/* Scales are those of a checkpoint, the largest weight of the block over e4m3's largest number, each
- * times something drawn from [1, 2): drawn blocks are too much alike, and a scale taken from
- * another block would not show. */
-static void quantise(const uint16_t *patterns, size_t rows, size_t columns, uint64_t base,
-                     uint8_t *codes, float *scale_inv)
-{
-    size_t index = 0;
-    for (size_t row = 0; row < rows; row += MLA__FP8_BLOCK)
-        for (size_t column = 0; column < columns; column += MLA__FP8_BLOCK, index++) {
-            const block b = {
-                .patterns = patterns,
-                .first = row * columns + column,
-                .rows = rows - row < MLA__FP8_BLOCK ? rows - row : MLA__FP8_BLOCK,
-                .columns = columns - column < MLA__FP8_BLOCK ? columns - column : MLA__FP8_BLOCK,
-                .row_stride = columns,
-            };
-            const float drawn = mla__bf16_to_float(mla_draw_bf16(base, index, MLA_DRAW_UNIT, 0));
-            scale_inv[index] = largest_of(&b) / F8_E4M3_MAX * (1.0f + drawn);
-            quantise_block(&b, scale_inv[index], codes);
-        }
-}
-
 /* ---- weights --------------------------------------------------------------------------------- */
 
 /* Draws weight i; release in each case. */
@@ -117,16 +67,13 @@ static bool draw_bf16(const weight_shape *shape, const char *name, uint64_t seed
 static bool make_fp8(const char *name, uint64_t seed, int i, mla_drawn_weights *out)
 {
     clmla_checkpoint_weight *weight = &out->weights[i];
-    const uint64_t num_scales = mla__ceil_div(weight->rows, MLA__FP8_BLOCK) *
-                                mla__ceil_div(weight->columns, MLA__FP8_BLOCK);
-    char scale_name[NAME_BYTES + sizeof("_scale_inv")];
+    const size_t num_scales = mla_fp8_scales((size_t)weight->rows, (size_t)weight->columns);
     uint8_t *codes = malloc((size_t)(weight->rows * weight->columns));
-    float *scale_inv = malloc((size_t)num_scales * sizeof(*scale_inv));
+    float *scale_inv = malloc(num_scales * sizeof(*scale_inv));
     const bool done = codes != NULL && scale_inv != NULL;
-    (void)snprintf(scale_name, sizeof(scale_name), "%s_scale_inv", name);
     if (done)
-        quantise(weight->data, (size_t)weight->rows, (size_t)weight->columns,
-                 mla_draw_base(scale_name, seed), codes, scale_inv);
+        mla_draw_fp8(name, seed, weight->data, (size_t)weight->rows, (size_t)weight->columns, codes,
+                     scale_inv);
     free(out->owned[i]);
     out->owned[i] = codes;
     out->owned[MLA_NUM_WEIGHTS + i] = scale_inv;

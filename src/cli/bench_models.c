@@ -1,6 +1,8 @@
 #include <string.h>
 
 #include "cli/bench.h"
+#include "cli/message.h"
+#include "core/fp8_cache.h"
 
 /* DeepSeek-V2-Lite: config of tests/golden/29_full_lite_prefill.safetensors. */
 static const clmla_config lite = {
@@ -49,5 +51,24 @@ bool mla_bench_model(const char *name, clmla_config *out)
     if (strcmp(name, "lite") != 0 && strcmp(name, "r1") != 0)
         return false;
     *out = strcmp(name, "lite") == 0 ? lite : r1;
+    return true;
+}
+
+bool mla_check_storage(const mla_common *common, const char *model, const clmla_config *config)
+{
+    if (common->cache_dtype == CLMLA_DTYPE_FP8_DS_MLA &&
+        !mla__fp8_cache_fits(config->kv_lora_rank, config->qk_rope_head_dim)) {
+        mla_error(
+            "--cache-dtype 'fp8': %s has kv_lora_rank %d; an FP8 cache needs a multiple of %d",
+            model, (int)config->kv_lora_rank, MLA__FP8_GROUP);
+        return false;
+    }
+    for (size_t i = 0; i < common->num_projections; i++)
+        if (common->weights_dtype == CLMLA_DTYPE_F8_E4M3 &&
+            common->projections[i] == CLMLA_PROJECTION_CLBLAST) {
+            mla_error("--weights-dtype 'fp8': CLBlast takes no FP8 weights; --projection must be "
+                      "auto or native");
+            return false;
+        }
     return true;
 }

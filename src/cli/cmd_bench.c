@@ -9,7 +9,6 @@
 #include "cli/report.h"
 #include "cli/session.h"
 #include "clmla_model.h"
-#include "core/fp8_cache.h"
 
 static struct poptOption own_options[] = {
     MLA_OPTION_VALUE("model", MLA_OPT_MODEL, "sizes of the layer (default lite)",
@@ -198,27 +197,6 @@ bool mla_option_model(const mla_options *options, int32_t tp, const char **model
     return true;
 }
 
-/* FP8 where it does not go. */
-static bool check_storage(const mla_bench_request *r)
-{
-    const int32_t kv_lora = r->bench.config.kv_lora_rank;
-    if (r->common.cache_dtype == CLMLA_DTYPE_FP8_DS_MLA &&
-        !mla__fp8_cache_fits(kv_lora, r->bench.config.qk_rope_head_dim)) {
-        mla_error(
-            "--cache-dtype 'fp8': %s has kv_lora_rank %d; an FP8 cache needs a multiple of %d",
-            r->model, (int)kv_lora, MLA__FP8_GROUP);
-        return false;
-    }
-    for (size_t i = 0; i < r->common.num_projections; i++)
-        if (r->common.weights_dtype == CLMLA_DTYPE_F8_E4M3 &&
-            r->common.projections[i] == CLMLA_PROJECTION_CLBLAST) {
-            mla_error("--weights-dtype 'fp8': CLBlast takes no FP8 weights; --projection must be "
-                      "auto or native");
-            return false;
-        }
-    return true;
-}
-
 static bool take_numbers(const mla_options *options, int64_t max_seconds, mla_bench_request *r)
 {
     static const char *const checks[] = {"full", "sample", "off"};
@@ -253,7 +231,8 @@ static bool take_request(const mla_options *options, int64_t max_seconds, mla_be
            mla_option_choices(options, MLA_OPT_CASE, case_names, 2, &r->cases) &&
            mla_option_choices(options, MLA_OPT_MODE, mode_names, 2, &r->modes) &&
            take_numbers(options, max_seconds, r) &&
-           mla_option_model(options, r->tp, &r->model, &r->bench.config) && check_storage(r) &&
+           mla_option_model(options, r->tp, &r->model, &r->bench.config) &&
+           mla_check_storage(&r->common, r->model, &r->bench.config) &&
            count_tokens(&r->workloads[PREFILL]) && count_tokens(&r->workloads[DECODE]) &&
            take_lengths(options, r) && take_sweep(options, r);
 }

@@ -43,6 +43,7 @@ static const mla_command command = {
     .own = own_options,
     .has_device = true,
     .has_numerics = true,
+    .has_storage = true,
 };
 
 enum {
@@ -128,7 +129,8 @@ static bool take_arguments(const mla_options *options, tuner *t)
         !mla_option_choices(options, MLA_OPT_OPS, ops, 3, &t->ops) || !take_rows(options, t) ||
         !mla_option_integer(options, MLA_OPT_MAX_SECONDS, 1, MOST_SECONDS, &seconds) ||
         !mla_option_integer(options, MLA_OPT_TP, 1, MOST_ROW_COUNT, &tp) ||
-        !mla_option_model(options, (int32_t)tp, &t->model, &t->config))
+        !mla_option_model(options, (int32_t)tp, &t->model, &t->config) ||
+        !mla_check_storage(&t->common, t->model, &t->config))
         return false;
     t->max_seconds = (double)seconds;
     t->tp = (int32_t)tp;
@@ -161,7 +163,7 @@ static void print_remarks(const tuner *t, char *text, size_t bytes)
         "model hidden_size %d, heads %d, q_lora_rank %d, kv_lora_rank %d, qk_nope_head_dim %d, "
         "qk_rope_head_dim %d, v_head_dim %d\n"
         "command clmla tune --model %s --tp %d --dtype %s --kernels %s --matrix-units %s --rows %s "
-        "--max-seconds %.0f%s%s\n",
+        "--max-seconds %.0f%s%s%s%s\n",
         t->session.device->platform_name, clmla_version(),
         mla_commit[0] != '\0' ? mla_commit : "unknown", date, (int)c->hidden_size,
         (int)c->num_attention_heads, (int)c->q_lora_rank, (int)c->kv_lora_rank,
@@ -171,6 +173,8 @@ static void print_remarks(const tuner *t, char *text, size_t bytes)
         clmla_kernel_class_name(clmla_context_kernel_class(t->session.clmla)),
         t->common.matrix_units == CLMLA_MATRIX_UNITS_OFF ? "off" : "auto", rows, t->max_seconds,
         t->common.projections[0] == CLMLA_PROJECTION_CLBLAST ? " --projection clblast" : "",
+        t->common.weights_dtype == CLMLA_DTYPE_F8_E4M3 ? " --weights-dtype fp8" : "",
+        t->common.cache_dtype == CLMLA_DTYPE_FP8_DS_MLA ? " --cache-dtype fp8" : "",
         t->common.kernel_directory != NULL ? " --kernel-dir DIR" : "");
 }
 
@@ -194,13 +198,18 @@ static bool open_record(tuner *t)
 
 /* ---- work ------------------------------------------------------------------------------------ */
 
+static bool on_tensor_cores(const tuner *t)
+{
+    return clmla_context_kernel_class(t->session.clmla) == CLMLA_KERNELS_NVIDIA &&
+           t->common.matrix_units != CLMLA_MATRIX_UNITS_OFF;
+}
+
 /* Whose kernels are native: class nvidia without tensor cores runs class gpu's. */
 static const char *native_class(const tuner *t)
 {
     const clmla_kernel_class kernels = clmla_context_kernel_class(t->session.clmla);
-    const bool portable =
-        kernels == CLMLA_KERNELS_NVIDIA && t->common.matrix_units == CLMLA_MATRIX_UNITS_OFF;
-    return clmla_kernel_class_name(portable ? CLMLA_KERNELS_GPU : kernels);
+    return clmla_kernel_class_name(
+        kernels == CLMLA_KERNELS_NVIDIA && !on_tensor_cores(t) ? CLMLA_KERNELS_GPU : kernels);
 }
 
 /* One line's search. Returns an exit code; success when the record has the line already. */
@@ -342,8 +351,11 @@ static int report_backend(const mla_backend_result *result)
 }
 
 /* Up to how many rows backend AUTO stays native. */
-static int tune_backend(tuner *t, const mla_tune_product *products, int count)
+static int tune_backend(tuner *t)
 {
+    mla_tune_product products[MLA_MOST_PRODUCTS];
+    const int count =
+        mla_tune_products(&t->config, t->common.dtype, t->common.dtype, false, products);
     mla_product_data *data[MLA_MOST_PRODUCTS] = {NULL};
     mla_subject subjects[MLA_MOST_PRODUCTS];
     mla_backend_result result;
@@ -428,7 +440,9 @@ static int conclude(const tuner *t, int code)
 static int tune(tuner *t)
 {
     mla_tune_product products[MLA_MOST_PRODUCTS];
-    const int num_products = mla_tune_products(&t->config, t->common.dtype, products);
+    const int num_products = mla_tune_products(&t->config, t->common.dtype, t->common.weights_dtype,
+                                               on_tensor_cores(t), products);
+    const bool fp8 = t->common.weights_dtype == CLMLA_DTYPE_F8_E4M3; /* native's alone */
     cl_int status;
     int code = MLA_EXIT_SUCCESS;
     t->queue = clCreateCommandQueue(t->session.context, t->session.device->id,
@@ -444,9 +458,9 @@ static int tune(tuner *t)
         code = tune_product(t, &products[i]);
     if ((t->ops & ATTENTION) != 0 && code == MLA_EXIT_SUCCESS && !mla__os_interrupted())
         code = tune_attention(t);
-    if ((t->ops & BACKEND) != 0 && t->common.projections[0] == CLMLA_PROJECTION_AUTO &&
+    if ((t->ops & BACKEND) != 0 && t->common.projections[0] == CLMLA_PROJECTION_AUTO && !fp8 &&
         code == MLA_EXIT_SUCCESS && !mla__os_interrupted())
-        code = tune_backend(t, products, num_products);
+        code = tune_backend(t);
     return conclude(t, code);
 }
 

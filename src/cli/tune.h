@@ -74,9 +74,10 @@ typedef struct mla_tune_product {
 } mla_tune_product;
 
 enum { MLA_MOST_PRODUCTS = MLA_MOST_SUBJECTS };
-/* Those of a layer, without repetition of a shape; returns how many. */
-int mla_tune_products(const clmla_config *config, clmla_dtype dtype,
-                      mla_tune_product out[MLA_MOST_PRODUCTS]);
+/* Those of a layer, without repetition of a shape; returns how many. paired: the two projections of
+ * hidden states as one, too, as tensor cores compute them. */
+int mla_tune_products(const clmla_config *config, clmla_dtype dtype, clmla_dtype weights,
+                      bool paired, mla_tune_product out[MLA_MOST_PRODUCTS]);
 
 typedef struct mla_product_data mla_product_data;
 typedef struct mla_attention_data mla_attention_data;

@@ -40,7 +40,8 @@ typedef struct batch {
 struct mla_attention_data {
     const mla_session *session;
     clmla_config config;
-    clmla_dtype dtype, latent; /* of cache and q_pe; of q_lat and out */
+    clmla_dtype dtype, latent; /* of q_pe, and of the cache unless it is FP8; of q_lat and out */
+    bool fp8;                  /* the cache: records */
     double scale;
     batch batches[MLA_ATTENTION_BATCHES];
 };
@@ -109,6 +110,37 @@ static clmla_status upload_cache(const mla_attention_data *d, const batch *b, co
     return status;
 }
 
+/* The same of FP8 records, each of which kv and pe come to hold what it stands for. */
+static clmla_status upload_records(const mla_attention_data *d, const batch *b,
+                                   const uint16_t *c_kv, const uint16_t *k_pe, double *kv,
+                                   double *pe, cl_mem *out)
+{
+    const size_t latent = (size_t)d->config.kv_lora_rank;
+    const size_t rope = (size_t)d->config.qk_rope_head_dim, bytes = mla_record_bytes(&d->config);
+    const size_t all = mla_pages_rows(&b->pages) * bytes;
+    unsigned char *host = malloc(all);
+    float *row = malloc((latent + rope + 1) * sizeof(*row));
+    clmla_status status = CL_OUT_OF_HOST_MEMORY;
+    if (host != NULL && row != NULL) {
+        memset(host, 0xff, all);
+        for (int32_t s = 0; s < b->shape->num_sequences; s++)
+            for (int32_t key = 0; key < b->shape->keys[s]; key++) {
+                const size_t at = (size_t)s * (size_t)b->max_keys + (size_t)key;
+                unsigned char *record = host + mla_pages_row(&b->pages, s, key) * bytes;
+                mla_load_floats(c_kv, CLMLA_DTYPE_BF16, at * latent, latent, row);
+                mla_store_record(&d->config, row, k_pe + at * rope, CLMLA_DTYPE_BF16, record);
+                mla_load_record(&d->config, record, row, row + latent);
+                for (size_t i = 0; i < latent + rope; i++)
+                    *(i < latent ? kv + at * latent + i : pe + at * rope + i - latent) =
+                        (double)row[i];
+            }
+        status = mla_session_buffer(d->session, host, all, out);
+    }
+    free(host);
+    free(row);
+    return status;
+}
+
 static clmla_status upload_tables(const mla_attention_data *d, batch *b)
 {
     int32_t cu[MOST_SEQUENCES + 1] = {0};
@@ -163,14 +195,18 @@ static clmla_status make_data(const mla_attention_data *d, batch *b)
     uint16_t *c_kv = draw(d, b, "c_kv", keys * kv), *k_pe = draw(d, b, "k_pe", keys * rope);
     const wide values = {widen(q_lat, rows * kv), widen(q_pe, rows * rope), widen(c_kv, keys * kv),
                          widen(k_pe, keys * rope)};
-    clmla_status status = expect(d, b, &values) ? CLMLA_SUCCESS : CL_OUT_OF_HOST_MEMORY;
+    clmla_status status = CLMLA_SUCCESS;
+    if (d->fp8 && c_kv != NULL && k_pe != NULL && values.kv != NULL && values.pe != NULL)
+        status = upload_records(d, b, c_kv, k_pe, values.kv, values.pe, &b->kv_cache);
+    if (status == CLMLA_SUCCESS && !expect(d, b, &values))
+        status = CL_OUT_OF_HOST_MEMORY;
     if (status == CLMLA_SUCCESS)
         status = upload(d, q_lat, rows * kv, d->latent, &b->q_lat);
     if (status == CLMLA_SUCCESS)
         status = upload(d, q_pe, rows * rope, d->dtype, &b->q_pe);
-    if (status == CLMLA_SUCCESS)
+    if (status == CLMLA_SUCCESS && !d->fp8)
         status = upload_cache(d, b, c_kv, kv, &b->kv_cache);
-    if (status == CLMLA_SUCCESS)
+    if (status == CLMLA_SUCCESS && !d->fp8)
         status = upload_cache(d, b, k_pe, rope, &b->pe_cache);
     uint16_t *const drawn[] = {q_lat, q_pe, c_kv, k_pe};
     double *const widened[] = {values.q_lat, values.q_pe, values.kv, values.pe};
@@ -222,6 +258,7 @@ clmla_status mla_attention_create(const mla_session *session, const clmla_config
     d->session = session;
     d->config = *config;
     d->dtype = session->common->dtype;
+    d->fp8 = session->common->cache_dtype == CLMLA_DTYPE_FP8_DS_MLA;
     d->latent = d->dtype == CLMLA_DTYPE_F16 ? CLMLA_DTYPE_F32 : d->dtype;
     d->scale = clmla_config_softmax_scale(config);
     for (int32_t i = 0; i < MLA_ATTENTION_BATCHES && status == CLMLA_SUCCESS; i++)
@@ -264,8 +301,8 @@ clmla_attention_params mla_attention_params(const mla_attention_data *d, int32_t
                       .block_table = {.buffer = b->block_table, .dtype = CLMLA_DTYPE_I32}},
         .q_lat = {.buffer = b->q_lat, .dtype = d->latent},
         .q_pe = {.buffer = b->q_pe, .dtype = d->dtype},
-        .kv_cache = {.buffer = b->kv_cache, .dtype = d->dtype},
-        .pe_cache = {.buffer = b->pe_cache, .dtype = d->dtype},
+        .kv_cache = {.buffer = b->kv_cache, .dtype = d->session->common->cache_dtype},
+        .pe_cache = {.buffer = b->pe_cache, .dtype = d->fp8 ? CLMLA_DTYPE_DEFAULT : d->dtype},
         .out = {.buffer = b->out, .dtype = d->latent},
         .workspace = {.buffer = b->workspace},
     };

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "cli/convert.h"
+#include "cli/draw_fp8.h"
 #include "cli/tune.h"
 #include "core/config.h"
 #include "core/dtype.h"
@@ -47,21 +48,25 @@ static void add(mla_tune_product *out, int *count, const mla_tune_product *produ
         out[(*count)++] = *product;
 }
 
-int mla_tune_products(const clmla_config *c, clmla_dtype dtype,
+int mla_tune_products(const clmla_config *c, clmla_dtype dtype, clmla_dtype weights, bool paired,
                       mla_tune_product out[MLA_MOST_PRODUCTS])
 {
+    enum { PANEL = 64 }; /* of packed weights, at whose bounds the second of a pair begins */
     /* q_lat and ctx stay float32 beside f16 storage */
     const clmla_dtype latent = dtype == CLMLA_DTYPE_F16 ? CLMLA_DTYPE_F32 : dtype;
     const int32_t heads = c->num_attention_heads, q_rows = heads * mla__config_qk_head_dim(c);
+    const int32_t q_first = c->q_lora_rank > 0 ? c->q_lora_rank : q_rows;
+    const int32_t pair = (q_first + PANEL - 1) / PANEL * PANEL + mla__config_kv_dim(c);
     const mla_tune_product products[] = {
-        {"q_proj", 1, c->q_lora_rank > 0 ? 0 : q_rows, c->hidden_size, dtype, dtype, dtype},
-        {"q_a_proj", 1, c->q_lora_rank, c->hidden_size, dtype, dtype, dtype},
-        {"q_b_proj", 1, q_rows, c->q_lora_rank, dtype, dtype, dtype},
-        {"kv_a_proj_with_mqa", 1, mla__config_kv_dim(c), c->hidden_size, dtype, dtype,
+        {"q_proj", 1, c->q_lora_rank > 0 ? 0 : q_rows, c->hidden_size, dtype, weights, dtype},
+        {"q_a_proj", 1, c->q_lora_rank, c->hidden_size, dtype, weights, dtype},
+        {"q_b_proj", 1, q_rows, c->q_lora_rank, dtype, weights, dtype},
+        {"kv_a_proj_with_mqa", 1, mla__config_kv_dim(c), c->hidden_size, dtype, weights,
          CLMLA_DTYPE_F32},
-        {"W_UK", heads, c->kv_lora_rank, c->qk_nope_head_dim, dtype, dtype, latent},
-        {"W_UV", heads, c->v_head_dim, c->kv_lora_rank, latent, dtype, dtype},
-        {"o_proj", 1, c->hidden_size, heads * c->v_head_dim, dtype, dtype, dtype},
+        {"both of hidden_states", 1, paired ? pair : 0, c->hidden_size, dtype, weights, dtype},
+        {"W_UK", heads, c->kv_lora_rank, c->qk_nope_head_dim, dtype, weights, latent},
+        {"W_UV", heads, c->v_head_dim, c->kv_lora_rank, latent, weights, dtype},
+        {"o_proj", 1, c->hidden_size, heads * c->v_head_dim, dtype, weights, dtype},
     };
     int count = 0;
     for (size_t i = 0; i < sizeof(products) / sizeof(products[0]); i++)
@@ -88,8 +93,53 @@ static uint16_t *draw(const mla_product_data *d, const char *what, size_t count,
     return patterns;
 }
 
-/* Sums in double of every base row. The drawn values are the same in every storage dtype. */
-static bool expect(mla_product_data *d, const uint16_t *x, const uint16_t *w)
+/* Drawn weights [batches · out, in]; of FP8 weights what they are as codes, one matrix. */
+typedef struct drawn_weights {
+    uint16_t *patterns;
+    uint8_t *codes; /* NULL: not FP8 */
+    float *scale_inv;
+} drawn_weights;
+
+/* False: out of memory. Release in each case. */
+static bool draw_weights(const mla_product_data *d, drawn_weights *out)
+{
+    const mla_tune_product *p = &d->product;
+    const size_t rows = (size_t)p->batches * (size_t)p->out_features, in = (size_t)p->in_features;
+    *out =
+        (drawn_weights){.patterns = draw(d, "w", rows * in, mla_draw_weight_exp(p->in_features))};
+    if (out->patterns == NULL || p->w != CLMLA_DTYPE_F8_E4M3)
+        return out->patterns != NULL;
+    out->codes = malloc(rows * in);
+    out->scale_inv = malloc(mla_fp8_scales(rows, in) * sizeof(float));
+    if (out->codes == NULL || out->scale_inv == NULL)
+        return false;
+    mla_draw_fp8(p->name, d->session->common->seed, out->patterns, rows, in, out->codes,
+                 out->scale_inv);
+    return true;
+}
+
+static void release_weights(drawn_weights *w)
+{
+    free(w->patterns);
+    free(w->codes);
+    free(w->scale_inv);
+}
+
+/* Row `row` of the matrix. */
+static void load_row(const drawn_weights *w, size_t row, size_t in, float *out)
+{
+    const size_t blocks = (in - 1) / MLA__FP8_BLOCK + 1;
+    if (w->codes == NULL) {
+        mla_load_floats(w->patterns, CLMLA_DTYPE_BF16, row * in, in, out);
+        return;
+    }
+    for (size_t k = 0; k < in; k++)
+        out[k] = mla__f8_e4m3_to_float(w->codes[row * in + k]) *
+                 w->scale_inv[row / MLA__FP8_BLOCK * blocks + k / MLA__FP8_BLOCK];
+}
+
+/* Sums in double of every base row. The drawn values are the same in every storage dtype but FP8. */
+static bool expect(mla_product_data *d, const uint16_t *x, const drawn_weights *w)
 {
     const size_t in = (size_t)d->product.in_features, out = (size_t)d->product.out_features;
     const size_t batches = (size_t)d->product.batches, rows = (size_t)d->base_rows;
@@ -101,7 +151,7 @@ static bool expect(mla_product_data *d, const uint16_t *x, const uint16_t *w)
         for (size_t r = 0; r < rows; r++)
             mla_load_floats(x, CLMLA_DTYPE_BF16, (r * batches + b) * in, in, x_row + r * in);
         for (size_t n = 0; n < out; n++) {
-            mla_load_floats(w, CLMLA_DTYPE_BF16, (b * out + n) * in, in, w_row);
+            load_row(w, b * out + n, in, w_row);
             for (size_t r = 0; r < rows; r++) {
                 double sum = 0.0, magnitude = 0.0;
                 for (size_t k = 0; k < in; k++) {
@@ -136,11 +186,15 @@ static clmla_status upload_x(mla_product_data *d, const uint16_t *base)
     return status;
 }
 
-static clmla_status pack(mla_product_data *d, const uint16_t *w)
+static clmla_status pack(mla_product_data *d, const drawn_weights *w)
 {
+    const clmla_weight_source patterns = {.host = w->patterns,
+                                          .tensor = {.dtype = CLMLA_DTYPE_BF16}};
+    const clmla_weight_source codes = {
+        .host = w->codes, .tensor = {.dtype = CLMLA_DTYPE_F8_E4M3}, .scale_inv = w->scale_inv};
     const clmla_matrix_params params = {
         .struct_size = sizeof(params),
-        .source = {.host = w, .tensor = {.dtype = CLMLA_DTYPE_BF16}},
+        .source = w->codes != NULL ? codes : patterns,
         .num_batches = d->product.batches,
         .out_features = d->product.out_features,
         .in_features = d->product.in_features,
@@ -200,12 +254,12 @@ clmla_status mla_product_create(const mla_session *session, const mla_tune_produ
     const size_t batches = (size_t)product->batches, in = (size_t)product->in_features;
     const size_t out_row = batches * (size_t)product->out_features;
     uint16_t *x = draw(d, "x", (size_t)d->base_rows * batches * in, MLA_DRAW_INPUT_EXP);
-    uint16_t *w = draw(d, "w", out_row * in, mla_draw_weight_exp(product->in_features));
+    drawn_weights w;
     clmla_status status = CL_OUT_OF_HOST_MEMORY;
-    if (x != NULL && w != NULL && expect(d, x, w))
+    if (draw_weights(d, &w) && x != NULL && expect(d, x, &w))
         status = upload_x(d, x);
     if (status == CLMLA_SUCCESS)
-        status = pack(d, w);
+        status = pack(d, &w);
     if (status == CLMLA_SUCCESS)
         status = mla_session_buffer(
             session, NULL, (uint64_t)max_rows * out_row * mla__dtype_bytes(product->y), &d->y);
@@ -214,7 +268,7 @@ clmla_status mla_product_create(const mla_session *session, const mla_tune_produ
     if (status == CLMLA_SUCCESS)
         status = clFinish(session->queue);
     free(x);
-    free(w);
+    release_weights(&w);
     return status;
 }
 

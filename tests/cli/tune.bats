@@ -82,6 +82,25 @@ describe() {
     done
 }
 
+@test "FP8 weights and cache" {
+    model eights 160 2 128 72 16 72 # 128 x 128 blocks have edges
+    eights=$BATS_FILE_TMPDIR/eights.json
+    try tune --model "$eights" --kernels cpu --weights-dtype fp8 --cache-dtype fp8 --rows 16 \
+        --max-seconds 1 --tuning my.tuning
+    passes
+    [ "$(grep -c '^projection_.* weights=f8_e4m3 .*max_rows=any' my.tuning)" -eq 5 ]
+    [ "$(grep -c '^attention_.* cache=fp8_ds_mla' my.tuning)" -eq 1 ]
+    [ "$(entries my.tuning)" -eq 6 ] # and no backend: FP8 weights are native's alone
+    grep -q '^command .* --weights-dtype fp8 --cache-dtype fp8$' my.tuning
+    try bench --model "$eights" --kernels cpu --weights-dtype fp8 --cache-dtype fp8 --runs 3 \
+        --max-seconds 1 --tuning my.tuning --format json
+    passes
+    [ "$(json device.tuning)" -eq 6 ]
+    [ "$(json results.3.verified)" = true ]
+    try tune --model "$(tiny)" --cache-dtype fp8
+    fails_with 2 "--cache-dtype 'fp8'" "multiple of 128"
+}
+
 @test "CLBlast's parameters, for all products at once" {
     try tune --model "$(tiny)" --projection clblast --rows 16 --max-seconds 1 --tuning my.tuning
     passes
@@ -218,20 +237,16 @@ describe() {
     try tune --model "$wide" --kernels nvidia --ops projection,attention --rows 1,16,80 \
         --max-seconds 1 --tuning my.tuning
     passes
-    [ "$(grep -c '^projection_few' my.tuning)" -eq 5 ] # one of 1 and 16 rows
-    [ "$(grep -c '^projection_tiled .* max_rows=any' my.tuning)" -eq 5 ]
+    [ "$(grep -c '^projection_few' my.tuning)" -eq 6 ] # one of 1 and 16 rows; hidden states' also as a pair
+    [ "$(grep -c '^projection_tiled .* max_rows=any' my.tuning)" -eq 6 ]
     grep -q '^attention_mma .* max_rows=2 : .* | decode_before_ns=' my.tuning
     grep -q '^attention_mma .* max_rows=any : .* | prefill_before_ns=' my.tuning
-    echo "projection_tiled weights=bf16 batches=1 out_features=128 in_features=64 max_rows=any : tile_rows=128 tile_columns=64 work_rows=32 stages=2" |
-        record other.tuning
-    for file in my.tuning other.tuning; do
-        try bench --model "$wide" --kernels nvidia --mode batched --runs 3 --warmup 1 \
-            --max-seconds 1 --tuning "$file" --format json --verbose
-        passes
-        [ "$(json results.0.verified)" = true ]
-        [ "$(json results.1.verified)" = true ]
-        [[ "$stderr" == *"(tuning record)"* ]]
-    done
+    try bench --model "$wide" --kernels nvidia --mode batched --runs 3 --warmup 1 \
+        --max-seconds 1 --tuning my.tuning --format json --verbose
+    passes
+    [ "$(json results.0.verified)" = true ]
+    [ "$(json results.1.verified)" = true ]
+    [[ "$stderr" == *"(tuning record)"* ]]
 }
 
 # ---- the record is read --------------------------------------------------------------------------

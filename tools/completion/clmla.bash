@@ -18,7 +18,7 @@ _clmla_options() {
     verify) echo "$fp8 $device $computation --format --help" ;;
     run) echo "--case --output --weights --layer --input $fp8 $device $computation --help" ;;
     report) echo "--output --model --max-seconds $fp8 $device $computation --help" ;;
-    tune) echo "--model --tp --ops --rows --max-seconds --again $device $computation --help" ;;
+    tune) echo "--model --tp --ops --rows --max-seconds --again $fp8 $device $computation --help" ;;
     esac
 }
 
