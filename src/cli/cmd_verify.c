@@ -30,6 +30,8 @@ static const mla_command command = {
 static const mla_column columns[] = {
     {.key = "case", .heading = "case", .width = 24},
     {.key = "dtype", .heading = "dtype"},
+    {.key = "weights_dtype", .heading = NULL},
+    {.key = "cache_dtype", .heading = NULL},
     {.key = "projection", .heading = "projection"},
     {.key = "kernels", .heading = "kernels"},
     {.key = "rel_l2", .heading = "rel L2", .format = "%.2e", .width = 8},
@@ -78,16 +80,17 @@ static json_t *row_of(const mla_golden *golden, const mla_common *common,
 {
     const bounds bound = bounds_of(golden, common);
     const bool with_max = !isnan(bound.max_abs);
-    return json_pack("{s:s, s:s, s:s, s:s, s:o, s:f, s:o, s:o, s:o, s:f, s:o, s:b, s:s}", "case",
-                     golden->job.name, "dtype", mla__dtype_name(common->dtype), "projection",
-                     choices->projection, "kernels", clmla_kernel_class_name(choices->kernels),
-                     "rel_l2", mla_report_real(errors->rel_l2), "rel_l2_bound", bound.rel_l2,
-                     "max_abs", with_max ? mla_report_real(errors->max_abs) : json_null(),
-                     "max_abs_bound", with_max ? mla_report_real(bound.max_abs) : json_null(),
-                     "cache_rel_l2", mla_report_real(errors->cache_rel_l2), "cache_bound",
-                     bound.cache_rel_l2, "row_check",
-                     golden->recipe ? mla_report_real(errors->row_check) : json_null(), "finite",
-                     errors->finite, "result", passed ? "PASS" : "FAIL");
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:f, s:o, s:o, s:o, s:f, s:o, s:b, s:s}",
+                     "case", golden->job.name, "dtype", mla__dtype_name(common->dtype),
+                     "weights_dtype", mla__dtype_name(common->weights_dtype), "cache_dtype",
+                     mla__dtype_name(common->cache_dtype), "projection", choices->projection,
+                     "kernels", clmla_kernel_class_name(choices->kernels), "rel_l2",
+                     mla_report_real(errors->rel_l2), "rel_l2_bound", bound.rel_l2, "max_abs",
+                     with_max ? mla_report_real(errors->max_abs) : json_null(), "max_abs_bound",
+                     with_max ? mla_report_real(bound.max_abs) : json_null(), "cache_rel_l2",
+                     mla_report_real(errors->cache_rel_l2), "cache_bound", bound.cache_rel_l2,
+                     "row_check", golden->recipe ? mla_report_real(errors->row_check) : json_null(),
+                     "finite", errors->finite, "result", passed ? "PASS" : "FAIL");
 }
 
 /* Why the case cannot be asked for as the options have it, or false. */
@@ -115,13 +118,15 @@ static bool is_skipped(const mla_golden *golden, const mla_common *common, char 
 }
 
 /* Says on stderr why, and adds a row without figures. */
-static int skip_case(const mla_golden *golden, clmla_dtype dtype, const char *reason,
+static int skip_case(const mla_golden *golden, const mla_common *common, const char *reason,
                      mla_report *report)
 {
     mla_note("%s: skipped, %s", golden->job.name, reason);
-    if (mla_report_add(report,
-                       json_pack("{s:s, s:s, s:s, s:s}", "case", golden->job.name, "dtype",
-                                 mla__dtype_name(dtype), "result", "SKIP", "reason", reason)))
+    if (mla_report_add(report, json_pack("{s:s, s:s, s:s, s:s, s:s, s:s}", "case", golden->job.name,
+                                         "dtype", mla__dtype_name(common->dtype), "weights_dtype",
+                                         mla__dtype_name(common->weights_dtype), "cache_dtype",
+                                         mla__dtype_name(common->cache_dtype), "result", "SKIP",
+                                         "reason", reason)))
         return MLA_EXIT_SUCCESS;
     mla_error("out of memory");
     return MLA_EXIT_FAILED;
@@ -169,7 +174,7 @@ static int verify_file(mla_session *session, const char *path, mla_report *repor
     mla_progress_clear();
     char reason[192];
     const int code = is_skipped(&golden, session->common, reason, sizeof(reason))
-                         ? skip_case(&golden, session->common->dtype, reason, report)
+                         ? skip_case(&golden, session->common, reason, report)
                          : verify_case(session, &golden, path, report);
     mla_golden_close(&golden);
     return code;

@@ -232,14 +232,15 @@ describe() {
 }
 
 @test "class nvidia: tiles of tensor cores, and what is found computes right" {
-    model wide 128 2 64 32 16 32 # sizes that they take
+    model wide 64 1 64 64 16 64 # sizes that they take; three products
     wide=$BATS_FILE_TMPDIR/wide.json
     try tune --model "$wide" --kernels nvidia --ops projection,attention --rows 1,16,80 \
         --max-seconds 1 --tuning my.tuning
     passes
-    [ "$(grep -c '^projection_few' my.tuning)" -eq 6 ] # one of 1 and 16 rows; hidden states' also as a pair
-    [ "$(grep -c '^projection_tiled .* max_rows=any' my.tuning)" -eq 6 ]
-    grep -q '^attention_mma .* max_rows=2 : .* | decode_before_ns=' my.tuning
+    [ "$(grep -c '^projection_few' my.tuning)" -eq 3 ] # one of 1 and 16 rows
+    [ "$(grep -c '^projection_tiled .* max_rows=any' my.tuning)" -eq 3 ]
+    grep -q '^projection_few .* out_features=208 ' my.tuning # both of hidden states as a pair
+    grep -q '^attention_mma .* max_rows=1 : .* | decode_before_ns=' my.tuning
     grep -q '^attention_mma .* max_rows=any : .* | prefill_before_ns=' my.tuning
     try bench --model "$wide" --kernels nvidia --mode batched --runs 3 --warmup 1 \
         --max-seconds 1 --tuning my.tuning --format json --verbose

@@ -63,6 +63,8 @@ load common
     [ "$(json passed)" = true ]
     [ "$(json results.0.case)" = 13_autoregressive ]
     [ "$(json results.0.dtype)" = f32 ]
+    [ "$(json results.0.weights_dtype)" = f32 ]
+    [ "$(json results.0.cache_dtype)" = f32 ]
     [ "$(json results.0.result)" = PASS ]
     for field in projection kernels rel_l2 rel_l2_bound cache_rel_l2 cache_bound; do
         json "results.0.$field" >/dev/null
@@ -76,7 +78,7 @@ load common
     try verify --format csv "$(golden 27_fp8_prefill)"
     passes
     [ "${#lines[@]}" -eq 2 ]
-    [[ "${lines[0]}" == case,dtype,projection,kernels,rel_l2,* ]]
+    [[ "${lines[0]}" == case,dtype,weights_dtype,cache_dtype,projection,kernels,rel_l2,* ]]
 }
 
 # alter FILE PATTERN TEXT: TEXT over the bytes from PATTERN's first place on.
