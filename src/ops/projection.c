@@ -14,9 +14,13 @@ static clmla_kernel_class native_class(const clmla_context *context)
 
 bool mla__projection_auto_rows(const clmla_context *context, clmla_dtype weights, int32_t *rows)
 {
+    static const mla__record_kernel auto_kernels[] = {
+        [CLMLA_KERNELS_CPU] = MLA__RECORD_AUTO_CPU,
+        [CLMLA_KERNELS_GPU] = MLA__RECORD_AUTO_GPU,
+        [CLMLA_KERNELS_NVIDIA] = MLA__RECORD_AUTO_NVIDIA,
+    };
     const clmla_kernel_class kernels = native_class(context);
-    const mla__record_key key = {
-        .kernel = MLA__RECORD_AUTO_CPU + (int)(kernels - CLMLA_KERNELS_CPU), .dtype = weights};
+    const mla__record_key key = {.kernel = auto_kernels[kernels], .dtype = weights};
     const mla__record_entry *entry = mla__record_find(context->record, &key, 1);
     if (entry != NULL)
         *rows = entry->native_max_rows < MLA__RECORD_ALL_ROWS ? entry->native_max_rows : INT32_MAX;

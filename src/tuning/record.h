@@ -50,7 +50,7 @@ typedef enum mla__record_kernel {
     MLA__RECORD_ATTENTION_GPU,
     MLA__RECORD_ATTENTION_MMA, /* on tensor cores, without the tile of 64 rows */
     MLA__RECORD_CLBLAST_XGEMM,
-    MLA__RECORD_AUTO_CPU, /* the three in the order of clmla_kernel_class */
+    MLA__RECORD_AUTO_CPU, /* from here on what backend AUTO takes */
     MLA__RECORD_AUTO_GPU,
     MLA__RECORD_AUTO_NVIDIA,
     MLA__RECORD_NUM_KERNELS
