@@ -420,6 +420,15 @@ bool mla__os_cpu_has_bf16_dot(void)
 #endif
 }
 
+bool mla__os_cpu_has_byte_tables(void)
+{
+#if defined(__GNUC__) && defined(__x86_64__)
+    return __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512bw");
+#else
+    return false;
+#endif
+}
+
 /* ---- interrupts ----------------------------------------------------------------------------- */
 
 static volatile sig_atomic_t interrupted;

@@ -67,6 +67,8 @@ void mla__os_describe(mla__os_facts *out);
 
 /* This processor has AVX512_BF16, and the operating system keeps its registers. */
 bool mla__os_cpu_has_bf16_dot(void);
+/* The same of AVX512_VBMI. */
+bool mla__os_cpu_has_byte_tables(void);
 
 /* From now on SIGINT and SIGTERM are remembered instead of ending the process; a second one ends it.
  * A SIGINT that was ignored at the start stays so. For the program, never for the library. */

@@ -199,9 +199,10 @@ clmla_status mla__device_read(cl_device_id id, mla__device *out)
     /* PoCL compiles a kernel anew for every local size that it meets. */
     device.is_pocl = strcmp(device.platform_name, "Portable Computing Language") == 0;
     /* Inline assembly reaches the processor only where this process compiles for itself. */
-    device.splits_vload = device.is_pocl && (device.type & CL_DEVICE_TYPE_CPU) != 0;
-    device.has_bf16_dot =
-        device.is_pocl && (device.type & CL_DEVICE_TYPE_CPU) != 0 && mla__os_cpu_has_bf16_dot();
+    const bool is_this_processor = device.is_pocl && (device.type & CL_DEVICE_TYPE_CPU) != 0;
+    device.splits_vload = is_this_processor;
+    device.has_bf16_dot = is_this_processor && mla__os_cpu_has_bf16_dot();
+    device.has_byte_tables = is_this_processor && mla__os_cpu_has_byte_tables();
     *out = device;
     return CLMLA_SUCCESS;
 }

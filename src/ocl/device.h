@@ -31,6 +31,7 @@ typedef struct mla__device {
     bool has_ptx;           /* the inline PTX of cl/nvidia/ptx.clh: compute capability >= 8.0 */
     bool has_fp16;          /* cl_khr_fp16: half arithmetic; storage needs no extension */
     bool has_bf16_dot;      /* vdpbf16ps by inline assembly: host with AVX512_BF16, CPU, PoCL */
+    bool has_byte_tables;   /* vpermi2b likewise: AVX512_VBMI */
     bool is_pocl;           /* platform is Portable Computing Language */
     bool splits_vload;      /* vload16 and vstore16 of 16-bit elements become several accesses, up
                                to one an element (PoCL 3.1); a vector type of their alignment does

@@ -5,7 +5,8 @@
 bool mla__projection_uses_dot(const clmla_context *context, clmla_dtype x, clmla_dtype w)
 {
     return context->kernel_class == CLMLA_KERNELS_CPU && context->matrix_units &&
-           context->device.has_bf16_dot && x == CLMLA_DTYPE_BF16 && w == CLMLA_DTYPE_BF16;
+           context->device.has_bf16_dot && x == CLMLA_DTYPE_BF16 &&
+           (w == CLMLA_DTYPE_BF16 || (w == CLMLA_DTYPE_F8_E4M3 && context->device.has_byte_tables));
 }
 
 void mla__projection_choose_tile(const clmla_context *context, clmla_dtype x, clmla_dtype w,
@@ -84,7 +85,7 @@ static void choose_portable(const clmla_context *context, const mla__projection_
         choice.kind = MLA__PROJECTION_GPU; /* with its slices and tile_k: one order of the sum */
     } else if (mla__projection_uses_dot(context, s->x, s->w)) {
         key.kernel = MLA__RECORD_PROJECTION_DOT;
-        choice.kind = MLA__PROJECTION_DOT;
+        choice.kind = s->w == CLMLA_DTYPE_F8_E4M3 ? MLA__PROJECTION_DOT_F8 : MLA__PROJECTION_DOT;
     } else {
         key.kernel = MLA__RECORD_PROJECTION_CPU;
         choice.kind = MLA__PROJECTION_CPU;
@@ -249,6 +250,9 @@ mla__projection_source mla__projection_source_of(const clmla_context *context,
     case MLA__PROJECTION_DOT:
         return (mla__projection_source){{"cpu/projection.clh", "cpu/projection_dot.cl"},
                                         "projection_dot"};
+    case MLA__PROJECTION_DOT_F8:
+        return (mla__projection_source){{"cpu/projection.clh", "cpu/projection_dot_fp8.cl"},
+                                        "projection_dot_fp8"};
     case MLA__PROJECTION_STREAM:
         return (mla__projection_source){{"gpu/weights.clh", "gpu/projection_stream.cl"},
                                         "projection_stream"};

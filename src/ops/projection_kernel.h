@@ -9,6 +9,7 @@
 enum mla__projection_kind {
     MLA__PROJECTION_CPU,    /* cl/cpu/projection.cl */
     MLA__PROJECTION_DOT,    /* cl/cpu/projection_dot.cl: bf16 dot products */
+    MLA__PROJECTION_DOT_F8, /* cl/cpu/projection_dot_fp8.cl: the same on FP8 weights */
     MLA__PROJECTION_GPU,    /* cl/gpu/projection.cl */
     MLA__PROJECTION_STREAM, /* cl/gpu/projection_stream.cl: fewest rows */
     MLA__PROJECTION_FEW,    /* cl/nvidia/projection_few.cl: tensor cores, few rows */
@@ -51,8 +52,9 @@ typedef struct mla__projection_source {
 mla__projection_source mla__projection_source_of(const clmla_context *context,
                                                  enum mla__projection_kind kind);
 
-/* Whether x · Wᵀ takes the bf16 dot products: both are stored as bf16 and the device has them. Not
- * a matter of rows or of strides, so that a row's bits do not depend on either. */
+/* Whether x · Wᵀ takes the bf16 dot products: x is stored as bf16, W as bf16 or FP8, and the device
+ * has them, for FP8 its decoder, too. Not a matter of rows or of strides, so that a row's bits do
+ * not depend on either. */
 bool mla__projection_uses_dot(const clmla_context *context, clmla_dtype x, clmla_dtype w);
 /* The built-in tile of up to `rows` rows on classes cpu and gpu. */
 void mla__projection_choose_tile(const clmla_context *context, clmla_dtype x, clmla_dtype w,

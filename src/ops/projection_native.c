@@ -26,6 +26,11 @@ static bool on_tensor_cores(enum mla__projection_kind kind)
            kind == MLA__PROJECTION_WGMMA;
 }
 
+static bool is_dot(enum mla__projection_kind kind)
+{
+    return kind == MLA__PROJECTION_DOT || kind == MLA__PROJECTION_DOT_F8;
+}
+
 /* Rows and batches begin at multiples of 16 bytes of bf16. */
 static bool is_aligned(const mla__view *view) { return mla__view_is_multiple(view, 8); }
 
@@ -205,9 +210,9 @@ int mla__projection_native_text(const clmla_context *context, const mla__project
     mla__projection_choose(context, shape, max_rows, &choices);
     const enum mla__projection_kind kind = choices.list[0].kind;
     append(text, capacity, &length, "native %s%s", clmla_kernel_class_name(context->kernel_class),
-           kind == MLA__PROJECTION_DOT ? " bf16 dot"
-           : on_tensor_cores(kind)     ? " tensor cores"
-                                       : "");
+           is_dot(kind)            ? " bf16 dot"
+           : on_tensor_cores(kind) ? " tensor cores"
+                                   : "");
     if (choices.why_portable != NULL)
         append(text, capacity, &length, " not by tensor cores, %s:", choices.why_portable);
     for (int i = 0; i < choices.count; i++) {
@@ -256,6 +261,7 @@ static launch_tile launch_tile_of(const mla__projection_choice *choice)
     switch (choice->kind) {
     case MLA__PROJECTION_CPU:
     case MLA__PROJECTION_DOT:
+    case MLA__PROJECTION_DOT_F8:
         return (launch_tile){t->vector_width * t->tile_vectors, t->block_rows, 1};
     case MLA__PROJECTION_GPU:
         launch.work_group =

@@ -11,11 +11,11 @@
 #include "ocl/device.h"
 #include "ocl/program.h"
 
-/* cl/cpu/projection.cl and cl/cpu/projection_dot.cl use tile_rows, vector_width, tile_vectors,
- * block_rows; cl/gpu/projection.cl uses tile_rows, tile_columns, tile_k, work_rows, work_columns,
- * slices; cl/gpu/projection_stream.cl tile_rows, tile_columns, tile_k, slices; cl/gpu/merge_up.clh
- * tile_columns, tile_k, slices; cl/nvidia/projection_few.clh tile_rows, tile_columns, slices;
- * cl/nvidia/projection_tiled.cl tile_rows, tile_columns, work_rows, stages;
+/* cl/cpu/projection.cl, projection_dot.cl and projection_dot_fp8.cl use tile_rows, vector_width,
+ * tile_vectors, block_rows; cl/gpu/projection.cl uses tile_rows, tile_columns, tile_k, work_rows,
+ * work_columns, slices; cl/gpu/projection_stream.cl tile_rows, tile_columns, tile_k, slices;
+ * cl/gpu/merge_up.clh tile_columns, tile_k, slices; cl/nvidia/projection_few.clh tile_rows,
+ * tile_columns, slices; cl/nvidia/projection_tiled.cl tile_rows, tile_columns, work_rows, stages;
  * cl/nvidia/projection_wgmma.cl tile_rows, tile_columns, stages. */
 #define MLA__PROJECTION_TILE(X)                                                                    \
     X(tile_rows, TILE_ROWS, "rows of y per tile")                                                  \
@@ -94,7 +94,8 @@ bool mla__merge_up_tile(const mla__device *device, const mla__projection_tile *s
 /* Up to how many tokens it takes the place of merge and projection. */
 int32_t mla__merge_up_max_tokens(int32_t num_heads);
 
-/* The same for cl/cpu/projection_dot.cl, whose vectors have sixteen columns. */
+/* The same for cl/cpu/projection_dot.cl and projection_dot_fp8.cl, whose vectors have sixteen
+ * columns. */
 void mla__projection_tile_dot(int32_t max_rows, mla__projection_tile *tile);
 /* Chooses sizes so that the kernel's scratch (cpu: private, at most 256 KiB where any choice gets
  * there) or local memory (gpu: at most 32 KiB and the device's) fits. False: nothing fits. */

@@ -46,7 +46,8 @@ static const clmla_dtype weights[] = {CLMLA_DTYPE_BF16, CLMLA_DTYPE_F16, CLMLA_D
                                       CLMLA_DTYPE_F8_E4M3, CLMLA_DTYPE_DEFAULT};
 static const clmla_dtype floats[] = {CLMLA_DTYPE_BF16, CLMLA_DTYPE_F16, CLMLA_DTYPE_F32,
                                      CLMLA_DTYPE_DEFAULT};
-static const clmla_dtype dot_weights[] = {CLMLA_DTYPE_BF16, CLMLA_DTYPE_DEFAULT};
+static const clmla_dtype dot_weights[] = {CLMLA_DTYPE_BF16, CLMLA_DTYPE_F8_E4M3,
+                                          CLMLA_DTYPE_DEFAULT};
 static const clmla_dtype mma_weights[] = {CLMLA_DTYPE_BF16, CLMLA_DTYPE_DEFAULT};
 static const clmla_dtype mma_caches[] = {CLMLA_DTYPE_BF16, CLMLA_DTYPE_FP8_DS_MLA,
                                          CLMLA_DTYPE_DEFAULT};

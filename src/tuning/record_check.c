@@ -15,8 +15,10 @@ enum {
 
 static bool is_power_of_two(int32_t value) { return value > 0 && (value & (value - 1)) == 0; }
 
-/* cl/cpu/projection.clh; the dot products' vectors have sixteen columns. */
-static const char *cpu_projection_fault(const mla__projection_tile *t, bool dot)
+/* cl/cpu/projection.clh; the dot products' vectors have sixteen columns, with FP8 weights pairs of
+ * them (cl/cpu/projection_dot_fp8.cl). */
+static const char *cpu_projection_fault(const mla__projection_tile *t, bool dot,
+                                        clmla_dtype weights)
 {
     if (dot && t->vector_width != 16)
         return "vector_width must be 16";
@@ -25,6 +27,8 @@ static const char *cpu_projection_fault(const mla__projection_tile *t, bool dot)
     if (t->tile_vectors > PANEL || t->vector_width * t->tile_vectors % 16 != 0 ||
         PANEL % (t->vector_width * t->tile_vectors) != 0)
         return "vector_width * tile_vectors must be 16, 32 or 64";
+    if (dot && weights == CLMLA_DTYPE_F8_E4M3 && t->tile_vectors % 2 != 0)
+        return "tile_vectors must be even with FP8 weights";
     if (t->tile_rows > MOST_CPU_ROWS || t->tile_rows * t->tile_vectors > MOST_REGISTERS)
         return "tile_rows must be at most 16, tile_rows * tile_vectors 64";
     if (t->block_rows > MOST_BLOCK_ROWS || t->block_rows % t->tile_rows != 0)
@@ -132,9 +136,9 @@ static const char *projection_fault(const mla__device *device, const mla__record
     const mla__projection_tile *t = &entry->projection;
     switch (entry->key.kernel) {
     case MLA__RECORD_PROJECTION_CPU:
-        return cpu_projection_fault(t, false);
+        return cpu_projection_fault(t, false, entry->key.dtype);
     case MLA__RECORD_PROJECTION_DOT:
-        return cpu_projection_fault(t, true);
+        return cpu_projection_fault(t, true, entry->key.dtype);
     case MLA__RECORD_PROJECTION_STREAM:
         return stream_fault(device, t);
     case MLA__RECORD_PROJECTION_FEW:

@@ -119,23 +119,34 @@ static void tile_has_the_vectors_of_the_device(void **state)
     clmla_context_release(context);
 }
 
-/* Only bf16 with bf16 on class cpu, where asked for and there. */
+/* Only bf16 with bf16 or FP8 on class cpu, where asked for and there; FP8 needs its decoder. */
 static void bf16_dot_is_chosen_by_storage(void **state)
 {
     (void)state;
     clmla_context *cpu = native_context(CLMLA_KERNELS_CPU, true);
     clmla_context *gpu = native_context(CLMLA_KERNELS_GPU, true);
     cpu->device.has_bf16_dot = gpu->device.has_bf16_dot = true;
+    cpu->device.has_byte_tables = gpu->device.has_byte_tables = true;
     assert_true(mla__projection_uses_dot(cpu, BF16, BF16));
     assert_false(mla__projection_uses_dot(cpu, F32, BF16));
     assert_false(mla__projection_uses_dot(cpu, BF16, F32));
     assert_false(mla__projection_uses_dot(cpu, F16, F16));
     assert_false(mla__projection_uses_dot(gpu, BF16, BF16));
+    assert_true(mla__projection_uses_dot(cpu, BF16, F8));
+    assert_false(mla__projection_uses_dot(cpu, F16, F8));
+    assert_false(mla__projection_uses_dot(cpu, F32, F8));
+    assert_false(mla__projection_uses_dot(gpu, BF16, F8));
     cpu->matrix_units = false;
     assert_false(mla__projection_uses_dot(cpu, BF16, BF16));
+    assert_false(mla__projection_uses_dot(cpu, BF16, F8));
     cpu->matrix_units = true;
+    cpu->device.has_byte_tables = false;
+    assert_true(mla__projection_uses_dot(cpu, BF16, BF16));
+    assert_false(mla__projection_uses_dot(cpu, BF16, F8));
+    cpu->device.has_byte_tables = true;
     cpu->device.has_bf16_dot = false;
     assert_false(mla__projection_uses_dot(cpu, BF16, BF16));
+    assert_false(mla__projection_uses_dot(cpu, BF16, F8));
     clmla_context_release(cpu);
     clmla_context_release(gpu);
 }

@@ -61,11 +61,10 @@ static void rows_do_not_depend_on_their_number(void **state)
         clmla_kernel_class kernel_class;
         clmla_dtype weights;
         bool matrix_units;
-    } kinds[] = {{CLMLA_KERNELS_CPU, BF16, true},
-                 {CLMLA_KERNELS_CPU, BF16, false},
-                 {CLMLA_KERNELS_CPU, F32, false},
-                 {CLMLA_KERNELS_GPU, BF16, true},
-                 {CLMLA_KERNELS_GPU, F32, true}};
+    } kinds[] = {{CLMLA_KERNELS_CPU, BF16, true}, {CLMLA_KERNELS_CPU, BF16, false},
+                 {CLMLA_KERNELS_CPU, F32, false}, {CLMLA_KERNELS_CPU, F8, true},
+                 {CLMLA_KERNELS_CPU, F8, false},  {CLMLA_KERNELS_GPU, BF16, true},
+                 {CLMLA_KERNELS_GPU, F32, true},  {CLMLA_KERNELS_GPU, F8, true}};
     const int32_t parts[] = {1, 2, 3, 4, 6, 1, 17, 3};
     for (size_t c = 0; c < sizeof(kinds) / sizeof(kinds[0]); c++) {
         clmla_context *context = native_context(kinds[c].kernel_class, kinds[c].matrix_units);
@@ -94,39 +93,62 @@ static void rows_do_not_depend_on_their_number(void **state)
 
 /* Σ x·w as cl/cpu/projection.cl and projection_dot.cl state their chains: k = 0, 1, 2, .. or, with
  * the zeros that fill the last pair, k = 1, 0, 3, 2, .. */
-static float chain(const projection_data *d, size_t m, size_t n, size_t K, bool odd_first)
+static float chain(const projection_data *d, size_t m, size_t n, size_t K, clmla_dtype w,
+                   bool odd_first)
 {
     float sum = 0.0f;
     for (size_t i = 0; i < K + K % 2; i++) {
         const size_t k = odd_first ? i ^ 1u : i;
         if (k < K)
             sum = fmaf((float)mla__load(d->x, BF16, m * d->x_stride + k),
-                       (float)projection_rounded(BF16, d->w[n * K + k]), sum);
+                       (float)projection_rounded(w, d->w[n * K + k]), sum);
     }
     return sum;
+}
+
+/* The same as cl/cpu/projection_dot_fp8.cl states it: chains of unscaled codes in groups of k. */
+static float grouped_chain(const projection_data *d, size_t m, size_t n, size_t K)
+{
+    const size_t across = (K - 1) / FP8_BLOCK + 1;
+    float total = 0.0f;
+    for (size_t first = 0; first < K; first += FP8_BLOCK) {
+        float sum = 0.0f;
+        for (size_t i = first; i < K + K % 2 && i < first + FP8_BLOCK; i++) {
+            const size_t k = i ^ 1u;
+            if (k < K)
+                sum = fmaf((float)mla__load(d->x, BF16, m * d->x_stride + k),
+                           mla__f8_e4m3_to_float(d->codes[n * K + k]), sum);
+        }
+        total = fmaf(sum, d->scales[n / FP8_BLOCK * across + first / FP8_BLOCK], total);
+    }
+    return total;
 }
 
 /* Bit for bit; the order of the pairs also tells which of the kernels ran. */
 static void cpu_adds_in_the_stated_order(void **state)
 {
     (void)state;
-    enum { M = 6, N = 70, K = 75 };
-    for (int units = 0; units < 2; units++) {
-        clmla_context *context = native_context(CLMLA_KERNELS_CPU, units == 1);
-        const bool dot = mla__projection_uses_dot(context, BF16, BF16);
-        assert_int_equal(dot, units == 1 && context->device.has_bf16_dot);
+    enum { M = 6, N = 150, K = 323 };
+    for (int run = 0; run < 4; run++) {
+        const bool units = run % 2 == 1;
+        const clmla_dtype w = run < 2 ? BF16 : F8;
+        clmla_context *context = native_context(CLMLA_KERNELS_CPU, units);
+        const bool dot = mla__projection_uses_dot(context, BF16, w);
+        assert_int_equal(dot, units && context->device.has_bf16_dot &&
+                                  (w == BF16 || context->device.has_byte_tables));
         const projection_case one = {
-            .name = "order", .M = M, .N = N, .K = K, .x = BF16, .w = BF16, .y = F32};
+            .name = "order", .M = M, .N = N, .K = K, .x = BF16, .w = w, .y = F32};
         projection_data d = projection_make(&one);
         clmla_matrix *matrix = projection_matrix(context, &one, &d);
         test_buffer x = test_buffer_of(d.x, d.x_count * mla__dtype_bytes(BF16), BF16);
         float y[M * N];
         run_rows(context, &d, matrix, &x, 0, M, y);
         for (size_t i = 0; i < M * N; i++) {
-            const float expected = chain(&d, i / N, i % N, K, dot);
+            const float expected = dot && w == F8 ? grouped_chain(&d, i / N, i % N, K)
+                                                  : chain(&d, i / N, i % N, K, w, dot);
             if (memcmp(&y[i], &expected, sizeof expected) != 0)
-                fail_msg("dot %d: [%zu, %zu] is %a, expected %a", dot, i / N, i % N, (double)y[i],
-                         (double)expected);
+                fail_msg("dot %d, w %s: [%zu, %zu] is %a, expected %a", dot, mla__dtype_name(w),
+                         i / N, i % N, (double)y[i], (double)expected);
         }
         test_buffer_release(&x);
         clmla_matrix_release(matrix);

@@ -60,6 +60,19 @@ static const recorded_case cases[] = {
      {"projection_dot " MATRIX("bf16") " max_rows=3 : tile_rows=2",
       "projection_dot " MATRIX("bf16") " max_rows=16 : tile_rows=2",
       "projection_dot " MATRIX("bf16") " max_rows=any : tile_rows=4"}},
+    {"cpu: bf16 dot products on FP8 weights",
+     CLMLA_KERNELS_CPU,
+     CLMLA_MATRIX_UNITS_AUTO,
+     BF16,
+     F8,
+     "projection_dot " MATRIX(
+         "f8_e4m3") " max_rows=16 : tile_rows=2 vector_width=16 tile_vectors=2 block_rows=8\n"
+                    "projection_dot " MATRIX(
+                        "bf16") " max_rows=any : tile_rows=5 vector_width=16 tile_vectors=4 "
+                                "block_rows=40\n",
+     {"projection_dot " MATRIX("f8_e4m3") " max_rows=3 : tile_rows=2",
+      "projection_dot " MATRIX("f8_e4m3") " max_rows=16 : tile_rows=2",
+      "projection_dot " MATRIX("f8_e4m3") " max_rows=any : tile_rows=4"}},
     {"gpu: other slices and stages",
      CLMLA_KERNELS_GPU,
      CLMLA_MATRIX_UNITS_OFF,
@@ -116,9 +129,9 @@ static clmla_context *open_case(const recorded_case *c)
     char *text = test_tuning_text(c->entries);
     clmla_context *context = test_context_with_tuning(c->kernel_class, c->units, text);
     free(text);
-    if (c->units == CLMLA_MATRIX_UNITS_AUTO && !context->device.has_bf16_dot) {
+    if (c->units == CLMLA_MATRIX_UNITS_AUTO && !mla__projection_uses_dot(context, c->x, c->w)) {
         clmla_context_release(context);
-        print_message("skipped: the device has no bf16 dot products\n");
+        print_message("skipped: the device has no bf16 dot products of these weights\n");
         skip();
     }
     return context;

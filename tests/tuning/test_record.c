@@ -120,6 +120,10 @@ static const bad_record bad_records[] = {
      HEADER "projection_dot " MATRIX
             " max_rows=16 : tile_rows=4 vector_width=8 tile_vectors=4 block_rows=64",
      4, "vector_width must be 16"},
+    {"dot products of FP8 weights with half a pair of vectors",
+     HEADER "projection_dot weights=f8_e4m3 batches=1 out_features=3072 in_features=2048"
+            " max_rows=16 : tile_rows=4 vector_width=16 tile_vectors=1 block_rows=64",
+     4, "tile_vectors must be even"},
     {"a tile across panels",
      HEADER "projection_cpu " MATRIX
             " max_rows=16 : tile_rows=4 vector_width=16 tile_vectors=3 block_rows=64",
