@@ -8,7 +8,8 @@
  * One work-item: TILE_VECTORS · VECTOR_WIDTH columns and BLOCK_ROWS rows of one batch, computed
  * TILE_ROWS rows at a time in registers, so that a block's rows of x and its panel of W stay in the
  * caches. Grid: (tiles of columns, blocks of rows, batches), work-group {1, 1, 1}. No local memory,
- * no barrier.
+ * no barrier. FP8 weights are taken in chunks of k: a chunk is decoded once into private memory for
+ * all of the block's rows, whose sums wait there.
  *
  * Every y is one chain of fused multiply-adds over k = 0, 1, .. K - 1 from 0, whatever the tile
  * and the width of its vectors: a row's bits do not depend on the number of rows or on its place
@@ -25,13 +26,22 @@
  * VECTOR_WIDTH   4, 8 or 16: floats per vector
  * TILE_VECTORS   TILE_VECTORS · VECTOR_WIDTH is a multiple of 16 and divides PANEL
  * BLOCK_ROWS     multiple of TILE_ROWS
- * CHUNK_K        k per chunk of widened x, even; TILE_ROWS · CHUNK_K floats of private memory
+ * CHUNK_K        k per chunk of widened x, even; TILE_ROWS · CHUNK_K floats of private memory, FP8:
+ *                TILE_COLUMNS_OF_16 · (CHUNK_K + BLOCK_ROWS) more
  */
+#if PAIRED && PAIR_F8
+#ifndef CHUNK_K
+#define CHUNK_K 64
+#endif
+#if FP8_GROUP % CHUNK_K != 0
+#error "a chunk must lie in one group of FP8 weights"
+#endif
+#endif
 #ifndef CHUNK_K
 #define CHUNK_K 512
 #endif
-#if CHUNK_K % FP8_GROUP != 0
-#error "a chunk must hold whole pairs, and whole groups of FP8 weights"
+#if CHUNK_K % 2 != 0
+#error "a chunk must hold whole pairs"
 #endif
 
 typedef CLMLA_CAT(float, VECTOR_WIDTH) floatv;
@@ -103,21 +113,23 @@ CLMLA_INLINE void widen_row(global const STORAGE(X_DTYPE) * x, size_t at, int co
             sum[i][j] = fma(value, (weights)[j], sum[i][j]);                                       \
     }
 
-/* even[j] and odd[j] of a row of pairs, `w`; FP8: times scale[j], which holds for a group of k. */
-#if PAIRED && PAIR_F8
-#define DECLARE_SCALES floatv scale[TILE_VECTORS];
-#define LOAD_SCALES(k)                                                                             \
-    if ((k) % FP8_GROUP == 0) {                                                                    \
+#define ZERO_SUMS                                                                                  \
+    UNROLL                                                                                         \
+    for (int i = 0; i < TILE_ROWS; i++) {                                                          \
         UNROLL                                                                                     \
         for (int j = 0; j < TILE_VECTORS; j++)                                                     \
-            scale[j] = VLOADV(j, scales + (size_t)((k0 + (k)) / FP8_GROUP) * columns + n0);        \
+            sum[i][j] = (floatv)(0.0f);                                                            \
     }
-#define UNPACK_PAIRS(j) unpack_pairs(w + VECTOR_WIDTH * (j), scale[j], &even[j], &odd[j])
-#else
-#define DECLARE_SCALES
-#define LOAD_SCALES(k)
-#define UNPACK_PAIRS(j) unpack_pairs(w + VECTOR_WIDTH * (j), &even[j], &odd[j])
-#endif
+
+/* y[row + n0 ..] = the tile's columns of one row. */
+CLMLA_INLINE void store_row(const floatv *sum, global STORAGE(Y_DTYPE) * y, size_t row, int n0,
+                            int N)
+{
+    UNROLL
+    for (int n = 0; n < TILE_COLUMNS_OF_16; n += 16)
+        store_columns(SIXTEEN_COLUMNS(sum + n / VECTOR_WIDTH), y, row + (size_t)(n0 + n),
+                      N - n0 - n);
+}
 
 kernel void projection(global const STORAGE(X_DTYPE) * x, const ulong x_offset,
                        const ulong x_row_stride, const ulong x_batch_stride,
@@ -156,15 +168,51 @@ kernel void projection(global const STORAGE(X_DTYPE) * x, const ulong x_offset,
     global const STORAGE(X_DTYPE) *x_b = x + x_offset + b * x_batch_stride;
     global STORAGE(Y_DTYPE) *y_b = y + y_offset + b * y_batch_stride;
 
+#if PAIRED && PAIR_F8
+    floatv sums[BLOCK_ROWS][TILE_VECTORS], weights[CHUNK_K][TILE_VECTORS];
+    for (int k0 = 0; k0 < K; k0 += CHUNK_K) {
+        const int count = min(CHUNK_K, K - k0);
+        floatv scale[TILE_VECTORS];
+        UNROLL
+        for (int j = 0; j < TILE_VECTORS; j++)
+            scale[j] = VLOADV(j, scales + (size_t)(k0 / FP8_GROUP) * columns + n0);
+        for (int k = 0; k < count; k += 2, w_tile += w_stride) {
+            UNROLL
+            for (int j = 0; j < TILE_VECTORS; j++)
+                unpack_pairs(w_tile + VECTOR_WIDTH * j, scale[j], &weights[k][j],
+                             &weights[k + 1][j]);
+        }
+
+        for (int m0 = block_begin; m0 < block_end; m0 += TILE_ROWS) {
+            floatv sum[TILE_ROWS][TILE_VECTORS];
+            float x_chunk[TILE_ROWS][CHUNK_K];
+            floatv(*waiting)[TILE_VECTORS] = sums + (m0 - block_begin);
+            ZERO_SUMS
+            UNROLL
+            for (int i = 0; i < TILE_ROWS; i++) {
+                const int m = x_row + min(m0 + i, num_rows - 1);
+                widen_row(x_b, (size_t)m * x_row_stride + (size_t)k0, count, x_chunk[i]);
+                UNROLL
+                for (int j = 0; j < TILE_VECTORS && k0 > 0; j++)
+                    sum[i][j] = waiting[i][j];
+            }
+            for (int k = 0; k < count; k++)
+                ADD_PRODUCTS(k, weights[k])
+            UNROLL
+            for (int i = 0; i < TILE_ROWS; i++) {
+                UNROLL
+                for (int j = 0; j < TILE_VECTORS; j++)
+                    waiting[i][j] = sum[i][j];
+            }
+        }
+    }
+    for (int m = block_begin; m < block_end; m++)
+        store_row(sums[m - block_begin], y_b, (size_t)(y_row + m) * y_row_stride, n0, N);
+#else
     for (int m0 = block_begin; m0 < block_end; m0 += TILE_ROWS) {
         floatv sum[TILE_ROWS][TILE_VECTORS];
         float x_chunk[TILE_ROWS][CHUNK_K];
-        UNROLL
-        for (int i = 0; i < TILE_ROWS; i++) {
-            UNROLL
-            for (int j = 0; j < TILE_VECTORS; j++)
-                sum[i][j] = (floatv)(0.0f);
-        }
+        ZERO_SUMS
 
         for (int k0 = 0; k0 < K; k0 += CHUNK_K) {
             const int count = min(CHUNK_K, K - k0);
@@ -175,22 +223,19 @@ kernel void projection(global const STORAGE(X_DTYPE) * x, const ulong x_offset,
             }
 #if PAIRED
             global const packed_pair *w = w_tile + (size_t)(k0 / 2) * w_stride;
-            DECLARE_SCALES
             for (int k = 0; k + 1 < count; k += 2, w += w_stride) {
                 floatv even[TILE_VECTORS], odd[TILE_VECTORS];
-                LOAD_SCALES(k)
                 UNROLL
                 for (int j = 0; j < TILE_VECTORS; j++)
-                    UNPACK_PAIRS(j);
+                    unpack_pairs(w + VECTOR_WIDTH * j, &even[j], &odd[j]);
                 ADD_PRODUCTS(k, even)
                 ADD_PRODUCTS(k + 1, odd)
             }
             if (count % 2 != 0) {
                 floatv even[TILE_VECTORS], odd[TILE_VECTORS];
-                LOAD_SCALES(count - 1)
                 UNROLL
                 for (int j = 0; j < TILE_VECTORS; j++)
-                    UNPACK_PAIRS(j);
+                    unpack_pairs(w + VECTOR_WIDTH * j, &even[j], &odd[j]);
                 ADD_PRODUCTS(count - 1, even)
             }
 #else
@@ -207,13 +252,9 @@ kernel void projection(global const STORAGE(X_DTYPE) * x, const ulong x_offset,
 
         UNROLL
         for (int i = 0; i < TILE_ROWS; i++) {
-            if (m0 + i < num_rows) {
-                const size_t row = (size_t)(y_row + m0 + i) * y_row_stride;
-                UNROLL
-                for (int n = 0; n < TILE_COLUMNS_OF_16; n += 16)
-                    store_columns(SIXTEEN_COLUMNS(sum[i] + n / VECTOR_WIDTH), y_b,
-                                  row + (size_t)(n0 + n), N - n0 - n);
-            }
+            if (m0 + i < num_rows)
+                store_row(sum[i], y_b, (size_t)(y_row + m0 + i) * y_row_stride, n0, N);
         }
     }
+#endif
 }

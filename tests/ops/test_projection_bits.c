@@ -15,9 +15,13 @@ static void vector_width_does_not_change_a_bit(void **state)
         contexts[w] = native_context(CLMLA_KERNELS_CPU, false);
         contexts[w]->device.float_vector_width = widths[w];
     }
-    for (size_t i = 0; i < NUM_SHAPES + DTYPE_PAIRS; i++) {
-        const projection_case one =
-            i < NUM_SHAPES ? projection_shapes[i] : projection_dtype_pair(i - NUM_SHAPES);
+    const projection_case fp8 = {
+        .name = "FP8", .M = 69, .N = 150, .K = 323, .x = BF16, .w = F8, .y = F32};
+    for (size_t i = 0; i <= NUM_SHAPES + DTYPE_PAIRS; i++) {
+        const projection_case one = i < NUM_SHAPES ? projection_shapes[i]
+                                    : i < NUM_SHAPES + DTYPE_PAIRS
+                                        ? projection_dtype_pair(i - NUM_SHAPES)
+                                        : fp8;
         const size_t bytes = projection_layout(&one).y_count * mla__dtype_bytes(one.y);
         unsigned char *y[3];
         for (size_t w = 0; w < 3; w++) {
