@@ -338,10 +338,12 @@ clmla_status mla__attention_bind_steps(clmla_context *context,
                                    "the driver does not build one of them");
         status = bind_kernels(context, &params, &args, &workspace, &shape, &made);
     }
-    if (status == CL_BUILD_PROGRAM_FAILURE && made.kind == MLA__ATTENTION_MMA) {
+    if (status == CL_BUILD_PROGRAM_FAILURE &&
+        (made.kind == MLA__ATTENTION_MMA || made.kind == MLA__ATTENTION_DOT)) {
         (void)mla__fail(context, CLMLA_SUCCESS,
-                        "attention: the kernel for tensor cores does not build here; the portable "
-                        "one takes its place");
+                        "attention: the kernel for %s does not build here; the portable one takes "
+                        "its place",
+                        made.kind == MLA__ATTENTION_MMA ? "tensor cores" : "bf16 dot products");
         shape.portable = true;
         status = bind_kernels(context, &params, &args, &workspace, &shape, &made);
     }

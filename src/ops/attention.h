@@ -37,7 +37,7 @@ enum mla__attention_kind {
 typedef struct mla__attention_shape {
     clmla_dtype q_lat, q_pe, cache, out;
     int32_t num_heads, kv_lora_rank, rope_dim;
-    bool portable; /* not nvidia's kernel: the driver did not build it */
+    bool portable; /* no matrix units: the driver did not build their kernel */
 } mla__attention_shape;
 
 typedef struct mla__attention_choice {

@@ -93,7 +93,8 @@ bool mla__attention_choose(const clmla_context *context, const mla__attention_sh
     mla__attention_choice made = {.kind = MLA__ATTENTION_GPU};
     bool fits = false;
     if (context->kernel_class == CLMLA_KERNELS_CPU) {
-        fits = is_bf16(s) && context->matrix_units && context->device.has_bf16_dot &&
+        fits = !s->portable && is_bf16(s) && context->matrix_units &&
+               context->device.has_bf16_dot &&
                mla__attention_tile_dot(s->kv_lora_rank, s->rope_dim, &made.tile);
         made.kind = fits ? MLA__ATTENTION_DOT : MLA__ATTENTION_CPU;
     } else if (context->kernel_class == CLMLA_KERNELS_NVIDIA) {

@@ -9,13 +9,9 @@ bool mla__projection_uses_dot(const clmla_context *context, clmla_dtype x, clmla
            (w == CLMLA_DTYPE_BF16 || (w == CLMLA_DTYPE_F8_E4M3 && context->device.has_byte_tables));
 }
 
-void mla__projection_choose_tile(const clmla_context *context, clmla_dtype x, clmla_dtype w,
-                                 int32_t rows, mla__projection_tile *tile)
+bool mla__projection_by_dot(enum mla__projection_kind kind)
 {
-    if (mla__projection_uses_dot(context, x, w))
-        mla__projection_tile_dot(rows, tile);
-    else
-        mla__projection_tile_default(&context->device, context->kernel_class, w, rows, tile);
+    return kind == MLA__PROJECTION_DOT || kind == MLA__PROJECTION_DOT_F8;
 }
 
 bool mla__projection_choose_stream(const clmla_context *context, clmla_dtype w, int32_t num_batches,
@@ -60,8 +56,11 @@ static void add_tiles(const clmla_context *context, const mla__projection_shape 
         choice->recorded = entry != NULL;
         if (entry != NULL)
             choice->tile = entry->projection;
+        else if (mla__projection_by_dot(choice->kind))
+            mla__projection_tile_dot(choice->max_rows, &choice->tile);
         else
-            mla__projection_choose_tile(context, s->x, s->w, choice->max_rows, &choice->tile);
+            mla__projection_tile_default(&context->device, context->kernel_class, s->w,
+                                         choice->max_rows, &choice->tile);
         choice->tile.slices = of_matrix.slices;
         choice->tile.tile_k = of_matrix.tile_k;
         add(choices, max_rows, choice);
@@ -83,7 +82,7 @@ static void choose_portable(const clmla_context *context, const mla__projection_
             context, s->w, s->num_batches, s->out_features, s->in_features, &choice.tile);
         add(choices, max_rows, &choice);
         choice.kind = MLA__PROJECTION_GPU; /* with its slices and tile_k: one order of the sum */
-    } else if (mla__projection_uses_dot(context, s->x, s->w)) {
+    } else if (!s->portable && mla__projection_uses_dot(context, s->x, s->w)) {
         key.kernel = MLA__RECORD_PROJECTION_DOT;
         choice.kind = s->w == CLMLA_DTYPE_F8_E4M3 ? MLA__PROJECTION_DOT_F8 : MLA__PROJECTION_DOT;
     } else {

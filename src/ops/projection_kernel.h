@@ -22,7 +22,7 @@ typedef struct mla__projection_shape {
     clmla_dtype x, w, y;
     int32_t num_batches, out_features, in_features;
     bool batch_invariant; /* a row has the same bits whatever the number of rows */
-    bool portable;        /* not nvidia's kernels: the driver did not build them */
+    bool portable;        /* no matrix units: the driver did not build their kernels */
 } mla__projection_shape;
 
 typedef struct mla__projection_choice {
@@ -40,6 +40,9 @@ typedef struct mla__projection_choices {
     const char *why_portable; /* class nvidia on GPU kernels: the reason; else NULL */
 } mla__projection_choices;
 
+/* Whether it is a kernel of bf16 dot products. */
+bool mla__projection_by_dot(enum mla__projection_kind kind);
+
 /* Those that calls of up to max_rows rows can take, at least one. */
 void mla__projection_choose(const clmla_context *context, const mla__projection_shape *shape,
                             int32_t max_rows, mla__projection_choices *choices);
@@ -56,9 +59,6 @@ mla__projection_source mla__projection_source_of(const clmla_context *context,
  * has them, for FP8 its decoder, too. Not a matter of rows or of strides, so that a row's bits do
  * not depend on either. */
 bool mla__projection_uses_dot(const clmla_context *context, clmla_dtype x, clmla_dtype w);
-/* The built-in tile of up to `rows` rows on classes cpu and gpu. */
-void mla__projection_choose_tile(const clmla_context *context, clmla_dtype x, clmla_dtype w,
-                                 int32_t rows, mla__projection_tile *tile);
 /* The tile of cl/gpu/projection_stream.cl for a matrix [num_batches, out_features, in_features] of
  * dtype w; every kernel of class gpu takes its tile_k and slices. True: the tuning record's. */
 bool mla__projection_choose_stream(const clmla_context *context, clmla_dtype w, int32_t num_batches,

@@ -26,11 +26,6 @@ static bool on_tensor_cores(enum mla__projection_kind kind)
            kind == MLA__PROJECTION_WGMMA;
 }
 
-static bool is_dot(enum mla__projection_kind kind)
-{
-    return kind == MLA__PROJECTION_DOT || kind == MLA__PROJECTION_DOT_F8;
-}
-
 /* Rows and batches begin at multiples of 16 bytes of bf16. */
 static bool is_aligned(const mla__view *view) { return mla__view_is_multiple(view, 8); }
 
@@ -139,10 +134,12 @@ clmla_status mla__projection_native_bind(clmla_context *context,
                                     .columns = params->matrix->out_features};
     enum mla__projection_kind last;
     clmla_status status = bind_chosen(context, &shape, params, x, y, NULL, &bound, &last);
-    if (status == CL_BUILD_PROGRAM_FAILURE && on_tensor_cores(last)) {
+    if (status == CL_BUILD_PROGRAM_FAILURE &&
+        (on_tensor_cores(last) || mla__projection_by_dot(last))) {
         (void)mla__fail(context, CLMLA_SUCCESS,
-                        "projection: a kernel for tensor cores does not build here; the portable "
-                        "ones take its place");
+                        "projection: a kernel for %s does not build here; the portable ones take "
+                        "its place",
+                        mla__projection_by_dot(last) ? "bf16 dot products" : "tensor cores");
         shape.portable = true;
         status = bind_chosen(context, &shape, params, x, y, NULL, &bound, &last);
     }
@@ -210,9 +207,9 @@ int mla__projection_native_text(const clmla_context *context, const mla__project
     mla__projection_choose(context, shape, max_rows, &choices);
     const enum mla__projection_kind kind = choices.list[0].kind;
     append(text, capacity, &length, "native %s%s", clmla_kernel_class_name(context->kernel_class),
-           is_dot(kind)            ? " bf16 dot"
-           : on_tensor_cores(kind) ? " tensor cores"
-                                   : "");
+           mla__projection_by_dot(kind) ? " bf16 dot"
+           : on_tensor_cores(kind)      ? " tensor cores"
+                                        : "");
     if (choices.why_portable != NULL)
         append(text, capacity, &length, " not by tensor cores, %s:", choices.why_portable);
     for (int i = 0; i < choices.count; i++) {

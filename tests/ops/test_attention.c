@@ -200,14 +200,16 @@ static void tensor_cores_on_simulators(void **state)
     clmla_context_release(context);
 }
 
-/* A driver that does not take the PTX. */
-static void a_kernel_that_does_not_build_gives_way_to_the_portable_one(void **state)
+/* A driver that does not take the PTX, or has no vectors for vdpbf16ps. */
+static void a_kernel_that_does_not_build_gives_way(clmla_kernel_class kernel_class,
+                                                   const char *kernel,
+                                                   enum mla__attention_kind expected)
 {
-    (void)state;
-    const char *const directory = TEST_OUTPUT_DIR "/no_tensor_cores";
-    test_write_kernel(directory, "nvidia/attention.cl", "#error no tensor cores\n");
-    clmla_context *context = test_context_with_kernels(CLMLA_KERNELS_NVIDIA, directory);
-    const attention_case c = {"portable in place of tensor cores",
+    const char *const directory = TEST_OUTPUT_DIR "/no_matrix_units";
+    test_write_kernel(directory, kernel, "#error no matrix units\n");
+    clmla_context *context = test_context_with_kernels(kernel_class, directory);
+    context->device.has_bf16_dot = true;
+    const attention_case c = {"portable in place of matrix units",
                               false,
                               {.num_heads = 4,
                                .kv_lora_rank = 64,
@@ -216,10 +218,24 @@ static void a_kernel_that_does_not_build_gives_way_to_the_portable_one(void **st
                                .page_block_size = 16,
                                .num_splits = 2}};
     test_clear_notify();
-    assert_int_equal(attention_kind(context, &c.batch), MLA__ATTENTION_GPU);
+    assert_int_equal(attention_kind(context, &c.batch), expected);
     assert_non_null(strstr(test_last_notify(), "the portable one takes its place"));
     attention_check(context, &c, 0);
     clmla_context_release(context);
+}
+
+static void the_portable_kernel_where_tensor_cores_do_not_build(void **state)
+{
+    (void)state;
+    a_kernel_that_does_not_build_gives_way(CLMLA_KERNELS_NVIDIA, "nvidia/attention.cl",
+                                           MLA__ATTENTION_GPU);
+}
+
+static void the_portable_kernel_where_bf16_dot_does_not_build(void **state)
+{
+    (void)state;
+    a_kernel_that_does_not_build_gives_way(CLMLA_KERNELS_CPU, "cpu/attention_dot.cl",
+                                           MLA__ATTENTION_CPU);
 }
 
 /* ---- errors --------------------------------------------------------------------------------- */
@@ -466,7 +482,8 @@ int main(int argc, char **argv)
         ON_PATH(matrix_units_are_for_bf16_throughout, cpu_dot),
         ON_PATH(matrix_units_are_for_bf16_throughout, mma),
         cmocka_unit_test(tensor_cores_on_simulators),
-        cmocka_unit_test(a_kernel_that_does_not_build_gives_way_to_the_portable_one),
+        cmocka_unit_test(the_portable_kernel_where_tensor_cores_do_not_build),
+        cmocka_unit_test(the_portable_kernel_where_bf16_dot_does_not_build),
         ON_PATH(shapes_not_for_tensor_cores_go_to_the_portable_kernel, mma),
         BOTH_CLASSES(rejects_wrong_arguments_and_touches_nothing),
         BOTH_CLASSES(a_latent_that_fits_no_tile_is_unsupported),

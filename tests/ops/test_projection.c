@@ -99,22 +99,25 @@ static void takes_every_dtype(void **state)
 
 /* ---- choices ------------------------------------------------------------------------------- */
 
+static int32_t chosen_width(const clmla_context *context, const projection_case *c)
+{
+    return projection_choices(context, c, 64, false).list[0].tile.vector_width;
+}
+
 /* The tile follows the device's vectors; the bf16 dot products' does not. */
 static void tile_has_the_vectors_of_the_device(void **state)
 {
     (void)state;
     clmla_context *context = native_context(CLMLA_KERNELS_CPU, true);
-    mla__projection_tile tile;
+    const projection_case bf16 = {.N = 64, .K = 64, .x = BF16, .w = BF16, .y = BF16};
+    const projection_case f32 = {.N = 64, .K = 64, .x = BF16, .w = F32, .y = BF16};
     for (int32_t width = 4; width <= 16; width *= 2) {
         context->device.float_vector_width = width;
         context->device.has_bf16_dot = false;
-        mla__projection_choose_tile(context, BF16, BF16, 64, &tile);
-        assert_int_equal(tile.vector_width, width);
+        assert_int_equal(chosen_width(context, &bf16), width);
         context->device.has_bf16_dot = true;
-        mla__projection_choose_tile(context, BF16, BF16, 64, &tile);
-        assert_int_equal(tile.vector_width, 16);
-        mla__projection_choose_tile(context, BF16, F32, 64, &tile);
-        assert_int_equal(tile.vector_width, width);
+        assert_int_equal(chosen_width(context, &bf16), 16);
+        assert_int_equal(chosen_width(context, &f32), width);
     }
     clmla_context_release(context);
 }
@@ -191,6 +194,23 @@ static void auto_follows_the_tuning_record(void **state)
         clmla_context_release(context);
         free(text);
     }
+}
+
+/* A driver that has no vectors of sixteen floats for the inline assembly, whatever the processor. */
+static void another_kernel_where_bf16_dot_does_not_build(void **state)
+{
+    (void)state;
+    const char *const directory = TEST_OUTPUT_DIR "/no_bf16_dot_projection";
+    const projection_case one = {
+        .name = "no bf16 dot", .M = 6, .N = 70, .K = 40, .x = BF16, .w = BF16, .y = BF16};
+    test_write_kernel(directory, "cpu/projection_dot.cl", "#error no vdpbf16ps\n");
+    clmla_context *context = test_context_with_kernels(CLMLA_KERNELS_CPU, directory);
+    context->device.has_bf16_dot = true;
+    assert_int_equal(projection_choices(context, &one, 6, false).list[0].kind, MLA__PROJECTION_DOT);
+    test_clear_notify();
+    projection_run(context, &one);
+    assert_non_null(strstr(test_last_notify(), "bf16 dot products does not build here"));
+    clmla_context_release(context);
 }
 
 static void auto_follows_class_and_rows(void **state)
@@ -371,6 +391,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(takes_every_dtype),
         cmocka_unit_test(tile_has_the_vectors_of_the_device),
         cmocka_unit_test(bf16_dot_is_chosen_by_storage),
+        cmocka_unit_test(another_kernel_where_bf16_dot_does_not_build),
         cmocka_unit_test(auto_follows_class_and_rows),
         cmocka_unit_test(auto_follows_the_tuning_record),
         cmocka_unit_test(works_on_an_out_of_order_queue),
