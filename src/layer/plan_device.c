@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "layer/plan.h"
+#include "ops/loops.h"
 
 enum {
     ADVANCE_CHUNK = 64, /* sequences per launch: their numbers travel as arguments */
@@ -29,9 +30,14 @@ clmla_status mla__plan_device_bind(clmla_plan *plan)
     static const char *const files[] = {"plan.cl", NULL};
     clmla_context *context = plan->layer->context;
     mla__defines defines = {0};
+    const double pages = plan->layer->pages_per_sequence;
     mla__define_int(&defines, "WORK_GROUP", (long long)work_group(plan));
+    mla__define_loops(&defines,
+                      mla__loops_shared(plan->layer->max_num_sequences, work_group(plan)) +
+                          mla__loops_shared(pages, work_group(plan)));
     clmla_status status =
         mla__kernel_create(context, files, &defines, "plan_validate", &plan->validate);
+    mla__define_loops(&defines, mla__loops_shared(pages, 1));
     if (status == CLMLA_SUCCESS)
         status = mla__kernel_create(context, files, &defines, "plan_advance", &plan->advance);
     return status;

@@ -184,6 +184,17 @@ static clmla_status read_capabilities(mla__device *device)
     return status;
 }
 
+/* Mesa's compiler for processors (gallivm) ends every loop of a work-item once they have come to
+ * LP_MAX_TGSI_LOOP_ITERATIONS together, up to Mesa 22.3 at least, and the kernel goes on. Mesa's
+ * other drivers are not CPUs. */
+static cl_uint loop_iterations(const mla__device *device)
+{
+    enum { MESA_LOOP_ITERATIONS = 65535 };
+    const bool mesa = strcmp(device->platform_name, "rusticl") == 0 ||
+                      strcmp(device->platform_name, "Clover") == 0;
+    return mesa && (device->type & CL_DEVICE_TYPE_CPU) != 0 ? MESA_LOOP_ITERATIONS : 0;
+}
+
 clmla_status mla__device_read(cl_device_id id, mla__device *out)
 {
     mla__device device = {.id = id};
@@ -203,6 +214,7 @@ clmla_status mla__device_read(cl_device_id id, mla__device *out)
     device.splits_vload = is_this_processor;
     device.has_bf16_dot = is_this_processor && mla__os_cpu_has_bf16_dot();
     device.has_byte_tables = is_this_processor && mla__os_cpu_has_byte_tables();
+    device.max_loop_iterations = loop_iterations(&device);
     *out = device;
     return CLMLA_SUCCESS;
 }

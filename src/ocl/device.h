@@ -1,5 +1,5 @@
 /*
- * What a device is and can do, read once. Quirks are named booleans with their reason, set here and
+ * What a device is and can do, read once. Quirks are named fields with their reason, set here and
  * nowhere else; nothing dispatches on a device's name.
  */
 #ifndef CLMLA_OCL_DEVICE_H
@@ -36,6 +36,8 @@ typedef struct mla__device {
     bool splits_vload;      /* vload16 and vstore16 of 16-bit elements become several accesses, up
                                to one an element (PoCL 3.1); a vector type of their alignment does
                                not */
+    cl_uint max_loop_iterations; /* what all loops of a work-item come to before the device leaves
+                                  * them, without an error (Mesa's llvmpipe); 0: no such limit */
     clmla_kernel_class kernel_class; /* what AUTO resolves to */
 } mla__device;
 

@@ -1,5 +1,6 @@
 #include "ocl/launch.h"
 
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -17,11 +18,32 @@ static clmla_status create(clmla_context *context, cl_program program, const cha
     return CLMLA_SUCCESS;
 }
 
+static clmla_status check_loops(const clmla_context *context, const mla__defines *defines,
+                                const char *name)
+{
+    const cl_uint most = context->device.max_loop_iterations;
+    const double loops = defines == NULL ? 0 : defines->loops;
+    if (most == 0 || (loops > 0 && loops <= most))
+        return CLMLA_SUCCESS;
+    if (loops > 0 && isfinite(loops))
+        return mla__fail(
+            context, CLMLA_UNSUPPORTED_DEVICE,
+            "kernel %s: a work-item's loops may take %.0f iterations; this device ends "
+            "them after %u without an error",
+            name, loops, (unsigned)most);
+    return mla__fail(context, CLMLA_UNSUPPORTED_DEVICE,
+                     "kernel %s is not for a device that ends loops after %u iterations without an "
+                     "error",
+                     name, (unsigned)most);
+}
+
 clmla_status mla__kernel_create(clmla_context *context, const char *const *files,
                                 const mla__defines *defines, const char *name, mla__kernel *out)
 {
     cl_program program = NULL;
-    const clmla_status status = mla__program_get(context, files, defines, &program);
+    clmla_status status = check_loops(context, defines, name);
+    if (status == CLMLA_SUCCESS)
+        status = mla__program_get(context, files, defines, &program);
     return status == CLMLA_SUCCESS ? create(context, program, files, name, out) : status;
 }
 

@@ -71,6 +71,8 @@ void mla__define_text(mla__defines *defines, const char *name, const char *value
     defines->length += (size_t)written;
 }
 
+void mla__define_loops(mla__defines *defines, double iterations) { defines->loops = iterations; }
+
 void mla__define_int(mla__defines *defines, const char *name, long long value)
 {
     char digits[32];

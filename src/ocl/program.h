@@ -20,12 +20,16 @@ typedef struct mla__defines {
     char text[4096];
     size_t length;
     int overflow; /* set when a definition did not fit; mla__program_get then fails with INTERNAL */
+    double loops; /* mla__define_loops; 0: nobody said */
 } mla__defines;
 
 void mla__define_int(mla__defines *defines, const char *name, long long value);
 void mla__define_text(mla__defines *defines, const char *name, const char *value);
 void mla__define_dtype(mla__defines *defines, const char *name,
                        clmla_dtype dtype); /* bf16 f16 f32 */
+/* What the loops of a work-item come to at the most (ops/loops.h), > 0; not a macro. A device with
+ * max_loop_iterations gets no kernel that may pass them, or that does not say. */
+void mla__define_loops(mla__defines *defines, double iterations);
 
 /* The program of these files (NULL-terminated list; common.clh is put first automatically) and
  * definitions; defines may be NULL. Built on first use, then found; borrowed from the context.

@@ -1,6 +1,7 @@
 #include "ops/attention_kernel.h"
 
 #include "ocl/local_memory.h"
+#include "ops/loops.h"
 
 static clmla_dtype widest(clmla_dtype a, clmla_dtype b)
 {
@@ -39,6 +40,8 @@ static const char *why_not_mma(const clmla_context *context, const mla__attentio
         return "its kernel did not build";
     if (!context->matrix_units)
         return "matrix units are off";
+    if (context->device.max_loop_iterations > 0)
+        return "the device ends loops after a number of iterations";
     if (!is_bf16(s) || s->out == CLMLA_DTYPE_F16)
         return "query and cache must be bf16, out bf16 or f32";
     if (s->kv_lora_rank % 64 != 0 || s->rope_dim % 16 != 0)
@@ -179,6 +182,15 @@ static void define_alignment(mla__defines *defines, enum mla__attention_kind kin
     mla__define_int(defines, "ALIGNED_OUT", mla__view_is_multiple(out, 2));
 }
 
+/* Keys that a row sees at the most, in one split or in several. */
+static double most_keys(const mla__attention_args *args)
+{
+    const mla__sequences *s = &args->sequences;
+    const double pages = s->block_table_stride > 0 ? s->block_table_stride : 1;
+    const double room = pages * s->page_block_size;
+    return s->max_cache_seqlen > 0 && s->max_cache_seqlen < room ? s->max_cache_seqlen : room;
+}
+
 clmla_status mla__attention_kernel(clmla_context *context, const mla__attention *op,
                                    const mla__attention_tile *tile, const mla__attention_args *args,
                                    const mla__view *out, const mla__view *lse, bool partial,
@@ -195,6 +207,8 @@ clmla_status mla__attention_kernel(clmla_context *context, const mla__attention 
     mla__define_int(&defines, "ROPE_DIM", args->rope_dim);
     mla__define_int(&defines, "PARTIAL_STATES", partial);
     mla__define_attention_tile(&defines, tile);
+    mla__define_loops(&defines, mla__loops_attention(op->kind, tile, op->kv_lora_rank,
+                                                     args->rope_dim, most_keys(args)));
     if (mla__attention_on_tensor_cores(op->kind))
         mla__define_int(&defines, "ROTATE_QUERY", op->rotates_query);
     define_alignment(&defines, op->kind, args, out);

@@ -2,6 +2,8 @@
 
 #include <inttypes.h>
 
+#include "ops/loops.h"
+
 /* Indices of arguments that change; see cl/append.clh. The sequences come first. */
 enum {
     SEQUENCES_ARG = 0,
@@ -69,6 +71,13 @@ mla__cache_append mla__append_begin(const clmla_context *context, const mla__app
                                .groups_per_token = 1};
 }
 
+double mla__append_loops(const mla__cache_append *op, const mla__append_args *args)
+{
+    return mla__loops_search() +
+           mla__loops_row(args->kv_lora_rank, args->cache.fp8, op->work_group) +
+           mla__loops_rotate(1, args->half, op->work_group);
+}
+
 void mla__append_define(const mla__cache_append *op, const mla__append_args *args,
                         mla__defines *defines)
 {
@@ -110,6 +119,7 @@ clmla_status mla__cache_append_bind(clmla_context *context,
     mla__cache_append made = mla__append_begin(context, &args);
     mla__defines defines = {.length = 0};
     mla__append_define(&made, &args, &defines);
+    mla__define_loops(&defines, mla__append_loops(&made, &args));
     status = mla__kernel_create(context, files, &defines, "cache_append", &made.kernel);
     if (status != CLMLA_SUCCESS)
         return status;

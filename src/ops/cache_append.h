@@ -40,6 +40,8 @@ clmla_status mla__append_check(const clmla_context *context,
 /* An op without a kernel. */
 mla__cache_append mla__append_begin(const clmla_context *context, const mla__append_args *args);
 /* WORK_GROUP and the dtypes. */
+/* Of append_token in cl/append.clh; see ops/loops.h. */
+double mla__append_loops(const mla__cache_append *op, const mla__append_args *args);
 void mla__append_define(const mla__cache_append *op, const mla__append_args *args,
                         mla__defines *defines);
 /* Every argument, in order; see APPEND_PARAMS of cl/append.clh. */

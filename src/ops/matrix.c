@@ -167,6 +167,7 @@ static clmla_status create_kernel(pack *p)
     mla__define_int(&defines, "PAIRED", p->matrix->dtype != CLMLA_DTYPE_F32);
     mla__define_int(&defines, "CODES", is_fp8(p->matrix->dtype));
     mla__define_int(&defines, "ITEM_K", ITEM_K);
+    mla__define_loops(&defines, ITEM_K + 1);
     return mla__kernel_create(p->context, FILES, &defines, "matrix_pack", &p->kernel);
 }
 
@@ -433,6 +434,7 @@ static clmla_status pack_device_vector(clmla_context *context, const mla__view *
     mla__define_int(&defines, "PAIRED", 0);
     mla__define_int(&defines, "CODES", 0);
     mla__define_int(&defines, "ITEM_K", ITEM_K);
+    mla__define_loops(&defines, 1); /* it has none */
     clmla_status status = mla__stream_begin(&stream, queue, 0, NULL);
     if (status == CLMLA_SUCCESS)
         status = mla__kernel_create(context, FILES, &defines, "vector_pack", &kernel);

@@ -1,5 +1,7 @@
 #include "ops/merge.h"
 
+#include "ops/loops.h"
+
 /* Arguments that change; see cl/merge.cl. */
 enum {
     OUT_STATE_STRIDE_ARG = 2,
@@ -95,6 +97,7 @@ clmla_status mla__merge_bind(clmla_context *context, const clmla_merge_states_pa
     const char *const files[] = {"merge.cl", NULL};
     mla__defines defines = {.length = 0};
     mla__define_dtype(&defines, "OUT_DTYPE", args.out.dtype);
+    mla__define_loops(&defines, mla__loops_merge(params.num_states));
     status = mla__kernel_create(context, files, &defines, "merge", &made.kernel);
     if (status == CLMLA_SUCCESS)
         status = set_arguments(&made, &args);

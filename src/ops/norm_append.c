@@ -1,5 +1,6 @@
 #include "ops/norm_append.h"
 
+#include "ops/loops.h"
 #include "ops/rmsnorm.h"
 
 enum { PARTS = 2 }; /* work-groups of a token, see cl/norm_append.clh */
@@ -39,6 +40,8 @@ clmla_status mla__norm_append_bind(clmla_context *context, const mla__norm_appen
     mla__append_define(&made, &args, &defines);
     mla__define_dtype(&defines, "X_DTYPE", q_a.x.dtype);
     mla__define_dtype(&defines, "Y_DTYPE", q_a.x.dtype);
+    mla__define_loops(&defines, mla__append_loops(&made, &args) +
+                                    mla__loops_row(params->q_a.dim, false, made.work_group));
     status = mla__kernel_create(context, files, &defines, "norm_append", &made.kernel);
     if (status != CLMLA_SUCCESS)
         return status;

@@ -21,11 +21,12 @@ bool mla__projection_auto_rows(const clmla_context *context, clmla_dtype weights
     };
     const clmla_kernel_class kernels = native_class(context);
     const mla__record_key key = {.kernel = auto_kernels[kernels], .dtype = weights};
-    const mla__record_entry *entry = mla__record_find(context->record, &key, 1);
+    const bool counted = context->device.max_loop_iterations > 0; /* CLBlast's loops are not */
+    const mla__record_entry *entry = counted ? NULL : mla__record_find(context->record, &key, 1);
     if (entry != NULL)
         *rows = entry->native_max_rows < MLA__RECORD_ALL_ROWS ? entry->native_max_rows : INT32_MAX;
     else /* tensor cores outrun CLBlast's float32 by far */
-        *rows = kernels == CLMLA_KERNELS_GPU ? GPU_NATIVE_MAX_ROWS : INT32_MAX;
+        *rows = kernels == CLMLA_KERNELS_GPU && !counted ? GPU_NATIVE_MAX_ROWS : INT32_MAX;
     return entry != NULL;
 }
 

@@ -139,6 +139,11 @@ clmla_status mla__projection_clblast_bind(clmla_context *context,
                                           const mla__view *y, mla__projection_clblast *op)
 {
     mla__projection_clblast bound = {.context = context, .matrix = params->matrix};
+    if (context->device.max_loop_iterations > 0)
+        return mla__fail(context, CLMLA_UNSUPPORTED_DEVICE,
+                         "projection: not by CLBlast, the loops of whose kernels nobody counted: "
+                         "this device ends them after %u iterations without an error",
+                         (unsigned)context->device.max_loop_iterations);
     clmla_status status =
         mla__clblast_lay_out(context, params->matrix, params->num_rows, &bound.layout);
     if (status == CLMLA_SUCCESS)

@@ -100,6 +100,8 @@ static const char *why_not_mma(const clmla_context *context, const mla__projecti
         return "its kernel did not build";
     if (!context->matrix_units)
         return "matrix units are off";
+    if (context->device.max_loop_iterations > 0)
+        return "the device ends loops after a number of iterations";
     if (s->x != CLMLA_DTYPE_BF16 || s->w != CLMLA_DTYPE_BF16 || s->y == CLMLA_DTYPE_F16)
         return "x and weights must be bf16, y bf16 or f32";
     if (s->in_features % 8 != 0)

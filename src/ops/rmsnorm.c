@@ -2,6 +2,8 @@
 
 #include <inttypes.h>
 
+#include "ops/loops.h"
+
 /* The only argument of the kernel that changes; see cl/rmsnorm.cl. */
 enum { NUM_TOKENS_ARG = 10, WANTED_WORK_GROUP = 128 };
 
@@ -83,6 +85,7 @@ clmla_status mla__rmsnorm_bind(clmla_context *context, const clmla_rmsnorm_param
     mla__define_dtype(&defines, "X_DTYPE", args.x.dtype);
     mla__define_dtype(&defines, "W_DTYPE", args.weight.dtype);
     mla__define_dtype(&defines, "Y_DTYPE", args.y.dtype);
+    mla__define_loops(&defines, mla__loops_row(params.dim, false, made.work_group));
     status = mla__kernel_create(context, files, &defines, "rmsnorm", &made.kernel);
     if (status != CLMLA_SUCCESS)
         return status;

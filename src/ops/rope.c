@@ -5,6 +5,7 @@
 
 #include "core/config.h"
 #include "core/yarn.h"
+#include "ops/loops.h"
 
 /* Indices of arguments that change; see cl/rope.cl. */
 enum {
@@ -95,6 +96,8 @@ clmla_status mla__rope_table_bind(clmla_context *context,
     const char *const files[] = {"rope.cl", NULL};
     mla__defines defines = {.length = 0};
     mla__define_int(&defines, "WORK_GROUP", (long long)made.work_group);
+    mla__define_loops(&defines,
+                      mla__loops_search() + mla__loops_rotate(1, made.half, made.work_group));
     status = make_turns(context, &args.config, &made.turns);
     if (status == CLMLA_SUCCESS)
         status = mla__kernel_create(context, files, &defines, "rope_table", &made.kernel);
@@ -227,6 +230,7 @@ clmla_status mla__rope_bind(clmla_context *context, const clmla_rope_params *use
     mla__defines defines = {.length = 0};
     mla__define_int(&defines, "WORK_GROUP", (long long)made.work_group);
     mla__define_dtype(&defines, "X_DTYPE", x.dtype);
+    mla__define_loops(&defines, mla__loops_rotate(1, made.half, made.work_group));
     status = mla__kernel_create(context, files, &defines, "rope", &made.kernel);
     if (status != CLMLA_SUCCESS)
         return status;

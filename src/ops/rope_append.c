@@ -1,5 +1,6 @@
 #include "ops/rope_append.h"
 
+#include "ops/loops.h"
 #include "ops/rope.h"
 
 /* cpu class: heads that one work-item rotates. */
@@ -47,6 +48,9 @@ clmla_status mla__rope_append_bind(clmla_context *context, const mla__rope_appen
     mla__append_define(&made, &args, &defines);
     mla__define_dtype(&defines, "X_DTYPE", q_pe.dtype);
     mla__define_int(&defines, "HEADS_PER_GROUP", (long long)heads);
+    const int32_t turned = heads < (size_t)params->num_heads ? (int32_t)heads : params->num_heads;
+    mla__define_loops(&defines, mla__append_loops(&made, &args) +
+                                    mla__loops_rotate(turned, args.half, made.work_group));
     status = mla__kernel_create(context, files, &defines, "rope_append", &made.kernel);
     if (status != CLMLA_SUCCESS)
         return status;

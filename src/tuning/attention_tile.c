@@ -27,7 +27,7 @@ static uint64_t cpu_bytes(const mla__attention_tile *tile, int32_t kv_lora_rank,
  * element are 11 of 16 registers (AVX2) or 21 of 32 (NEON). Code for AVX2 on one core with wider
  * vectors (Zen 4, LLVM 15; 128 heads, 1024 keys) came to 92 GFLOP/s so; to 45 with six sums, to 61
  * with eight, to 22 .. 31 with two row vectors. */
-static bool cpu_tile(int32_t vector_width, int32_t kv_lora_rank, int32_t rope_dim,
+static bool cpu_tile(const mla__device *device, int32_t kv_lora_rank, int32_t rope_dim,
                      mla__attention_tile *tile)
 {
     static const mla__attention_tile wide[] = {
@@ -42,10 +42,15 @@ static bool cpu_tile(int32_t vector_width, int32_t kv_lora_rank, int32_t rope_di
         {.row_vectors = 1, .block_tokens = 16, .tile_tokens = 4, .tile_values = 4},
         {.row_vectors = 1, .block_tokens = 4, .tile_tokens = 4, .tile_values = 4},
     };
-    const bool is_wide = vector_width >= 16;
-    const mla__attention_tile *const choices = is_wide ? wide : narrow;
-    const size_t num_choices =
-        is_wide ? sizeof(wide) / sizeof(wide[0]) : sizeof(narrow) / sizeof(narrow[0]);
+    /* Where loops end after a number of iterations; it also compiles fastest on Mesa's llvmpipe. */
+    static const mla__attention_tile smallest[] = {
+        {.row_vectors = 1, .block_tokens = 4, .tile_tokens = 1, .tile_values = 1},
+    };
+    const bool is_wide = device->float_vector_width >= 16, small = device->max_loop_iterations > 0;
+    const mla__attention_tile *const choices = small ? smallest : is_wide ? wide : narrow;
+    const size_t num_choices = small     ? sizeof(smallest) / sizeof(smallest[0])
+                               : is_wide ? sizeof(wide) / sizeof(wide[0])
+                                         : sizeof(narrow) / sizeof(narrow[0]);
     for (size_t i = 0; i < num_choices; i++) {
         *tile = choices[i];
         tile->tile_rows = 16 * tile->row_vectors;
@@ -110,13 +115,16 @@ static bool gpu_tile(const mla__device *device, uint64_t element_bytes, int32_t 
     static const struct {
         int32_t rows, tokens;
     } choices[] = {{16, 8}, {16, 4}, {8, 8}, {8, 4}, {4, 4}, {4, 2}, {2, 2}};
+    enum { SMALL_CHOICE = 4 };
     const int num_choices = sizeof(choices) / sizeof(choices[0]);
     const uint64_t limit = device->local_mem_bytes < GPU_LOCAL_BYTES ? device->local_mem_bytes
                                                                      : (uint64_t)GPU_LOCAL_BYTES;
-    for (int32_t work_group = 256; work_group >= 32; work_group /= 2) {
+    /* Where loops end after a number of iterations, small tiles, for few loops within others. */
+    const bool small = device->max_loop_iterations > 0;
+    for (int32_t work_group = small ? 64 : 256; work_group >= 32; work_group /= 2) {
         if ((size_t)work_group > device->max_work_group_size)
             continue;
-        for (int i = 0; i < num_choices; i++) {
+        for (int i = small ? SMALL_CHOICE : 0; i < num_choices; i++) {
             *tile = (mla__attention_tile){.tile_rows = choices[i].rows,
                                           .block_tokens = choices[i].tokens,
                                           .work_group = work_group};
@@ -147,7 +155,7 @@ bool mla__attention_tile_default(const mla__device *device, clmla_kernel_class k
     mla__attention_tile chosen;
     const bool fits =
         kernel_class == CLMLA_KERNELS_CPU
-            ? cpu_tile(device->float_vector_width, kv_lora_rank, rope_dim, &chosen)
+            ? cpu_tile(device, kv_lora_rank, rope_dim, &chosen)
             : gpu_tile(device, mla__dtype_bytes(activation_dtype), kv_lora_rank, rope_dim, &chosen);
     if (fits)
         *tile = chosen;

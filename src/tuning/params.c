@@ -48,7 +48,28 @@ enum {
 
 static int32_t gpu_tile_k(const mla__device *device)
 {
-    return device->local_mem_bytes < SMALL_LOCAL_MEM_BYTES ? 16 : 32;
+    const bool small =
+        device->local_mem_bytes < SMALL_LOCAL_MEM_BYTES || device->max_loop_iterations > 0;
+    return small ? 16 : 32;
+}
+
+/* Where loops end after a number of iterations: a work-item computes as little as there is, so that
+ * few of its loops are within others. It also compiles fastest on Mesa's llvmpipe. */
+static void smallest_tile(const mla__device *device, clmla_kernel_class kernel_class,
+                          mla__projection_tile *tile)
+{
+    if (kernel_class == CLMLA_KERNELS_CPU) {
+        *tile = (mla__projection_tile){.vector_width = device->float_vector_width,
+                                       .tile_rows = 1,
+                                       .tile_vectors = 16 / device->float_vector_width,
+                                       .block_rows = 1};
+        return;
+    }
+    *tile = (mla__projection_tile){.tile_rows = 4,
+                                   .tile_columns = MIN_STREAM_COLUMNS,
+                                   .work_rows = 1,
+                                   .work_columns = 1,
+                                   .tile_k = gpu_tile_k(device)};
 }
 
 /* Work-items of a group: 256, or what the device has, halving the rows (then the columns) that the
@@ -81,7 +102,9 @@ void mla__projection_tile_default(const mla__device *device, clmla_kernel_class 
     const bool few_rows = max_rows <= mla__projection_few_rows(kernel_class);
     (void)weights_dtype; /* no default depends on it; a tuning record may */
     *tile = (mla__projection_tile){0};
-    if (kernel_class == CLMLA_KERNELS_CPU)
+    if (device->max_loop_iterations > 0)
+        smallest_tile(device, kernel_class, tile);
+    else if (kernel_class == CLMLA_KERNELS_CPU)
         cpu_tile(few_rows, device->float_vector_width, tile);
     else
         gpu_tile(device, few_rows, tile);
@@ -259,7 +282,8 @@ bool mla__merge_up_tile(const mla__device *device, const mla__projection_tile *s
     const uint64_t tile_k = (uint64_t)tile->tile_k, group = (uint64_t)*work_group;
     const uint64_t slice_k = ((in + slices - 1) / slices + tile_k - 1) / tile_k * tile_k;
     const uint64_t bytes = 4 * (slices * (slice_k + (uint64_t)tile->tile_columns) + group);
-    return tile->slices % (*work_group / tile->tile_columns) == 0 &&
+    return device->max_loop_iterations == 0 && /* merge and projection apart have fewer loops */
+           tile->slices % (*work_group / tile->tile_columns) == 0 &&
            (in + group - 1) / group <= MAX_ELEMENTS && bytes <= LOCAL_BYTES &&
            bytes <= device->local_mem_bytes;
 }

@@ -126,6 +126,8 @@ static void make_layer(fixture *f)
                      : test_context(o->kernel_class, o->projection);
     for (int part = 0; part < MLA__SM_90A_PARTS; part++)
         f->context->sm_90a[part] = o->sm_90a ? MLA__SM_90A_ASKED : MLA__SM_90A_OFF;
+    if (o->max_loop_iterations > 0)
+        f->context->device.max_loop_iterations = o->max_loop_iterations;
     assert_int_equal(clmla_layer_create(f->context, &params, &f->layer), CLMLA_SUCCESS);
     if (o->one_launch)
         assert_int_equal(clmla_layer_prepare(f->layer, test_device_get()->queue), CLMLA_SUCCESS);

@@ -47,6 +47,7 @@ typedef struct fixture_options {
     int32_t fused;                /* one cache buffer, rows of kv_lora + rope elements */
     int32_t fp8_cache;            /* records; the reference has what those of the past stand for */
     int32_t one_launch;           /* prepares the layer, too */
+    cl_uint max_loop_iterations;  /* 0: the device's */
     const char *kernel_directory; /* with projection AUTO */
     clmla_output_mode output_mode;
 } fixture_options;
