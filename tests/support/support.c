@@ -26,6 +26,12 @@ int32_t test_random_int(test_random *random, int32_t low, int32_t high)
     return (int32_t)(low + (int64_t)(test_random_u64(random) % span));
 }
 
+int test_all(void)
+{
+    const char *all = getenv("CLMLA_TEST_ALL");
+    return all != NULL && strcmp(all, "1") == 0;
+}
+
 void test_close(const char *what, const double *y, const double *t, size_t count, double bound)
 {
     double error = 0.0, norm = 0.0, worst = -1.0;

@@ -26,6 +26,9 @@ double test_random_uniform(test_random *random, double low, double high);
 double test_random_normal(test_random *random);
 int32_t test_random_int(test_random *random, int32_t low, int32_t high); /* both included */
 
+/* Whether CLMLA_TEST_ALL=1 asks for all cases of a test that computes a part of them by default. */
+int test_all(void);
+
 /* Fails the test unless ||y - t|| <= bound · ||t||, printing the figure, the first worst element
  * and `what`. A NaN or infinity in y fails always. */
 void test_close(const char *what, const double *y, const double *t, size_t count, double bound);
