@@ -25,22 +25,20 @@ static const events_case cases[] = {
     {"CLBlast, out of order", CLMLA_KERNELS_CPU, CLMLA_PROJECTION_CLBLAST, true},
 };
 
-/* Each step's output is the next one's input; prepared, so that nothing compiles behind a gate. */
-static fixture make(const events_case *c, uint64_t seed)
+/* Two layers of a case, in contexts of their own, and what their steps give; made once. */
+static struct {
+    const events_case *of;
+    fixture f[2];
+    unsigned char *expected[2]; /* output */
+} made;
+
+/* As before the first step. */
+static void reset(int k)
 {
-    const fixture_options options = {.config = fixture_config(36),
-                                     .kernel_class = c->kernel_class,
-                                     .projection = c->projection,
-                                     .page_block_size = 16,
-                                     .feed_back = 1};
-    fixture f = fixture_create(&options);
-    assert_int_equal(clmla_layer_prepare(f.layer, test_device_get()->queue), CLMLA_SUCCESS);
-    double *hidden = fixture_draw_hidden(&f, TOKENS, seed);
-    fixture_set_hidden(&f, hidden, 0, TOKENS);
-    for (int32_t b = 0; b < SEQUENCES; b++)
-        fixture_set_past(&f, b, past[b], seed + 10 + (uint64_t)b);
+    fixture *f = &made.f[k];
+    double *hidden = fixture_draw_hidden(f, TOKENS, 8 + (uint64_t)k);
+    fixture_set_hidden(f, hidden, 0, TOKENS);
     free(hidden);
-    return f;
 }
 
 static cl_command_queue queue_of(const events_case *c)
@@ -120,29 +118,60 @@ static unsigned char *bytes_of(const test_buffer *buffer)
 }
 
 /* In order, with a wait after every call. */
-static unsigned char *plain_steps(const events_case *c, uint64_t seed)
+static unsigned char *plain_steps(fixture *f)
 {
     const cl_command_queue queue = test_device_get()->queue;
-    fixture f = make(c, seed);
-    enqueue_plan(&f, queue, NULL, NULL);
+    enqueue_plan(f, queue, NULL, NULL);
     for (int i = 0; i < STEPS; i++) {
         if (i > 0)
-            assert_int_equal(clmla_enqueue_advance(f.plan, NULL, queue, 0, NULL, NULL),
+            assert_int_equal(clmla_enqueue_advance(f->plan, NULL, queue, 0, NULL, NULL),
                              CLMLA_SUCCESS);
         assert_int_equal(clFinish(queue), CL_SUCCESS);
-        assert_int_equal(clmla_enqueue_layer(f.binding, f.plan, queue, 0, NULL, NULL),
+        assert_int_equal(clmla_enqueue_layer(f->binding, f->plan, queue, 0, NULL, NULL),
                          CLMLA_SUCCESS);
         assert_int_equal(clFinish(queue), CL_SUCCESS);
     }
-    unsigned char *output = bytes_of(&f.output);
-    fixture_release(&f);
-    return output;
+    return bytes_of(&f->output);
 }
 
-static void same_output(const fixture *f, const unsigned char *expected)
+static void release_all(void)
 {
-    unsigned char *output = bytes_of(&f->output);
-    assert_memory_equal(output, expected, f->output.bytes);
+    for (int k = 0; k < 2 && made.of != NULL; k++) {
+        fixture_release(&made.f[k]);
+        free(made.expected[k]);
+    }
+    made.of = NULL;
+}
+
+/* Each step's output is the next one's input; prepared, so that nothing compiles behind a gate. */
+static void make(const events_case *c)
+{
+    const fixture_options options = {.config = fixture_config(36),
+                                     .kernel_class = c->kernel_class,
+                                     .projection = c->projection,
+                                     .page_block_size = 16,
+                                     .feed_back = 1};
+    if (made.of != c) {
+        release_all();
+        made.of = c;
+        for (int k = 0; k < 2; k++) {
+            made.f[k] = fixture_create(&options);
+            assert_int_equal(clmla_layer_prepare(made.f[k].layer, test_device_get()->queue),
+                             CLMLA_SUCCESS);
+            for (int32_t b = 0; b < SEQUENCES; b++)
+                fixture_set_past(&made.f[k], b, past[b], 10 + (uint64_t)(k * SEQUENCES + b));
+            reset(k);
+            made.expected[k] = plain_steps(&made.f[k]);
+        }
+    }
+    reset(0);
+    reset(1);
+}
+
+static void same_output(int k)
+{
+    unsigned char *output = bytes_of(&made.f[k].output);
+    assert_memory_equal(output, made.expected[k], made.f[k].output.bytes);
     free(output);
 }
 
@@ -150,25 +179,23 @@ static void steps_wait_for_a_user_event_and_each_other(void **state)
 {
     const events_case *c = *state;
     const cl_command_queue queue = queue_of(c);
-    unsigned char *expected = plain_steps(c, 8);
-    fixture f = make(c, 8);
+    make(c);
+    fixture *f = &made.f[0];
     cl_event last = NULL;
     const cl_event gate = make_gate();
-    enqueue_plan(&f, queue, gate, &last);
+    enqueue_plan(f, queue, gate, &last);
     for (int i = 0; i < STEPS; i++) {
         if (i > 0)
-            enqueue_next(&f, queue, true, &last);
-        enqueue_next(&f, queue, false, &last);
+            enqueue_next(f, queue, true, &last);
+        enqueue_next(f, queue, false, &last);
     }
     assert_int_equal(clFlush(queue), CL_SUCCESS);
     assert_false(is_complete(last));
     open_gate(gate);
     assert_int_equal(clWaitForEvents(1, &last), CL_SUCCESS);
     assert_true(is_complete(last));
-    same_output(&f, expected);
+    same_output(0);
     assert_int_equal(clReleaseEvent(last), CL_SUCCESS);
-    fixture_release(&f);
-    free(expected);
 }
 
 /* No wait lists: what was enqueued before on the queue is done before. */
@@ -176,22 +203,20 @@ static void steps_on_one_queue_need_no_events(void **state)
 {
     const events_case *c = *state;
     const cl_command_queue queue = queue_of(c);
-    unsigned char *expected = plain_steps(c, 8);
-    fixture f = make(c, 8);
-    enqueue_plan(&f, queue, NULL, NULL);
+    make(c);
+    fixture *f = &made.f[0];
+    enqueue_plan(f, queue, NULL, NULL);
     for (int i = 0; i < STEPS; i++) {
         cl_event unused = NULL;
         if (i > 0)
-            assert_int_equal(clmla_enqueue_advance(f.plan, NULL, queue, 0, NULL, NULL),
+            assert_int_equal(clmla_enqueue_advance(f->plan, NULL, queue, 0, NULL, NULL),
                              CLMLA_SUCCESS);
-        assert_int_equal(clmla_enqueue_layer(f.binding, f.plan, queue, 0, NULL, &unused),
+        assert_int_equal(clmla_enqueue_layer(f->binding, f->plan, queue, 0, NULL, &unused),
                          CLMLA_SUCCESS);
         assert_int_equal(clReleaseEvent(unused), CL_SUCCESS);
     }
     assert_int_equal(clFinish(queue), CL_SUCCESS);
-    same_output(&f, expected);
-    fixture_release(&f);
-    free(expected);
+    same_output(0);
 }
 
 /* The hidden states come from another queue, held up there, and go back to it. */
@@ -200,46 +225,44 @@ static void events_of_another_queue_are_waited_for(void **state)
     const events_case *c = *state;
     const test_device *on = test_device_get();
     const cl_command_queue queue = queue_of(c);
-    unsigned char *expected = plain_steps(c, 8);
     cl_int status = CL_SUCCESS;
     const cl_command_queue other = clCreateCommandQueue(on->context, on->id, 0, &status);
     assert_int_equal(status, CL_SUCCESS);
-    fixture f = make(c, 8);
-    unsigned char *hidden = bytes_of(&f.hidden), *poison = malloc(f.hidden.bytes);
+    make(c);
+    fixture *f = &made.f[0];
+    unsigned char *hidden = bytes_of(&f->hidden), *poison = malloc(f->hidden.bytes);
     assert_non_null(poison);
-    memset(poison, 0xff, f.hidden.bytes);
-    const size_t at = (size_t)f.hidden.tensor.offset_bytes;
-    assert_int_equal(clEnqueueWriteBuffer(on->queue, f.hidden.tensor.buffer, CL_TRUE, at,
-                                          f.hidden.bytes, poison, 0, NULL, NULL),
+    memset(poison, 0xff, f->hidden.bytes);
+    const size_t at = (size_t)f->hidden.tensor.offset_bytes;
+    assert_int_equal(clEnqueueWriteBuffer(on->queue, f->hidden.tensor.buffer, CL_TRUE, at,
+                                          f->hidden.bytes, poison, 0, NULL, NULL),
                      CL_SUCCESS);
     const cl_event gate = make_gate();
     cl_event waited[2] = {NULL, NULL}, last = NULL;
-    assert_int_equal(clEnqueueWriteBuffer(other, f.hidden.tensor.buffer, CL_FALSE, at,
-                                          f.hidden.bytes, hidden, 1, &gate, &waited[0]),
+    assert_int_equal(clEnqueueWriteBuffer(other, f->hidden.tensor.buffer, CL_FALSE, at,
+                                          f->hidden.bytes, hidden, 1, &gate, &waited[0]),
                      CL_SUCCESS);
-    enqueue_plan(&f, other, NULL, &waited[1]);
-    assert_int_equal(clmla_enqueue_layer(f.binding, f.plan, queue, 2, waited, &last),
+    enqueue_plan(f, other, NULL, &waited[1]);
+    assert_int_equal(clmla_enqueue_layer(f->binding, f->plan, queue, 2, waited, &last),
                      CLMLA_SUCCESS);
     assert_int_equal(clReleaseEvent(waited[0]), CL_SUCCESS);
     assert_int_equal(clReleaseEvent(waited[1]), CL_SUCCESS);
     for (int i = 1; i < STEPS; i++) { /* each call on the other queue than the one before */
-        enqueue_next(&f, other, true, &last);
-        enqueue_next(&f, queue, false, &last);
+        enqueue_next(f, other, true, &last);
+        enqueue_next(f, queue, false, &last);
     }
-    assert_int_equal(clEnqueueReadBuffer(other, f.output.tensor.buffer, CL_FALSE, at,
-                                         f.output.bytes, poison, 1, &last, NULL),
+    assert_int_equal(clEnqueueReadBuffer(other, f->output.tensor.buffer, CL_FALSE, at,
+                                         f->output.bytes, poison, 1, &last, NULL),
                      CL_SUCCESS);
     assert_int_equal(clReleaseEvent(last), CL_SUCCESS);
     assert_int_equal(clFlush(queue), CL_SUCCESS);
     assert_int_equal(clFlush(other), CL_SUCCESS);
     open_gate(gate);
     assert_int_equal(clFinish(other), CL_SUCCESS);
-    assert_memory_equal(poison, expected, f.output.bytes);
-    fixture_release(&f);
+    assert_memory_equal(poison, made.expected[0], f->output.bytes);
     assert_int_equal(clReleaseCommandQueue(other), CL_SUCCESS);
     free(hidden);
     free(poison);
-    free(expected);
 }
 
 /* Two chains behind one gate, their calls in turns. */
@@ -247,28 +270,21 @@ static void two_layers_share_a_queue(void **state)
 {
     const events_case *c = *state;
     const cl_command_queue queue = queue_of(c);
-    unsigned char *expected[2];
-    fixture f[2];
     cl_event last[2];
-    for (uint64_t k = 0; k < 2; k++) {
-        expected[k] = plain_steps(c, 8 + k);
-        f[k] = make(c, 8 + k);
-    }
+    make(c);
     const cl_event gate = make_gate();
     for (int k = 0; k < 2; k++)
-        enqueue_plan(&f[k], queue, gate, &last[k]);
+        enqueue_plan(&made.f[k], queue, gate, &last[k]);
     for (int i = 0; i < STEPS; i++)
         for (int advance = i > 0; advance >= 0; advance--)
             for (int k = 0; k < 2; k++)
-                enqueue_next(&f[k], queue, advance, &last[k]);
+                enqueue_next(&made.f[k], queue, advance, &last[k]);
     assert_int_equal(clFlush(queue), CL_SUCCESS);
     open_gate(gate);
     assert_int_equal(clWaitForEvents(2, last), CL_SUCCESS);
     for (int k = 0; k < 2; k++) {
-        same_output(&f[k], expected[k]);
+        same_output(k);
         assert_int_equal(clReleaseEvent(last[k]), CL_SUCCESS);
-        fixture_release(&f[k]);
-        free(expected[k]);
     }
 }
 
@@ -297,6 +313,7 @@ int main(void)
             .name = names[i], .test_func = promises[p].run, .initial_state = &states[k]};
     }
     const int failed = cmocka_run_group_tests_name("events", tests, NULL, NULL);
+    release_all();
     test_device_close();
     return failed;
 }
