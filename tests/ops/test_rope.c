@@ -157,6 +157,44 @@ static void angles_are_right_at_every_position(void **state)
     }
 }
 
+/* One prompt as long as a model's longest context, R1's rope part; by default every 61st position with
+ * YaRN on class cpu. */
+static void angles_are_right_up_to_the_longest_context(void **state)
+{
+    enum { POSITIONS = 163841, ROPE = 64, DEFAULT_STEP = 61 };
+    (void)state;
+    const int32_t cu[] = {0, POSITIONS}, length[] = {POSITIONS};
+    const int32_t step = test_all() ? 1 : DEFAULT_STEP;
+    for (size_t k = 0; k < (test_all() ? 4 : 1); k++) {
+        const table_case c = {.name = "longest context", .rope_dim = ROPE, .yarn = k / 2 == 0};
+        const clmla_config config = config_of(c.rope_dim, c.yarn);
+        clmla_context *context = test_context(both_classes[k % 2], CLMLA_PROJECTION_AUTO);
+        test_buffer cu_buffer = test_buffer_of(cu, sizeof cu, I32);
+        test_buffer length_buffer = test_buffer_of(length, sizeof length, I32);
+        test_buffer cos_sin_buffer = test_buffer_poisoned((size_t)POSITIONS * ROPE * 4, F32);
+        const clmla_rope_table_params params = {
+            .struct_size = sizeof params,
+            .config = &config,
+            .sequences = {.num_sequences = 1,
+                          .num_tokens = POSITIONS,
+                          .cu_seqlens_q = cu_buffer.tensor,
+                          .cache_seqlens = length_buffer.tensor},
+            .cos_sin = cos_sin_buffer.tensor};
+        float *cos_sin = malloc((size_t)POSITIONS * ROPE * 4);
+        assert_non_null(cos_sin);
+        assert_int_equal(
+            clmla_enqueue_rope_table(context, &params, test_device_get()->queue, 0, NULL, NULL), 0);
+        test_buffer_read(&cos_sin_buffer, cos_sin);
+        for (int32_t position = 0; position < POSITIONS; position += step)
+            check_table(&c, &config, &position, 1, cos_sin + (size_t)position * ROPE);
+        free(cos_sin);
+        test_buffer_release(&cu_buffer);
+        test_buffer_release(&length_buffer);
+        test_buffer_release(&cos_sin_buffer);
+        clmla_context_release(context);
+    }
+}
+
 /* As a plan uses it: bound once for its limits, enqueued with a step's counts. */
 static void a_bound_table_follows_the_counts(void **state)
 {
@@ -361,6 +399,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(angles_are_right_at_every_position),
+        cmocka_unit_test(angles_are_right_up_to_the_longest_context),
         cmocka_unit_test(a_bound_table_follows_the_counts),
         cmocka_unit_test(pairs_are_rotated_in_place),
         cmocka_unit_test(bad_arguments_are_refused),
