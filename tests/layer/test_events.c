@@ -150,7 +150,8 @@ static void make(const events_case *c)
                                      .kernel_class = c->kernel_class,
                                      .projection = c->projection,
                                      .page_block_size = 16,
-                                     .feed_back = 1};
+                                     .feed_back = 1,
+                                     .share_context = 1};
     if (made.of != c) {
         release_all();
         made.of = c;
@@ -314,6 +315,7 @@ int main(void)
     }
     const int failed = cmocka_run_group_tests_name("events", tests, NULL, NULL);
     release_all();
+    fixture_release_contexts();
     test_device_close();
     return failed;
 }

@@ -7,16 +7,50 @@
 
 enum { TOKENS = 24, PAST = 13 };
 
-static fixture make(clmla_kernel_class kernel_class, clmla_projection_backend projection,
-                    int32_t page_block_size, int32_t fused, uint64_t limit, int32_t batch_invariant)
+typedef struct variant {
+    const char *name;
+    clmla_kernel_class kernel_class;
+    int32_t page_block_size, fused;
+    uint64_t workspace_limit_bytes;
+    int out_of_order;
+    int clblast;
+    clmla_dtype dtype;
+    int fp8_cache;
+    int batch_invariant;
+    int lite; /* DeepSeek-V2-Lite's dims */
+} variant;
+
+static clmla_config config_of(const variant *v)
 {
-    const fixture_options options = {.config = fixture_config_of(kernel_class, 36),
-                                     .kernel_class = kernel_class,
-                                     .projection = projection,
-                                     .page_block_size = page_block_size,
-                                     .fused = fused,
-                                     .workspace_limit_bytes = limit,
-                                     .batch_invariant = batch_invariant};
+    clmla_config config = fixture_config_of(v->kernel_class, 36);
+    if (v->fp8_cache)
+        config.kv_lora_rank = 128;
+    if (v->lite)
+        config = (clmla_config){
+            .struct_size = sizeof config,
+            .hidden_size = 2048,
+            .num_attention_heads = 16,
+            .kv_lora_rank = 512,
+            .qk_nope_head_dim = 128,
+            .qk_rope_head_dim = 64,
+            .v_head_dim = 128,
+            .rope_scaling = {.factor = 40, .original_max_position_embeddings = 4096}};
+    return config;
+}
+
+static fixture make(const variant *v)
+{
+    const fixture_options options = {.config = config_of(v),
+                                     .kernel_class = v->kernel_class,
+                                     .projection = v->clblast ? CLMLA_PROJECTION_CLBLAST
+                                                              : CLMLA_PROJECTION_NATIVE,
+                                     .dtype = v->dtype,
+                                     .page_block_size = v->page_block_size,
+                                     .fused = v->fused,
+                                     .fp8_cache = v->fp8_cache,
+                                     .workspace_limit_bytes = v->workspace_limit_bytes,
+                                     .batch_invariant = v->batch_invariant,
+                                     .share_context = 1};
     return fixture_create(&options);
 }
 
@@ -39,15 +73,6 @@ static double *run_chunks(fixture *f, const double *hidden, int32_t chunk, cl_co
     return out;
 }
 
-typedef struct variant {
-    const char *name;
-    clmla_kernel_class kernel_class;
-    int32_t page_block_size, fused;
-    uint64_t workspace_limit_bytes;
-    int out_of_order;
-    int clblast;
-} variant;
-
 static const variant variants[] = {
     {"rerun", CLMLA_KERNELS_CPU, 16, 0, 0, 0},
     {"page of one row", CLMLA_KERNELS_CPU, 1, 0, 0, 0},
@@ -61,11 +86,43 @@ static const variant variants[] = {
     {"gpu: contiguous cache", CLMLA_KERNELS_GPU, 0, 0, 0, 0},
     {"gpu: fused cache", CLMLA_KERNELS_GPU, 3, 1, 0, 0},
     {"gpu: out-of-order queue", CLMLA_KERNELS_GPU, 16, 0, 0, 1},
+    {"f32: contiguous cache", CLMLA_KERNELS_CPU, 0, .dtype = CLMLA_DTYPE_F32},
+    {"f16: fused cache", CLMLA_KERNELS_CPU, 7, 1, .dtype = CLMLA_DTYPE_F16},
+    {"FP8 cache: contiguous cache", CLMLA_KERNELS_CPU, 0, .fp8_cache = 1},
     {"nvidia: rerun", CLMLA_KERNELS_NVIDIA, 16, 0, 0, 0},
     {"nvidia: page of one row", CLMLA_KERNELS_NVIDIA, 1, 0, 0, 0},
     {"nvidia: fused cache", CLMLA_KERNELS_NVIDIA, 3, 1, 0, 0},
     {"nvidia: out-of-order queue", CLMLA_KERNELS_NVIDIA, 16, 0, 0, 1},
 };
+
+/* Each variant's plain twin: its class, backend and dtypes, pages of 16, in order. Kept for the next
+ * variant, which mostly has the same. */
+static struct {
+    variant of;
+    double *output; /* [TOKENS, hidden_size] */
+} plain;
+
+static const double *plain_output(const variant *v)
+{
+    const variant twin = {.name = "plain",
+                          .kernel_class = v->kernel_class,
+                          .page_block_size = 16,
+                          .clblast = v->clblast,
+                          .dtype = v->dtype,
+                          .fp8_cache = v->fp8_cache};
+    if (plain.output != NULL && plain.of.kernel_class == twin.kernel_class &&
+        plain.of.clblast == twin.clblast && plain.of.dtype == twin.dtype &&
+        plain.of.fp8_cache == twin.fp8_cache)
+        return plain.output;
+    free(plain.output);
+    plain.of = twin;
+    fixture f = make(&twin);
+    double *hidden = fixture_draw_hidden(&f, TOKENS, 8);
+    plain.output = run_chunks(&f, hidden, TOKENS, test_device_get()->queue);
+    free(hidden);
+    fixture_release(&f);
+    return plain.output;
+}
 
 static void gives_the_same_bits(void **state)
 {
@@ -75,36 +132,43 @@ static void gives_the_same_bits(void **state)
         print_message("skipped: the device has no out-of-order queues\n");
         skip();
     }
-    const clmla_projection_backend projection =
-        v->clblast ? CLMLA_PROJECTION_CLBLAST : CLMLA_PROJECTION_NATIVE;
-    fixture plain = make(v->kernel_class, projection, 16, 0, 0, 0);
-    fixture other = make(v->kernel_class, projection, v->page_block_size, v->fused,
-                         v->workspace_limit_bytes, 0);
-    const size_t width = (size_t)plain.options.config.hidden_size;
-    double *hidden = fixture_draw_hidden(&plain, TOKENS, 8);
-    double *a = run_chunks(&plain, hidden, TOKENS, device->queue);
-    double *b =
-        run_chunks(&other, hidden, TOKENS, v->out_of_order ? device->out_of_order : device->queue);
-    assert_memory_equal(a, b, TOKENS * width * sizeof(double));
-    free(a);
-    free(b);
+    const double *expected = plain_output(v);
+    fixture f = make(v);
+    double *hidden = fixture_draw_hidden(&f, TOKENS, 8);
+    double *output =
+        run_chunks(&f, hidden, TOKENS, v->out_of_order ? device->out_of_order : device->queue);
+    assert_memory_equal(output, expected,
+                        TOKENS * (size_t)f.options.config.hidden_size * sizeof(double));
+    free(output);
     free(hidden);
-    fixture_release(&plain);
-    fixture_release(&other);
+    fixture_release(&f);
 }
 
+/* ---- batch-invariant mode -------------------------------------------------------------------- */
+
+#define INVARIANT .page_block_size = 16, .batch_invariant = 1
+static const variant invariant[] = {
+    {"batch-invariant: cpu", CLMLA_KERNELS_CPU, INVARIANT},
+    {"batch-invariant: cpu, f32", CLMLA_KERNELS_CPU, INVARIANT, .dtype = CLMLA_DTYPE_F32},
+    {"batch-invariant: cpu, f16", CLMLA_KERNELS_CPU, INVARIANT, .dtype = CLMLA_DTYPE_F16},
+    {"batch-invariant: cpu, FP8 cache", CLMLA_KERNELS_CPU, INVARIANT, .fp8_cache = 1},
+    {"batch-invariant: gpu", CLMLA_KERNELS_GPU, INVARIANT},
+    {"batch-invariant: nvidia", CLMLA_KERNELS_NVIDIA, INVARIANT},
+    {"batch-invariant: cpu, DeepSeek-V2-Lite", CLMLA_KERNELS_CPU, INVARIANT, .lite = 1},
+    {"batch-invariant: gpu, DeepSeek-V2-Lite", CLMLA_KERNELS_GPU, INVARIANT, .lite = 1},
+    {"batch-invariant: nvidia, DeepSeek-V2-Lite", CLMLA_KERNELS_NVIDIA, INVARIANT, .lite = 1},
+};
+
 /* Chunk sizes of every kind against the whole prompt at once. */
-static void batch_invariant_chunks_equal_the_whole(void **state)
+static void chunks_equal_the_whole(fixture *f)
 {
     static const int32_t chunks[] = {1, 5, 8, 23};
-    const clmla_kernel_class *kernel_class = *state;
     const cl_command_queue queue = test_device_get()->queue;
-    fixture f = make(*kernel_class, CLMLA_PROJECTION_NATIVE, 16, 0, 0, 1);
-    const size_t width = (size_t)f.options.config.hidden_size;
-    double *hidden = fixture_draw_hidden(&f, TOKENS, 8);
-    double *whole = run_chunks(&f, hidden, TOKENS, queue);
+    const size_t width = (size_t)f->options.config.hidden_size;
+    double *hidden = fixture_draw_hidden(f, TOKENS, 8);
+    double *whole = run_chunks(f, hidden, TOKENS, queue);
     for (size_t i = 0; i < sizeof(chunks) / sizeof(chunks[0]); i++) {
-        double *parts = run_chunks(&f, hidden, chunks[i], queue);
+        double *parts = run_chunks(f, hidden, chunks[i], queue);
         for (size_t e = 0; e < TOKENS * width; e++) {
             if (memcmp(&parts[e], &whole[e], sizeof(double)) != 0)
                 fail_msg("chunks of %d: element %zu is %.9g, in the whole %.9g", (int)chunks[i], e,
@@ -114,74 +178,71 @@ static void batch_invariant_chunks_equal_the_whole(void **state)
     }
     free(whole);
     free(hidden);
-    fixture_release(&f);
 }
 
 /* A sequence in a mixed batch against the same sequence alone. */
-static void batch_invariant_batch_equals_alone(void **state)
+static void a_batch_equals_its_sequences_alone(fixture *f)
 {
     enum { N = 5 };
-    const clmla_kernel_class *kernel_class = *state;
     const int32_t past[N] = {PAST, 0, 40, 3, 60}, n[N] = {4, 9, 1, 0, 2};
     const cl_command_queue queue = test_device_get()->queue;
-    fixture f = make(*kernel_class, CLMLA_PROJECTION_NATIVE, 16, 0, 0, 1);
-    const size_t width = (size_t)f.options.config.hidden_size;
-    double *hidden = fixture_draw_hidden(&f, 16, 8);
+    const size_t width = (size_t)f->options.config.hidden_size;
+    double *hidden = fixture_draw_hidden(f, 16, 8);
     double *together = malloc(16 * width * sizeof(double));
     double *alone = malloc(16 * width * sizeof(double));
     for (int32_t b = 0; b < N; b++)
-        fixture_set_past(&f, b, past[b], 30 + (uint64_t)b);
-    fixture_set_hidden(&f, hidden, 0, 16);
-    assert_int_equal(fixture_plan(&f, N, past, n), CLMLA_SUCCESS);
-    assert_int_equal(clmla_enqueue_layer(f.binding, f.plan, queue, 0, NULL, NULL), CLMLA_SUCCESS);
-    fixture_get_output(&f, together, 0, 16);
+        fixture_set_past(f, b, past[b], 30 + (uint64_t)b);
+    fixture_set_hidden(f, hidden, 0, 16);
+    assert_int_equal(fixture_plan(f, N, past, n), CLMLA_SUCCESS);
+    assert_int_equal(clmla_enqueue_layer(f->binding, f->plan, queue, 0, NULL, NULL), CLMLA_SUCCESS);
+    fixture_get_output(f, together, 0, 16);
     size_t first = 0;
     for (int32_t b = 0; b < N; b++) {
         int32_t only[N] = {0};
         only[b] = n[b];
-        fixture_set_hidden(&f, hidden + first * width, 0, (size_t)n[b]);
-        assert_int_equal(fixture_plan(&f, N, past, only), CLMLA_SUCCESS);
-        assert_int_equal(clmla_enqueue_layer(f.binding, f.plan, queue, 0, NULL, NULL),
+        fixture_set_hidden(f, hidden + first * width, 0, (size_t)n[b]);
+        assert_int_equal(fixture_plan(f, N, past, only), CLMLA_SUCCESS);
+        assert_int_equal(clmla_enqueue_layer(f->binding, f->plan, queue, 0, NULL, NULL),
                          CLMLA_SUCCESS);
-        fixture_get_output(&f, alone + first * width, 0, (size_t)n[b]);
+        fixture_get_output(f, alone + first * width, 0, (size_t)n[b]);
         first += (size_t)n[b];
     }
     assert_memory_equal(together, alone, 16 * width * sizeof(double));
     free(hidden);
     free(together);
     free(alone);
+}
+
+static void batch_invariant_bits(void **state)
+{
+    const variant *v = *state;
+    if (v->lite && !test_all()) {
+        print_message("skipped: %s, slow; CLMLA_TEST_ALL=1 computes it\n", v->name);
+        skip();
+    }
+    fixture f = make(v);
+    chunks_equal_the_whole(&f);
+    a_batch_equals_its_sequences_alone(&f);
     fixture_release(&f);
 }
 
 int main(void)
 {
-    static variant states[sizeof(variants) / sizeof(variants[0])];
-    static clmla_kernel_class cpu = CLMLA_KERNELS_CPU, gpu = CLMLA_KERNELS_GPU,
-                              nvidia = CLMLA_KERNELS_NVIDIA;
     enum { NUM_VARIANTS = sizeof(variants) / sizeof(variants[0]) };
-    const struct CMUnitTest batch[] = {{"cpu: batch-invariant chunks equal the whole",
-                                        batch_invariant_chunks_equal_the_whole, NULL, NULL, &cpu},
-                                       {"gpu: batch-invariant chunks equal the whole",
-                                        batch_invariant_chunks_equal_the_whole, NULL, NULL, &gpu},
-                                       {"nvidia: batch-invariant chunks equal the whole",
-                                        batch_invariant_chunks_equal_the_whole, NULL, NULL,
-                                        &nvidia},
-                                       {"cpu: batch-invariant batch equals alone",
-                                        batch_invariant_batch_equals_alone, NULL, NULL, &cpu},
-                                       {"gpu: batch-invariant batch equals alone",
-                                        batch_invariant_batch_equals_alone, NULL, NULL, &gpu},
-                                       {"nvidia: batch-invariant batch equals alone",
-                                        batch_invariant_batch_equals_alone, NULL, NULL, &nvidia}};
-    struct CMUnitTest tests[NUM_VARIANTS + sizeof(batch) / sizeof(batch[0])];
+    enum { NUM_TESTS = NUM_VARIANTS + sizeof(invariant) / sizeof(invariant[0]) };
+    static variant states[NUM_TESTS];
+    struct CMUnitTest tests[NUM_TESTS];
     memset(tests, 0, sizeof(tests));
     memcpy(states, variants, sizeof(variants));
-    for (size_t i = 0; i < NUM_VARIANTS; i++) {
-        tests[i].name = states[i].name;
-        tests[i].test_func = gives_the_same_bits;
-        tests[i].initial_state = &states[i];
-    }
-    memcpy(tests + NUM_VARIANTS, batch, sizeof(batch));
+    memcpy(states + NUM_VARIANTS, invariant, sizeof(invariant));
+    for (size_t i = 0; i < NUM_TESTS; i++)
+        tests[i] = (struct CMUnitTest){.name = states[i].name,
+                                       .test_func = i < NUM_VARIANTS ? gives_the_same_bits
+                                                                     : batch_invariant_bits,
+                                       .initial_state = &states[i]};
     const int failed = cmocka_run_group_tests_name("invariance", tests, NULL, NULL);
+    free(plain.output);
+    fixture_release_contexts();
     test_device_close();
     return failed;
 }

@@ -71,7 +71,8 @@ static fixture make_compact(const offsets_case *c)
                                .fp8_cache = c->fp8_cache,
                                .num_splits = c->num_splits,
                                .one_launch = c->one_launch,
-                               .max_num_tokens = MAX_TOKENS};
+                               .max_num_tokens = MAX_TOKENS,
+                               .share_context = 1};
     if (c->fp8_cache)
         options.config.kv_lora_rank = 128;
     return fixture_create(&options);
@@ -299,6 +300,7 @@ int main(void)
         tests[i].initial_state = &states[i];
     }
     const int failed = cmocka_run_group_tests_name("large_offsets", tests, NULL, NULL);
+    fixture_release_contexts();
     test_device_close();
     return failed;
 }

@@ -98,6 +98,31 @@ clmla_weights_params fixture_weights_params(const fixture_weights *w)
 
 /* ---- device objects -------------------------------------------------------------------------- */
 
+/* By class and backend, with kernels for sm_90a not asked for. */
+static clmla_context *shared[CLMLA_KERNELS_NVIDIA + 1][CLMLA_PROJECTION_CLBLAST + 1];
+
+static clmla_context *open_context(const fixture_options *o)
+{
+    if (o->kernel_directory != NULL)
+        return test_context_with_kernels(o->kernel_class, o->kernel_directory);
+    assert_true(!o->share_context || (!o->sm_90a && o->max_loop_iterations == 0));
+    if (!o->share_context)
+        return test_context(o->kernel_class, o->projection);
+    clmla_context **const context = &shared[o->kernel_class][o->projection];
+    if (*context == NULL)
+        *context = test_context(o->kernel_class, o->projection);
+    return *context;
+}
+
+void fixture_release_contexts(void)
+{
+    clmla_context **const all = &shared[0][0];
+    for (size_t i = 0; i < sizeof shared / sizeof shared[0][0]; i++) {
+        clmla_context_release(all[i]);
+        all[i] = NULL;
+    }
+}
+
 static void make_layer(fixture *f)
 {
     const fixture_options *o = &f->options;
@@ -121,9 +146,7 @@ static void make_layer(fixture *f)
                                        .num_splits = o->num_splits,
                                        .one_launch = o->one_launch};
     f->pages = pages;
-    f->context = o->kernel_directory != NULL
-                     ? test_context_with_kernels(o->kernel_class, o->kernel_directory)
-                     : test_context(o->kernel_class, o->projection);
+    f->context = open_context(o);
     for (int part = 0; part < MLA__SM_90A_PARTS; part++)
         f->context->sm_90a[part] = o->sm_90a ? MLA__SM_90A_ASKED : MLA__SM_90A_OFF;
     if (o->max_loop_iterations > 0)
@@ -240,7 +263,8 @@ void fixture_release(fixture *f)
     clmla_plan_release(f->plan);
     clmla_weights_release(f->weights);
     clmla_layer_release(f->layer);
-    clmla_context_release(f->context);
+    if (!f->options.share_context)
+        clmla_context_release(f->context);
     if (!f->options.feed_back)
         test_buffer_release(&f->output);
     test_buffer_release(&f->hidden);

@@ -48,6 +48,7 @@ typedef struct fixture_options {
     int32_t fp8_cache;            /* records; the reference has what those of the past stand for */
     int32_t one_launch;           /* prepares the layer, too */
     cl_uint max_loop_iterations;  /* 0: the device's */
+    int32_t share_context;        /* with other fixtures that say so: programs are built once */
     const char *kernel_directory; /* with projection AUTO */
     clmla_output_mode output_mode;
 } fixture_options;
@@ -71,6 +72,8 @@ typedef struct fixture {
 
 fixture fixture_create(const fixture_options *options);
 void fixture_release(fixture *f);
+/* Gives up the contexts that fixtures shared; before test_device_close. */
+void fixture_release_contexts(void);
 
 /* Writes rows first .. first + count - 1 of hidden_states. */
 void fixture_set_hidden(fixture *f, const double *values, size_t first, size_t count);
