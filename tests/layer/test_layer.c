@@ -124,6 +124,7 @@ static fixture create(const layer_case *c)
                                      .fp8_cache = c->fp8_cache,
                                      .num_splits = c->num_splits,
                                      .sm_90a = c->sm_90a,
+                                     .share_context = !c->sm_90a,
                                      .max_num_tokens = c->sm_90a ? MAX_TOKENS : 0,
                                      .workspace_limit_bytes = c->workspace_limit_bytes};
     return fixture_create(&options);
@@ -431,6 +432,7 @@ int main(void)
     const int failed = cmocka_run_group_tests_name("layer", tests, NULL, NULL);
     for (size_t i = 0; i < NUM_CASES; i++)
         free(tests[i].initial_state);
+    fixture_release_contexts();
     test_device_close();
     return failed;
 }
