@@ -82,6 +82,7 @@ static clmla_status create_layer(mla_cell *cell)
         .weights_dtype = bench->common->weights_dtype,
         .cache_dtype = bench->common->cache_dtype,
         .hidden_dtype = dtype,
+        .batch_invariant = bench->common->batch_invariant,
         .one_launch = bench->common->one_launch,
     };
     for (int32_t i = 0; i < cell->num_lanes; i++) {

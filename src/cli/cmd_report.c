@@ -150,12 +150,13 @@ static const char *state_of(int code) { return code == MLA_EXIT_SUCCESS ? "passe
 /* What the arguments changed and results do not show. */
 static json_t *settings_json(const mla_common *common)
 {
-    return json_pack(
-        "{s:s, s:s, s:s, s:b, s:b, s:b, s:b}", "weights_dtype",
-        mla__dtype_name(common->weights_dtype), "cache_dtype", mla__dtype_name(common->cache_dtype),
-        "matrix_units", common->matrix_units == CLMLA_MATRIX_UNITS_OFF ? "off" : "auto",
-        "clblast_overrides", common->clblast_overrides, "sm_90a", common->sm_90a, "one_launch",
-        common->one_launch, "own_kernels", common->kernel_directory != NULL);
+    return json_pack("{s:s, s:s, s:s, s:b, s:b, s:b, s:b, s:b}", "weights_dtype",
+                     mla__dtype_name(common->weights_dtype), "cache_dtype",
+                     mla__dtype_name(common->cache_dtype), "matrix_units",
+                     common->matrix_units == CLMLA_MATRIX_UNITS_OFF ? "off" : "auto",
+                     "clblast_overrides", common->clblast_overrides, "sm_90a", common->sm_90a,
+                     "one_launch", common->one_launch, "batch_invariant", common->batch_invariant,
+                     "own_kernels", common->kernel_directory != NULL);
 }
 
 static int add_devices(report_run *run)

@@ -59,6 +59,8 @@ static struct poptOption numerics_table[] = {
                      ".cl files found here replace the built-in ones", "DIR"),
     MLA_OPTION_FLAG("one-launch", MLA_OPT_ONE_LAUNCH,
                     "class nvidia: up to 16 tokens in one launch a layer, where the device can"),
+    MLA_OPTION_FLAG("batch-invariant", MLA_OPT_BATCH_INVARIANT,
+                    "a token has the same bits in any company; native projections"),
     MLA_OPTION_FLAG("no-cache", MLA_OPT_NO_CACHE,
                     "neither read nor keep compiled programs (in CLMLA_CACHE_DIR, default "
                     "~/.cache/clmla)"),
@@ -490,6 +492,7 @@ static bool take_numerics(const mla_options *options, mla_common *common)
     common->kernel_directory = options->text[MLA_OPT_KERNEL_DIR];
     common->sm_90a = options->text[MLA_OPT_SM_90A] != NULL;
     common->one_launch = options->text[MLA_OPT_ONE_LAUNCH] != NULL;
+    common->batch_invariant = options->text[MLA_OPT_BATCH_INVARIANT] != NULL;
     common->verbose = options->text[MLA_OPT_VERBOSE] != NULL;
     return true;
 }

@@ -36,6 +36,7 @@
     X(KERNELS, "kernels")                                                                          \
     X(KERNEL_DIR, "kernel-dir")                                                                    \
     X(ONE_LAUNCH, "one-launch")                                                                    \
+    X(BATCH_INVARIANT, "batch-invariant")                                                          \
     X(NO_CACHE, "no-cache")                                                                        \
     X(TUNING, "tuning")                                                                            \
     X(SEED, "seed")                                                                                \
@@ -151,7 +152,7 @@ typedef struct mla_common {
     int32_t clblast_overrides; /* 0, 1; the program owns its process: 1 unless told otherwise */
     clmla_kernel_class kernels;
     const char *kernel_directory;
-    int32_t one_launch; /* 0, 1: of clmla_layer_params */
+    int32_t one_launch, batch_invariant; /* 0, 1: of clmla_layer_params */
     mla_cache_source cache_source;
     char cache_directory[MLA_PATH_BYTES]; /* "": none */
     const char *tuning; /* --tuning: a record, or MLA_NO_TUNING; NULL: not given */

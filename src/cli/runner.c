@@ -224,6 +224,7 @@ static clmla_status create_layer(runner *r, mla_run_choices *choices)
         .weights_dtype = r->session->common->weights_dtype,
         .cache_dtype = r->session->common->cache_dtype,
         .hidden_dtype = r->dtype,
+        .batch_invariant = r->session->common->batch_invariant,
         .one_launch = r->session->common->one_launch,
     };
     clmla_status status = clmla_layer_create(r->session->clmla, &params, &r->layer);

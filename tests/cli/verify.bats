@@ -49,6 +49,15 @@ load common
     [[ "$stderr" == *"the layer in one launch: no, not of this class"* ]]
 }
 
+@test "batch-invariant, by native projections alone" {
+    try verify --batch-invariant --projection auto --verbose "$(golden 20_ragged_prefill)"
+    passes
+    [[ "$stderr" == *"batch_invariant excludes CLBlast"* ]]
+    try verify --batch-invariant --projection clblast "$(golden 20_ragged_prefill)"
+    [ "$status" -eq 1 ]
+    [[ "$stderr" == *"batch_invariant needs native projections"* ]]
+}
+
 @test "any page size, and a contiguous cache" {
     for size in 0 1 7 64; do
         try verify --page-block-size "$size" "$(golden 20_ragged_prefill)"

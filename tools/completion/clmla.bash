@@ -6,7 +6,8 @@
 _clmla_options() {
     local device='--platform --device --nvidia --amd --intel --moore --metax --iluvatar --cpu'
     local computation='--dtype --projection --matrix-units --clblast-overrides --sm-90a --kernels
-        --one-launch --kernel-dir --no-cache --tuning --page-block-size --seed --verbose'
+        --one-launch --batch-invariant --kernel-dir --no-cache --tuning --page-block-size --seed
+        --verbose'
     local fp8='--weights-dtype --cache-dtype'
     case $1 in
     devices) echo "--measure $device --format --help" ;;
