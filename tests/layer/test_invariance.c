@@ -95,8 +95,8 @@ static const variant variants[] = {
     {"nvidia: out-of-order queue", CLMLA_KERNELS_NVIDIA, 16, 0, 0, 1},
 };
 
-/* Each variant's plain twin: its class, backend and dtypes, pages of 16, in order. Kept for the next
- * variant, which mostly has the same. */
+/* Each variant's plain twin: its class, backend and dtypes, pages of 16, in order. Kept for the
+ * next variant, which mostly has the same. */
 static struct {
     variant of;
     double *output; /* [TOKENS, hidden_size] */

@@ -1,7 +1,7 @@
 /*
  * The whole layer at positions up to a model's longest context, 163,840 keys, rope parts as R1's:
- * the error against the reference stays within the bounds of short ones. One sequence, whose cache is
- * drawn whole; steps of two tokens at ever later positions overwrite two rows each.
+ * the error against the reference stays within the bounds of short ones. One sequence, whose cache
+ * is drawn whole; steps of two tokens at ever later positions overwrite two rows each.
  */
 #include "core/dtype.h"
 #include "support/layer_fixture.h"

@@ -18,8 +18,8 @@
  * FlashInfer's page attention. The reference computes at least one row of every sequence; all
  * elements have to be finite.
  *
- * By default a sample of the cases; all with CLMLA_TEST_ALL=1 (ops/all_attention_peers_*, slow), but
- * of FlashInfer's 6912 of varying lengths one of thirteen. Cases of more products than a path
+ * By default a sample of the cases; all with CLMLA_TEST_ALL=1 (ops/all_attention_peers_*, slow),
+ * but of FlashInfer's 6912 of varying lengths one of thirteen. Cases of more products than a path
  * computes in reasonable time are left out, and counted.
  */
 #include <time.h>
@@ -383,9 +383,9 @@ static void other_dims(void **state)
     static const int32_t batches[] = {1, 6}, tokens[] = {1, 3, 17}, keys[] = {17, 140, 1024};
     attention_sequence sequences[MAX_SEQUENCES];
     matrix_run run = begin(state);
-    /* programs of work-groups take long to build for CPUs */
-    const bool few = !run.all && run.path->kernel_class != CLMLA_KERNELS_CPU;
-    const size_t num_dims = few ? 1 : COUNT(dims);
+    /* by default few: programs take long to build, those of work-groups above all */
+    const bool on_cpu = run.path->kernel_class == CLMLA_KERNELS_CPU;
+    const size_t num_dims = run.all ? COUNT(dims) : on_cpu ? 3 : 1;
     for (size_t i = 0; i < COUNT(batches) * COUNT(tokens) * COUNT(keys); i++)
         for (size_t d = 0; d < num_dims; d++) {
             draw_lengths(sequences, batches[i / 9], tokens[i / 3 % 3], keys[i % 3], true, i % 2);

@@ -157,8 +157,8 @@ static void angles_are_right_at_every_position(void **state)
     }
 }
 
-/* One prompt as long as a model's longest context, R1's rope part; by default every 61st position with
- * YaRN on class cpu. */
+/* One prompt as long as a model's longest context, R1's rope part; by default every 61st position
+ * with YaRN on class cpu. */
 static void angles_are_right_up_to_the_longest_context(void **state)
 {
     enum { POSITIONS = 163841, ROPE = 64, DEFAULT_STEP = 61 };

@@ -38,7 +38,8 @@ uint64_t peer_products(const peer_batch *batch);
 
 /* Runs the batch; fails the test when it returns an error, when an element of out is not finite or
  * when something was written outside of out or lse. At least one row of each sequence that has
- * tokens is compared, chosen by `random`, and as many as `budget` products of the reference allow. */
+ * tokens is compared, chosen by `random`, and as many as `budget` products of the reference
+ * allow. */
 peer_rows peer_run(clmla_context *context, const peer_batch *batch, uint64_t budget,
                    test_random *random);
 void peer_rows_release(peer_rows *rows);
