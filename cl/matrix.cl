@@ -2,7 +2,8 @@
  * Packing of weight matrices and vectors into the layouts of src/ops/matrix.h.
  *
  *   bf16, f16   packed[b][n / 64][k / 2][n % 64][k % 2]     zero for n >= N, k >= K
- *   f8_e4m3     codes alike, behind the scales of each batch, which the host writes
+ *   f8_e4m3     codes alike, behind the scales of each batch, which the host writes before; here a
+ *               column's becomes NaN where one of its codes is
  *   f32         packed[b][k][n], rows of N_pad elements     zero for n >= N
  *
  *   b batch, n output feature < N, k input feature < K; N_pad = N rounded up to 64.
@@ -40,6 +41,19 @@ CLMLA_INLINE size_t packed_index(size_t b, size_t n, size_t k, size_t N_pad, siz
 #endif
 }
 
+#if CODES
+/* A NaN among a column's FP8_GROUP codes makes their scale one. Work-items may write the same word,
+ * all of them the same. */
+CLMLA_INLINE void spread_nan(global uchar *packed, const uchar code, size_t b, size_t n, size_t k,
+                             size_t N_pad, size_t K)
+{
+    const size_t groups = (K + FP8_GROUP - 1) / FP8_GROUP;
+    const size_t batch = N_pad * (groups * sizeof(float) + (K + 1) / 2 * 2);
+    if ((code & 0x7f) == 0x7f)
+        ((global float *)(packed + b * batch))[k / FP8_GROUP * N_pad + n] = NAN;
+}
+#endif
+
 kernel void matrix_pack(global const STORAGE(SOURCE_DTYPE) * source, const ulong source_offset,
                         const ulong batch_stride, const ulong n_stride, const ulong k_stride,
                         global STORAGE(W_DTYPE) * packed, const ulong packed_offset, const int N,
@@ -59,7 +73,10 @@ kernel void matrix_pack(global const STORAGE(SOURCE_DTYPE) * source, const ulong
         const size_t at = packed_index((size_t)batch_begin + b, (size_t)(n_begin + n),
                                        (size_t)(k_begin + k), N_pad, (size_t)K);
 #if CODES
-        packed[packed_offset + at] = inside ? source[row + (size_t)k * k_stride] : 0;
+        const uchar code = inside ? source[row + (size_t)k * k_stride] : 0;
+        packed[packed_offset + at] = code;
+        spread_nan(packed + packed_offset, code, (size_t)batch_begin + b, (size_t)(n_begin + n),
+                   (size_t)(k_begin + k), N_pad, (size_t)K);
 #else
         const float value = inside ? LOAD(SOURCE_DTYPE, source, row + (size_t)k * k_stride) : 0.0f;
         STORE(W_DTYPE, value, packed, packed_offset + at);

@@ -5,7 +5,8 @@
  *               k, high half = odd k; rows past N and an odd last k are zero.
  *   f8_e4m3     per batch: scales [ceil(K/128)][N_pad] of float32, then codes
  *               [N_pad/64][ceil(K/2)][64] of ushort: as above, low byte = even k. weight = code ·
- *               scale; padded scales and codes are zero. N_pad = N rounded up to 64
+ *               scale; padded scales and codes are zero. N_pad = N rounded up to 64. A column's scale is
+ *               NaN where one of its 128 codes is (0x7f, 0xff): who reads need not look for those
  *   f32         [batch][K][N_pad], N_pad = N rounded up to 64, zero-padded: what CLBlast wants as
  *               its unrotated A operand, and what the native f32 kernels read.
  */

@@ -9,7 +9,7 @@
 #include "ops/rows.h"
 
 enum { BF16 = CLMLA_DTYPE_BF16, F16 = CLMLA_DTYPE_F16, F32 = CLMLA_DTYPE_F32 };
-enum { F8 = CLMLA_DTYPE_F8_E4M3, FP8_BLOCK = 128 };
+enum { F8 = CLMLA_DTYPE_F8_E4M3, FP8_BLOCK = 128, NAN_COLUMN = 5 };
 
 typedef struct projection_case {
     const char *name;
@@ -22,6 +22,7 @@ typedef struct projection_case {
     bool accumulate;
     bool transposed;
     bool poison_row; /* row 0 of x is NaN: only row 0 of y may be */
+    bool nan_weight; /* of F8: one of NAN_COLUMN's weights in every batch, so that column of y */
 } projection_case;
 
 /* A case's tensors and what is expected. */
@@ -119,6 +120,10 @@ static void projection_draw_fp8(const projection_case *c, projection_data *d, te
         d->codes[i] ^= (d->codes[i] & 0x7f) == 0x7f; /* 448, not NaN */
         d->w[i] = mla__f8_e4m3_to_float(d->codes[i]) * d->scales[block];
     }
+    for (size_t b = 0; c->nan_weight && b < d->batches; b++) { /* of either sign, last and first */
+        const size_t k = b % 2 == 0 ? (size_t)c->K - 1 : 0;
+        d->codes[projection_w_index(c, b, NAN_COLUMN, k)] = b % 2 == 0 ? 0xff : 0x7f;
+    }
 }
 
 static projection_data projection_make(const projection_case *c)
@@ -177,9 +182,9 @@ static void projection_check(const projection_case *c, const projection_data *d,
         }
         const double value = mla__load(y, c->y, at);
         const size_t i = (row * d->batches + b) * N + n;
-        if (c->poison_row && row == 0) {
+        if ((c->poison_row && row == 0) || (c->nan_weight && n == NAN_COLUMN)) {
             if (!isnan(value))
-                fail_msg("%s: [0, %zu] is %g, expected NaN", c->name, n, value);
+                fail_msg("%s: [%zu, %zu] is %g, expected NaN", c->name, row, n, value);
         } else {
             check_element(c->name, row, b * N + n, c->y, value, d->expected[i], d->error[i]);
         }
