@@ -2,20 +2,21 @@
  * y[m, b, n] = Σ_k x[m, b, k] · W[b, n, k]           class nvidia, many rows, on tensor cores
  *
  *   x   [rows, B, K]   bf16; rows x_row .. x_row + num_rows - 1 are read
- *   W   bf16, packed as src/ops/matrix.h says
+ *   W   bf16 or FP8, packed as src/ops/matrix.h says
  *   y   [rows, B, N]   Y_DTYPE; rows y_row .. y_row + num_rows - 1 are written
  *
  * One work-group: TILE_ROWS rows x TILE_COLUMNS columns of one batch. One warp: WORK_ROWS rows x 32
  * columns of them. The group walks k in stages of 32 through a ring of STAGES in local memory that
  * asynchronous copies fill: rows of x, then 16 rows of pairs of W. Both are padded so that neither
- * reading meets a bank conflict: x as matrices, W by 16 bytes a lane (projection.clh).
+ * reading meets a bank conflict: x as matrices, W by four columns a lane (projection.clh).
  *
  * Grid: (row tiles · WORK_GROUP, column tiles, batches), work-group {WORK_GROUP, 1, 1}: groups that
  * run side by side share columns of W, which pass about once. Local memory: STAGES · STAGE_BYTES;
  * src/tuning/params.c counts the same. Barriers: one a stage.
  *
- * k rises in one chain of products of 16: other bits than projection_few.cl's, but a row's do not
- * depend on the tile or on the other rows. Elements past K and N and rows past the last are zeros.
+ * k rises in one chain of products of 16 (FP8: one for every FP8_GROUP k, scaled and added): other
+ * bits than projection_few.cl's, but a row's do not depend on the tile or on the other rows.
+ * past K and N and rows past the last are zeros.
  *
  * Y_DTYPE        bf16, f32
  * ACCUMULATE     1: y += result (added in float32, rounded once), 0: y = result
@@ -31,17 +32,19 @@
 #define WORK_GROUP (TILE_ROWS / WORK_ROWS * WARP_COLUMNS * 32)
 #define ROW_TILES (WORK_ROWS / 16)
 #define STAGE_K 32
-#define X_PITCH (2 * STAGE_K + 16)       /* bytes */
-#define W_PITCH (4 * (TILE_COLUMNS + 8)) /* bytes */
+#define X_PITCH (2 * STAGE_K + 16)                    /* bytes */
+#define W_PITCH (4 * COLUMN_WORDS(TILE_COLUMNS) + 32) /* bytes */
 #define X_BYTES (TILE_ROWS * X_PITCH)
 #define STAGE_BYTES (X_BYTES + STAGE_K / 2 * W_PITCH)
 #define X_CHUNKS (TILE_ROWS * STAGE_K / 8 / WORK_GROUP) /* of 16 bytes, for one work-item */
-#define W_CHUNKS (TILE_COLUMNS * STAGE_K / 8 / WORK_GROUP)
+#define CHUNK_COLUMNS (4 * PANEL / PANEL_WORDS)
+#define STAGE_CHUNKS (STAGE_K / 2 * TILE_COLUMNS / CHUNK_COLUMNS) /* of W, of 16 bytes */
+#define W_CHUNKS ((STAGE_CHUNKS + WORK_GROUP - 1) / WORK_GROUP)
 #if TILE_ROWS % WORK_ROWS != 0 || WORK_ROWS % 16 != 0 || TILE_COLUMNS % PANEL != 0 || STAGES < 2
 #error "TILE_ROWS, TILE_COLUMNS, WORK_ROWS and STAGES do not fit each other"
 #endif
-#if TILE_ROWS * STAGE_K / 8 % WORK_GROUP != 0 || TILE_COLUMNS * STAGE_K / 8 % WORK_GROUP != 0
-#error "work-items must divide the chunks of a stage"
+#if TILE_ROWS * STAGE_K / 8 % WORK_GROUP != 0
+#error "work-items must divide the chunks of a stage of x"
 #endif
 
 /* The group's part of x and W. */
@@ -69,32 +72,38 @@ CLMLA_INLINE void copy_stage(const operands *from, const int k0, const shared_ad
     UNROLL
     for (int i = 0; i < W_CHUNKS; i++) {
         const int chunk = item + i * WORK_GROUP;
-        const int pair = chunk / (TILE_COLUMNS / 4), column = chunk % (TILE_COLUMNS / 4) * 4;
+        const int pair = chunk / (TILE_COLUMNS / CHUNK_COLUMNS);
+        const int column = chunk % (TILE_COLUMNS / CHUNK_COLUMNS) * CHUNK_COLUMNS;
         const int panel = column / PANEL;
         const size_t pairs = (size_t)from->K / 2, p = (size_t)(k0 / 2 + pair);
         const bool exists = p < pairs && panel < from->panels;
-        copy_async(stage + (shared_address)(X_BYTES + pair * W_PITCH + column * 4),
-                   exists ? from->W + ((size_t)panel * pairs + p) * PANEL + column % PANEL
-                          : from->W,
-                   exists);
+        if (STAGE_CHUNKS % WORK_GROUP == 0 || chunk < STAGE_CHUNKS)
+            copy_async(stage +
+                           (shared_address)(X_BYTES + pair * W_PITCH + COLUMN_WORDS(column) * 4),
+                       exists ? from->W + ((size_t)panel * pairs + p) * PANEL_WORDS +
+                                    COLUMN_WORDS(column % PANEL)
+                              : from->W,
+                       exists);
     }
     copy_commit();
 }
 
+#define ROW_LOADS ((int)(W_PITCH / sizeof(packed_columns))) /* of a row of W in local memory */
+
 /* warp: sums[ROW_TILES][4] += x · W of a stage; this warp's rows begin at `row`, its columns at
  * `column`. */
 CLMLA_INLINE void multiply_stage(const warp *w, const shared_address stage,
-                                 local const uint4 *weights, const uint row, const uint column,
-                                 float4 *sums)
+                                 local const packed_columns *weights, const uint row,
+                                 const uint column, float4 *sums)
 {
     const uint lane = w->lane;
     const shared_address x = stage + (row + lane % 16) * X_PITCH + lane / 16 * 16;
-    local const uint4 *const of_lane =
-        weights + lane % 4 * (W_PITCH / 16) + (column + lane / 4 * 4) / 4;
+    local const packed_columns *const of_lane =
+        weights + lane % 4 * ROW_LOADS + (column + lane / 4 * 4) / 4;
     UNROLL_WARP
     for (int k = 0; k < STAGE_K / 16; k++) {
-        const uint4 b0 = of_lane[k * 8 * (W_PITCH / 16)];
-        const uint4 b1 = of_lane[(k * 8 + 4) * (W_PITCH / 16)];
+        const uint4 b0 = bf16_columns(of_lane[k * 8 * ROW_LOADS]);
+        const uint4 b1 = bf16_columns(of_lane[(k * 8 + 4) * ROW_LOADS]);
         UNROLL_WARP
         for (int m = 0; m < ROW_TILES; m++) {
             const uint4 a = warp_load_matrices(w, x + (shared_address)(m * 16 * X_PITCH + k * 32));
@@ -182,6 +191,17 @@ projection_tiled(global const ushort *x, const ulong x_offset, const ulong x_row
     UNROLL
     for (int i = 0; i < ROW_TILES * 4; i++)
         sums[i] = (float4)(0.0f);
+#if PAIR_F8
+    float4 unscaled[ROW_TILES * 4];
+    UNROLL
+    for (int i = 0; i < ROW_TILES * 4; i++)
+        unscaled[i] = (float4)(0.0f);
+    const int result = n0 + (int)(column + w.lane % 4 * 8); /* the lane's first column */
+    global const float *scales =
+        (global const float *)weight_scales(W + w_offset, b, N, K) + result;
+#else
+    float4 *const unscaled = sums;
+#endif
     const shared_address ring_address = SHARED_ADDRESS(ring);
     UNROLL
     for (int stage = 0; stage < STAGES - 1; stage++)
@@ -192,8 +212,19 @@ projection_tiled(global const ushort *x, const ulong x_offset, const ulong x_row
         barrier(CLK_LOCAL_MEM_FENCE);
         copy_stage(&from, (stage + STAGES - 1) * STAGE_K,
                    ring_address + (shared_address)(free_slot * STAGE_BYTES));
-        multiply_stage(&w, ring_address + (shared_address)(slot * STAGE_BYTES),
-                       ring + slot * (STAGE_BYTES / 16) + X_BYTES / 16, row, column, sums);
+        multiply_stage(
+            &w, ring_address + (shared_address)(slot * STAGE_BYTES),
+            (local const packed_columns *)(ring + slot * (STAGE_BYTES / 16) + X_BYTES / 16), row,
+            column, unscaled);
+#if PAIR_F8
+        if ((stage + 1) % (FP8_GROUP / STAGE_K) == 0 || stage + 1 == num_stages) {
+            const float8 of_columns = load_scales(scales, result < padded_columns(N));
+            UNROLL
+            for (int m = 0; m < ROW_TILES; m++)
+                add_scaled(of_columns, unscaled + 4 * m, sums + 4 * m);
+            scales += padded_columns(N);
+        }
+#endif
     }
 
     const int first_row = (int)(row + w.lane / 4);

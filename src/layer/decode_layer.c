@@ -49,6 +49,8 @@ static const char *why_not(const clmla_binding *b)
         return "not of this class";
     if (!mla__nvidia_record_find(&layer->context->device)->one_launch)
         return "its kernel spills registers on this compute capability";
+    if (layer->weights_dtype == CLMLA_DTYPE_F8_E4M3)
+        return "the weights are FP8";
     if (layer->cache_dtype == CLMLA_DTYPE_FP8_DS_MLA)
         return "the cache is FP8";
     if (layer->batch_invariant)

@@ -92,6 +92,12 @@ static void choose_portable(const clmla_context *context, const mla__projection_
     add_tiles(context, s, max_rows, &key, &choice, choices);
 }
 
+static int32_t few_max_rows(const mla__projection_shape *s)
+{
+    return s->w == CLMLA_DTYPE_F8_E4M3 ? MLA__PROJECTION_FEW_MAX_ROWS_FP8
+                                       : MLA__PROJECTION_FEW_MAX_ROWS;
+}
+
 /* Why the shape does not go to tensor cores, or NULL. */
 static const char *why_not_mma(const clmla_context *context, const mla__projection_shape *s)
 {
@@ -102,13 +108,14 @@ static const char *why_not_mma(const clmla_context *context, const mla__projecti
         return "matrix units are off";
     if (context->device.max_loop_iterations > 0)
         return "the device ends loops after a number of iterations";
-    if (s->x != CLMLA_DTYPE_BF16 || s->w != CLMLA_DTYPE_BF16 || s->y == CLMLA_DTYPE_F16)
-        return "x and weights must be bf16, y bf16 or f32";
+    if (s->x != CLMLA_DTYPE_BF16 || (s->w != CLMLA_DTYPE_BF16 && s->w != CLMLA_DTYPE_F8_E4M3) ||
+        s->y == CLMLA_DTYPE_F16)
+        return "x must be bf16, weights bf16 or FP8, y bf16 or f32";
     if (s->in_features % 8 != 0)
         return "in_features must be a multiple of 8";
-    if (!mla__projection_tile_few(&context->device, MLA__PROJECTION_FEW_MAX_ROWS, s->num_batches,
+    if (!mla__projection_tile_few(&context->device, s->w, few_max_rows(s), s->num_batches,
                                   s->out_features, s->in_features, &tile) ||
-        !mla__projection_tile_tiled(&context->device, 0, &tile))
+        !mla__projection_tile_tiled(&context->device, s->w, 0, &tile))
         return "no tile fits the device's local memory or work-groups";
     return NULL;
 }
@@ -138,36 +145,39 @@ static void add_few(const clmla_context *context, const mla__projection_shape *s
 {
     const mla__record_key key = key_of(s, MLA__RECORD_PROJECTION_FEW);
     const mla__record_entry *entry = mla__record_find(context->record, &key, 1);
-    for (int32_t rows = 16; rows <= MLA__PROJECTION_FEW_MAX_ROWS; rows *= 2) {
+    for (int32_t rows = 16; rows <= few_max_rows(s); rows *= 2) {
         mla__projection_choice few = {
             .kind = MLA__PROJECTION_FEW, .max_rows = rows, .recorded = entry != NULL};
-        (void)mla__projection_tile_few(&context->device, rows, s->num_batches, s->out_features,
-                                       s->in_features, &few.tile);
+        (void)mla__projection_tile_few(&context->device, s->w, rows, s->num_batches,
+                                       s->out_features, s->in_features, &few.tile);
         if (entry != NULL) {
             few.tile.slices = entry->projection.slices;
             few.tile.tile_columns =
-                mla__projection_few_columns(rows, entry->projection.tile_columns);
+                mla__projection_few_columns(s->w, rows, entry->projection.tile_columns);
         }
-        if (rows == MLA__PROJECTION_FEW_MAX_ROWS && s->batch_invariant)
+        if (rows == few_max_rows(s) && s->batch_invariant)
             few.max_rows =
                 INT32_MAX; /* block by block: tiles of many rows add k in another order */
         add(choices, max_rows, &few);
     }
 }
 
-/* Tiles of many rows by rising size, those of warpgroups last. False: there is none. */
-static bool tile_of_many_rows(const clmla_context *context, int size,
-                              mla__projection_choice *choice)
+/* Tiles of many rows by rising size, those of warpgroups last: they read bf16 from local memory, so
+ * FP8 has none. False: there is none. */
+static bool tile_of_many_rows(const clmla_context *context, const mla__projection_shape *s,
+                              int size, mla__projection_choice *choice)
 {
     int tiled = 0;
-    while (tiled <= size && mla__projection_tile_tiled(&context->device, tiled, &choice->tile))
+    while (tiled <= size &&
+           mla__projection_tile_tiled(&context->device, s->w, tiled, &choice->tile))
         tiled++;
     if (tiled > size) {
         choice->kind = MLA__PROJECTION_TILED;
         return true;
     }
     choice->kind = MLA__PROJECTION_WGMMA;
-    return mla__context_sm_90a(context, MLA__SM_90A_PROJECTION, NULL) == MLA__SM_90A_READY &&
+    return s->w == CLMLA_DTYPE_BF16 &&
+           mla__context_sm_90a(context, MLA__SM_90A_PROJECTION, NULL) == MLA__SM_90A_READY &&
            mla__projection_tile_wgmma(&context->device, size - tiled, &choice->tile);
 }
 
@@ -177,9 +187,9 @@ static void built_in_many(const clmla_context *context, const mla__projection_sh
                           int32_t rows, mla__projection_choice *many)
 {
     mla__projection_choice larger = {0};
-    (void)tile_of_many_rows(context, 0, many);
+    (void)tile_of_many_rows(context, s, 0, many);
     many->max_rows = INT32_MAX;
-    for (int size = 1; tile_of_many_rows(context, size, &larger); size++) {
+    for (int size = 1; tile_of_many_rows(context, s, size, &larger); size++) {
         const int64_t from = filling_rows(context, s, &larger.tile);
         if (from > rows) {
             many->max_rows = from > INT32_MAX ? INT32_MAX : (int32_t)from - 1;

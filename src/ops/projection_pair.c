@@ -14,6 +14,7 @@ bool mla__projection_pair_fits(const clmla_context *context, const clmla_matrix 
                                clmla_dtype second_y)
 {
     return first->num_batches == 1 && second->num_batches == 1 && first->dtype == second->dtype &&
+           first->dtype != CLMLA_DTYPE_F8_E4M3 && /* scales lie between their panels */
            first->in_features == second->in_features &&
            on_tensor_cores(context, first, x, first_y) &&
            on_tensor_cores(context, second, x, second_y);

@@ -188,17 +188,20 @@ bool mla__projection_tile_fits_few(const mla__device *device, const mla__project
     return mma_fits(device, 4 * (uint64_t)floats, tile->slices * WARP);
 }
 
-int32_t mla__projection_few_columns(int32_t tile_rows, int32_t tile_columns)
+int32_t mla__projection_few_columns(clmla_dtype weights_dtype, int32_t tile_rows,
+                                    int32_t tile_columns)
 {
-    return tile_rows < 64 ? tile_columns : PANEL_COLUMNS / 2;
+    const bool room = weights_dtype != CLMLA_DTYPE_F8_E4M3 && tile_rows < 64;
+    return room ? tile_columns : PANEL_COLUMNS / 2;
 }
 
 /* A whole panel of columns, so that x passes least often; half of one where that makes too few
  * groups, and for 64 rows: two groups of eight warps share the registers of a multiprocessor, 128
- * for a work-item (ptxas for sm_90 takes 101, 128 and 126 for 16, 32 and 64 rows). Not measured on
- * a GPU. */
-bool mla__projection_tile_few(const mla__device *device, int32_t tile_rows, int32_t num_batches,
-                              int32_t out_features, int32_t in_features, mla__projection_tile *tile)
+ * for a work-item (ptxas for sm_90 takes 101, 128 and 126 for 16, 32 and 64 rows). Two sets of sums
+ * for FP8 leave half a panel, of up to 32 rows. Not measured on a GPU. */
+bool mla__projection_tile_few(const mla__device *device, clmla_dtype weights_dtype,
+                              int32_t tile_rows, int32_t num_batches, int32_t out_features,
+                              int32_t in_features, mla__projection_tile *tile)
 {
     enum { WIDE = PANEL_COLUMNS, NARROW = PANEL_COLUMNS / 2 };
     const int64_t batches = num_batches;
@@ -206,39 +209,47 @@ bool mla__projection_tile_few(const mla__device *device, int32_t tile_rows, int3
     const int64_t narrow = batches * ((out_features - 1) / NARROW + 1);
     const bool enough = wide >= (int64_t)mla__nvidia_record_find(device)->few_groups *
                                     (int64_t)device->compute_units;
-    const mla__projection_tile chosen = {
-        .tile_rows = tile_rows,
-        .tile_columns = mla__projection_few_columns(tile_rows, enough ? WIDE : NARROW),
-        .slices = few_slices(device, narrow, in_features)};
+    const mla__projection_tile chosen = {.tile_rows = tile_rows,
+                                         .tile_columns = mla__projection_few_columns(
+                                             weights_dtype, tile_rows, enough ? WIDE : NARROW),
+                                         .slices = few_slices(device, narrow, in_features)};
     if (!mla__projection_tile_fits_few(device, &chosen))
         return false;
     *tile = chosen;
     return true;
 }
 
-bool mla__projection_tile_fits_tiled(const mla__device *device, const mla__projection_tile *t)
+bool mla__projection_tile_fits_tiled(const mla__device *device, clmla_dtype weights_dtype,
+                                     const mla__projection_tile *t)
 {
-    enum { STAGE_K = 32, X_PITCH = 2 * STAGE_K + 16, COLUMN_PAD = 8 }; /* of the kernel */
+    enum { STAGE_K = 32, X_PITCH = 2 * STAGE_K + 16, W_PAD = 32 }; /* of the kernel */
+    const int32_t pair_bytes = weights_dtype == CLMLA_DTYPE_F8_E4M3 ? 2 : 4;
     const int32_t stage_bytes =
-        t->tile_rows * X_PITCH + STAGE_K / 2 * 4 * (t->tile_columns + COLUMN_PAD);
+        t->tile_rows * X_PITCH + STAGE_K / 2 * (pair_bytes * t->tile_columns + W_PAD);
     return mma_fits(device, (uint64_t)(t->stages * stage_bytes),
                     t->tile_rows / t->work_rows * t->tile_columns);
 }
 
 /* As many stages as local memory holds, of those that the way to memory lasts: a stage of the
  * smallest tile is multiplied soonest. Registers (ptxas for sm_90: 96, 76, 122) leave a
- * multiprocessor at least two work-groups of each. Not measured on a GPU. */
-bool mla__projection_tile_tiled(const mla__device *device, int32_t size, mla__projection_tile *tile)
+ * multiprocessor at least two work-groups of each; with FP8's two sets of sums (121, 112, 197) one of
+ * the largest, which then has a stage more. Not measured on a GPU. */
+bool mla__projection_tile_tiled(const mla__device *device, clmla_dtype weights_dtype, int32_t size,
+                                mla__projection_tile *tile)
 {
     static const mla__projection_tile sizes[] = {
         {.tile_rows = 64, .tile_columns = 64, .work_rows = 32, .stages = 4},
         {.tile_rows = 128, .tile_columns = 64, .work_rows = 32, .stages = 3},
         {.tile_rows = 128, .tile_columns = 128, .work_rows = 64, .stages = 2}};
+    enum { LARGEST = 2 };
     if (size < 0 || size >= (int32_t)(sizeof(sizes) / sizeof(sizes[0])))
         return false;
-    if (!mla__projection_tile_fits_tiled(device, &sizes[size]))
+    mla__projection_tile chosen = sizes[size];
+    if (weights_dtype == CLMLA_DTYPE_F8_E4M3 && size == LARGEST)
+        chosen.stages = 3;
+    if (!mla__projection_tile_fits_tiled(device, weights_dtype, &chosen))
         return false;
-    *tile = sizes[size];
+    *tile = chosen;
     return true;
 }
 

@@ -63,23 +63,28 @@ int32_t mla__projection_stream_rows(clmla_kernel_class kernel_class);
 void mla__projection_stream_tile(const mla__device *device, int32_t num_batches,
                                  int32_t out_features, mla__projection_tile *tile);
 
-/* Up to how many rows a projection on tensor cores takes cl/nvidia/projection_few.clh. */
-enum { MLA__PROJECTION_FEW_MAX_ROWS = 64, MLA__PROJECTION_WGMMA_ROWS = 128 /* of its tiles */ };
+/* Up to how many rows a projection on tensor cores takes cl/nvidia/projection_few.clh, FP8 weights
+ * the latter. */
+enum { MLA__PROJECTION_FEW_MAX_ROWS = 64, MLA__PROJECTION_FEW_MAX_ROWS_FP8 = 32 };
+enum { MLA__PROJECTION_WGMMA_ROWS = 128 }; /* of that kernel's tiles */
 /* Its tile of 16, 32 or 64 rows for [num_batches, out_features, in_features]; slices follow from
  * device and matrix alone. False: it does not fit the device. */
-bool mla__projection_tile_few(const mla__device *device, int32_t tile_rows, int32_t num_batches,
-                              int32_t out_features, int32_t in_features,
-                              mla__projection_tile *tile);
+bool mla__projection_tile_few(const mla__device *device, clmla_dtype weights_dtype,
+                              int32_t tile_rows, int32_t num_batches, int32_t out_features,
+                              int32_t in_features, mla__projection_tile *tile);
 /* Whether a tile that is no default runs; of projection_few those of other tile_rows, too. */
 bool mla__projection_tile_fits_few(const mla__device *device, const mla__projection_tile *tile);
-bool mla__projection_tile_fits_tiled(const mla__device *device, const mla__projection_tile *tile);
+bool mla__projection_tile_fits_tiled(const mla__device *device, clmla_dtype weights_dtype,
+                                     const mla__projection_tile *tile);
 bool mla__projection_tile_fits_wgmma(const mla__device *device, const mla__projection_tile *tile);
-/* The few kernel's columns for so many rows: half a panel for 64, whose sums would spill. */
-int32_t mla__projection_few_columns(int32_t tile_rows, int32_t tile_columns);
+/* The few kernel's columns for so many rows: half a panel for 64 and for FP8 weights, whose sums would
+ * spill. */
+int32_t mla__projection_few_columns(clmla_dtype weights_dtype, int32_t tile_rows,
+                                    int32_t tile_columns);
 
 /* The tile of cl/nvidia/projection_tiled.cl of this size, 0 (the smallest) or more. False: there is
  * none, or it does not fit the device. */
-bool mla__projection_tile_tiled(const mla__device *device, int32_t size,
+bool mla__projection_tile_tiled(const mla__device *device, clmla_dtype weights_dtype, int32_t size,
                                 mla__projection_tile *tile);
 
 /* The same for cl/nvidia/projection_wgmma.cl. */

@@ -48,7 +48,9 @@ static const clmla_dtype floats[] = {CLMLA_DTYPE_BF16, CLMLA_DTYPE_F16, CLMLA_DT
                                      CLMLA_DTYPE_DEFAULT};
 static const clmla_dtype dot_weights[] = {CLMLA_DTYPE_BF16, CLMLA_DTYPE_F8_E4M3,
                                           CLMLA_DTYPE_DEFAULT};
-static const clmla_dtype mma_weights[] = {CLMLA_DTYPE_BF16, CLMLA_DTYPE_DEFAULT};
+static const clmla_dtype mma_weights[] = {CLMLA_DTYPE_BF16, CLMLA_DTYPE_F8_E4M3,
+                                          CLMLA_DTYPE_DEFAULT};
+static const clmla_dtype wgmma_weights[] = {CLMLA_DTYPE_BF16, CLMLA_DTYPE_DEFAULT};
 static const clmla_dtype mma_caches[] = {CLMLA_DTYPE_BF16, CLMLA_DTYPE_FP8_DS_MLA,
                                          CLMLA_DTYPE_DEFAULT};
 static const clmla_dtype caches[] = {CLMLA_DTYPE_BF16, CLMLA_DTYPE_F16, CLMLA_DTYPE_F32,
@@ -101,7 +103,7 @@ static const schema schemas[MLA__RECORD_NUM_KERNELS] = {
                                     1, TILE(few_projection)},
     [MLA__RECORD_PROJECTION_TILED] = {"projection_tiled", "weights", mma_weights, matrix_sizes,
                                       true, 1, TILE(tiled_projection)},
-    [MLA__RECORD_PROJECTION_WGMMA] = {"projection_wgmma", "weights", mma_weights, matrix_sizes,
+    [MLA__RECORD_PROJECTION_WGMMA] = {"projection_wgmma", "weights", wgmma_weights, matrix_sizes,
                                       true, 1, TILE(wgmma_projection)},
     [MLA__RECORD_ATTENTION_CPU] = {"attention_cpu", "cache", caches, attention_sizes, false, 1,
                                    TILE(cpu_attention)},

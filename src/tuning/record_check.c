@@ -93,11 +93,14 @@ static const char *stream_fault(const mla__device *device, const mla__projection
 }
 
 /* cl/nvidia/projection_few.clh: one warp a slice. */
-static const char *few_fault(const mla__device *device, const mla__projection_tile *t)
+static const char *few_fault(const mla__device *device, clmla_dtype weights_dtype,
+                             const mla__projection_tile *t)
 {
     enum { MOST_SLICES = 16 };
     if (t->tile_columns != PANEL / 2 && t->tile_columns != PANEL)
         return "tile_columns must be 32 or 64";
+    if (weights_dtype == CLMLA_DTYPE_F8_E4M3 && t->tile_columns != PANEL / 2)
+        return "tile_columns of FP8 weights must be 32";
     if (t->slices > MOST_SLICES)
         return "slices must be at most 16";
     return mla__projection_tile_fits_few(device, t)
@@ -106,7 +109,8 @@ static const char *few_fault(const mla__device *device, const mla__projection_ti
 }
 
 /* cl/nvidia/projection_tiled.cl */
-static const char *tiled_fault(const mla__device *device, const mla__projection_tile *t)
+static const char *tiled_fault(const mla__device *device, clmla_dtype weights_dtype,
+                               const mla__projection_tile *t)
 {
     if ((t->tile_rows != 64 && t->tile_rows != 128) ||
         (t->tile_columns != PANEL && t->tile_columns != 2 * PANEL) ||
@@ -114,7 +118,7 @@ static const char *tiled_fault(const mla__device *device, const mla__projection_
         return "tile_rows and tile_columns must be 64 or 128, work_rows 32 or 64";
     if (t->stages < 2 || t->stages > MOST_STAGES)
         return "stages must be from 2 to 8";
-    return mla__projection_tile_fits_tiled(device, t)
+    return mla__projection_tile_fits_tiled(device, weights_dtype, t)
                ? NULL
                : "the tile needs more local memory or work-items than the device has";
 }
@@ -142,9 +146,9 @@ static const char *projection_fault(const mla__device *device, const mla__record
     case MLA__RECORD_PROJECTION_STREAM:
         return stream_fault(device, t);
     case MLA__RECORD_PROJECTION_FEW:
-        return few_fault(device, t);
+        return few_fault(device, entry->key.dtype, t);
     case MLA__RECORD_PROJECTION_TILED:
-        return tiled_fault(device, t);
+        return tiled_fault(device, entry->key.dtype, t);
     case MLA__RECORD_PROJECTION_WGMMA:
         return wgmma_fault(device, t);
     default:

@@ -33,9 +33,16 @@ static void run_on(clmla_context *context, const projection_case *c, enum mla__p
     projection_run(context, c);
 }
 
-static enum mla__projection_kind kind_for(int32_t rows)
+static const clmla_dtype weights[] = {BF16, F8};
+
+static int32_t few_max_rows(clmla_dtype w)
 {
-    return rows <= MLA__PROJECTION_FEW_MAX_ROWS ? MLA__PROJECTION_FEW : MLA__PROJECTION_TILED;
+    return w == F8 ? MLA__PROJECTION_FEW_MAX_ROWS_FP8 : MLA__PROJECTION_FEW_MAX_ROWS;
+}
+
+static enum mla__projection_kind kind_for(const projection_case *c)
+{
+    return c->M <= few_max_rows(c->w) ? MLA__PROJECTION_FEW : MLA__PROJECTION_TILED;
 }
 
 /* Rows around every tile, each with several widths and depths: tails of panels, of steps and of
@@ -57,14 +64,17 @@ static void matches_reference(void **state)
                                    .K = depths[(i * 5 + j) % 6],
                                    .batches = turn % 3 == 0 ? 3 : 1,
                                    .x = BF16,
-                                   .w = BF16,
                                    .y = j % 2 == 0 ? BF16 : F32,
                                    .row_gap = j >= 2 ? 16 : 0,
                                    .batch_gap = turn % 3 == 0 ? 8 : 0,
                                    .offset = j == 3 ? 8 : 0};
-            (void)snprintf(name, sizeof name, "%d rows, [%d x %d, %d]", (int)one.M,
-                           (int)one.batches, (int)one.N, (int)one.K);
-            run_on(context, &one, kind_for(one.M));
+            for (size_t w = 0; w < 1 + (i + j) % 2; w++) { /* FP8 on every other one */
+                one.w = weights[w];
+                (void)snprintf(name, sizeof name, "%s, %d rows, [%d x %d, %d]",
+                               mla__dtype_name(one.w), (int)one.M, (int)one.batches, (int)one.N,
+                               (int)one.K);
+                run_on(context, &one, kind_for(&one));
+            }
         }
     }
     clmla_context_release(context);
@@ -136,15 +146,21 @@ static void matches_reference_in_special_cases(void **state)
     (void)state;
     static const int32_t rows[] = {5, 16, 40, 70};
     clmla_context *context = nvidia_context(2);
-    for (size_t i = 0; i < sizeof(special) / sizeof(special[0]); i++) {
-        for (size_t r = 0; r < sizeof(rows) / sizeof(rows[0]); r++) {
-            projection_case one = special[i];
-            one.M = rows[r];
-            run_on(context, &one, kind_for(one.M));
+    for (size_t w = 0; w < 2; w++) {
+        for (size_t i = 0; i < sizeof(special) / sizeof(special[0]); i++) {
+            for (size_t r = 0; r < sizeof(rows) / sizeof(rows[0]); r++) {
+                projection_case one = special[i];
+                one.M = rows[r];
+                one.w = weights[w];
+                run_on(context, &one, kind_for(&one));
+            }
+        }
+        for (size_t i = 0; i < sizeof(wide) / sizeof(wide[0]); i++) {
+            projection_case one = wide[i];
+            one.w = weights[w];
+            run_on(context, &one, kind_for(&one));
         }
     }
-    for (size_t i = 0; i < sizeof(wide) / sizeof(wide[0]); i++)
-        run_on(context, &wide[i], kind_for(wide[i].M));
     clmla_context_release(context);
 }
 
@@ -156,11 +172,15 @@ static void every_tile_matches_reference(void **state)
     static const struct {
         cl_uint units;
         int32_t rows, batches, N, K, tile_rows, tile_columns, slices;
-    } tiles[] = {{1, 9, 1, 128, 296, 16, 64, 8},    {64, 9, 1, 70, 520, 16, 32, 16},
-                 {1, 20, 2, 70, 72, 32, 64, 2},     {64, 20, 1, 70, 520, 32, 32, 16},
-                 {1, 60, 3, 70, 136, 64, 32, 4},    {64, 60, 1, 40, 520, 64, 32, 16},
-                 {300, 100, 1, 200, 72, 64, 64, 0}, {4, 100, 1, 200, 72, 128, 64, 0},
-                 {4, 130, 1, 200, 72, 128, 128, 0}};
+        clmla_dtype w; /* 0: bf16 */
+    } tiles[] = {{1, 9, 1, 128, 296, 16, 32, 8, F8},     {64, 9, 1, 70, 520, 16, 32, 16, F8},
+                 {1, 20, 2, 70, 136, 32, 32, 4, F8},     {64, 20, 1, 70, 520, 32, 32, 16, F8},
+                 {300, 100, 1, 200, 264, 64, 64, 0, F8}, {4, 100, 1, 200, 264, 128, 64, 0, F8},
+                 {4, 130, 1, 200, 264, 128, 128, 0, F8}, {1, 9, 1, 128, 296, 16, 64, 8},
+                 {64, 9, 1, 70, 520, 16, 32, 16},        {1, 20, 2, 70, 72, 32, 64, 2},
+                 {64, 20, 1, 70, 520, 32, 32, 16},       {1, 60, 3, 70, 136, 64, 32, 4},
+                 {64, 60, 1, 40, 520, 64, 32, 16},       {300, 100, 1, 200, 72, 64, 64, 0},
+                 {4, 100, 1, 200, 72, 128, 64, 0},       {4, 130, 1, 200, 72, 128, 128, 0}};
     for (size_t i = 0; i < sizeof(tiles) / sizeof(tiles[0]); i++) {
         clmla_context *context = nvidia_context(tiles[i].units);
         const projection_case one = {.name = "tile",
@@ -169,7 +189,7 @@ static void every_tile_matches_reference(void **state)
                                      .K = tiles[i].K,
                                      .batches = tiles[i].batches,
                                      .x = BF16,
-                                     .w = BF16,
+                                     .w = tiles[i].w != 0 ? tiles[i].w : BF16,
                                      .y = F32};
         const mla__projection_choices choices = projection_choices(context, &one, one.M, false);
         const mla__projection_tile tile = choice_for(&choices, one.M)->tile;
@@ -177,7 +197,7 @@ static void every_tile_matches_reference(void **state)
             tile.slices != tiles[i].slices)
             fail_msg("tile %zu: %d x %d, %d slices", i, (int)tile.tile_rows, (int)tile.tile_columns,
                      (int)tile.slices);
-        run_on(context, &one, kind_for(one.M));
+        run_on(context, &one, kind_for(&one));
         clmla_context_release(context);
     }
 }
@@ -207,21 +227,21 @@ static void run_rows(clmla_context *context, const projection_data *d, const clm
 }
 
 /* 150 rows at once, in blocks, against parts that take each tile and each place in it. */
-static void batch_invariant_rows_do_not_depend_on_their_number(void **state)
+static void check_batch_invariant_rows(clmla_dtype w)
 {
-    (void)state;
     enum { M = 150, N = 70, K = 520 };
     static const int32_t parts[] = {1, 2, 15, 16, 17, 33, 66};
     clmla_context *context = nvidia_context(1);
     const projection_case one = {
-        .name = "rows", .M = M, .N = N, .K = K, .x = BF16, .w = BF16, .y = F32};
+        .name = "rows", .M = M, .N = N, .K = K, .x = BF16, .w = w, .y = F32};
     const mla__projection_choices choices = projection_choices(context, &one, M, true);
     for (int i = 0; i < choices.count; i++) {
         assert_int_equal(choices.list[i].kind, MLA__PROJECTION_FEW);
         assert_int_equal(choices.list[i].tile.slices, choices.list[0].tile.slices);
     }
-    assert_int_equal(choices.count, 3);
-    assert_int_equal(choices.list[2].max_rows, INT32_MAX);
+    assert_int_equal(choices.count, w == F8 ? 2 : 3);
+    assert_int_equal(choices.list[choices.count - 1].max_rows, INT32_MAX);
+    assert_int_equal(choices.list[choices.count - 1].tile.tile_rows, few_max_rows(w));
     projection_data d = projection_make(&one);
     clmla_matrix *matrix = projection_matrix(context, &one, &d);
     test_buffer x = test_buffer_of(d.x, d.x_count * mla__dtype_bytes(BF16), BF16);
@@ -242,6 +262,13 @@ static void batch_invariant_rows_do_not_depend_on_their_number(void **state)
     clmla_context_release(context);
 }
 
+static void batch_invariant_rows_do_not_depend_on_their_number(void **state)
+{
+    (void)state;
+    for (size_t w = 0; w < 2; w++)
+        check_batch_invariant_rows(weights[w]);
+}
+
 /* What the kernels do not take goes to those of class gpu, and the text says why. */
 static void other_shapes_go_to_portable_kernels(void **state)
 {
@@ -250,11 +277,10 @@ static void other_shapes_go_to_portable_kernels(void **state)
         clmla_dtype x, w, y;
         int32_t K;
         const char *why;
-    } cases[] = {{BF16, BF16, F32, 36, "multiple of 8"},
-                 {BF16, BF16, F16, 40, "y bf16 or f32"},
-                 {F16, F16, BF16, 40, "must be bf16"},
-                 {F32, F32, F32, 40, "must be bf16"},
-                 {BF16, F32, F32, 40, "must be bf16"}};
+    } cases[] = {{BF16, BF16, F32, 36, "multiple of 8"}, {BF16, BF16, F16, 40, "y bf16 or f32"},
+                 {F16, F16, BF16, 40, "must be bf16"},   {F32, F32, F32, 40, "must be bf16"},
+                 {BF16, F32, F32, 40, "must be bf16"},   {BF16, F8, F32, 36, "multiple of 8"},
+                 {BF16, F8, F16, 40, "y bf16 or f32"},   {F32, F8, F32, 40, "x must be bf16"}};
     clmla_context *context = nvidia_context(2);
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         projection_case one = {.name = "portable",
@@ -299,6 +325,11 @@ static void text_names_kernels_and_reasons(void **state)
     shape.batch_invariant = true;
     (void)mla__projection_native_text(context, &shape, INT32_MAX, text, sizeof text);
     assert_non_null(strstr(text, "above: projection_few tile_rows=64 "));
+    shape.w = F8;
+    (void)mla__projection_native_text(context, &shape, INT32_MAX, text, sizeof text);
+    assert_non_null(strstr(text, "native nvidia tensor cores up to 16 rows: projection_few "
+                                 "tile_rows=16 tile_columns=32 "));
+    assert_non_null(strstr(text, "above: projection_few tile_rows=32 tile_columns=32 "));
     shape.in_features = 12;
     (void)mla__projection_native_text(context, &shape, 1, text, sizeof text);
     assert_non_null(strstr(text, "native nvidia not by tensor cores, in_features must be a "
@@ -311,12 +342,15 @@ static void portable_kernels_where_these_do_not_build(void **state)
 {
     (void)state;
     clmla_context *context = nvidia_context(2);
-    const projection_case one = {
-        .name = "no tensor cores", .M = 6, .N = 70, .K = 40, .x = BF16, .w = BF16, .y = BF16};
+    projection_case one = {
+        .name = "no tensor cores", .M = 6, .N = 70, .K = 40, .x = BF16, .y = BF16};
     context->device.has_ptx = true; /* inline PTX does not assemble for a CPU */
-    test_clear_notify();
-    projection_run(context, &one);
-    assert_non_null(strstr(test_last_notify(), "the portable ones take its place"));
+    for (size_t w = 0; w < 2; w++) {
+        one.w = weights[w];
+        test_clear_notify();
+        projection_run(context, &one);
+        assert_non_null(strstr(test_last_notify(), "the portable ones take its place"));
+    }
     clmla_context_release(context);
 }
 

@@ -259,31 +259,35 @@ static void nvidia_few_tiles_fit_the_device(void **state)
         int32_t slices = 0;
         for (int32_t rows = 16; rows <= MLA__PROJECTION_FEW_MAX_ROWS; rows *= 2) {
             mla__projection_tile t;
-            assert_true(mla__projection_tile_few(&device, rows, 1, N, K, &t));
+            assert_true(mla__projection_tile_few(&device, CLMLA_DTYPE_BF16, rows, 1, N, K, &t));
             assert_int_equal(t.tile_rows, rows);
             assert_true(t.tile_columns == 32 || (t.tile_columns == 64 && rows < 64));
             assert_true(t.slices >= 1 && t.slices <= 16 && t.slices <= (K + 31) / 32);
             assert_true(mma_fits(&device, 4 * t.slices * 16 * (t.tile_columns + 4), 32 * t.slices));
             slices = slices == 0 ? t.slices : slices;
             assert_int_equal(t.slices, slices);
+            const int32_t bf16_columns = t.tile_columns;
+            assert_true(mla__projection_tile_few(&device, CLMLA_DTYPE_F8_E4M3, rows, 1, N, K, &t));
+            assert_true(t.tile_columns == 32 && t.tile_columns <= bf16_columns);
+            assert_int_equal(t.slices, slices);
         }
     }
     const mla__device narrow = device_of(16, 48 * 1024), small = device_of(256, 16 * 1024);
     mla__projection_tile tile;
-    assert_false(mla__projection_tile_few(&narrow, 16, 1, 64, 64, &tile));
-    assert_false(mla__projection_tile_few(&small, 16, 1, 64, 512, &tile));
+    assert_false(mla__projection_tile_few(&narrow, CLMLA_DTYPE_BF16, 16, 1, 64, 64, &tile));
+    assert_false(mla__projection_tile_few(&small, CLMLA_DTYPE_BF16, 16, 1, 64, 512, &tile));
 }
 
 /* From small to large, each within what NVIDIA's OpenCL gives a work-group. */
-static void nvidia_tiled_tiles_fit_the_device(void **state)
+static void check_tiled_tiles(clmla_dtype w)
 {
-    (void)state;
     mla__device device = device_of(1024, 48 * 1024);
     mla__projection_tile tile = {.tile_rows = 0}, last = tile;
     int32_t size = 0;
     device.has_ptx = true;
-    for (; mla__projection_tile_tiled(&device, size, &tile); size++) {
-        const int32_t bytes = tile.stages * (tile.tile_rows * 80 + 64 * (tile.tile_columns + 8));
+    for (; mla__projection_tile_tiled(&device, w, size, &tile); size++) {
+        const int32_t w_row = (w == CLMLA_DTYPE_BF16 ? 4 : 2) * tile.tile_columns + 32;
+        const int32_t bytes = tile.stages * (tile.tile_rows * 80 + 16 * w_row);
         const int32_t group = tile.tile_rows / tile.work_rows * tile.tile_columns;
         assert_true(mma_fits(&device, bytes, group) && tile.stages >= 2);
         assert_true(tile.tile_rows * tile.tile_columns > last.tile_rows * last.tile_columns);
@@ -293,10 +297,17 @@ static void nvidia_tiled_tiles_fit_the_device(void **state)
         last = tile;
     }
     assert_int_equal(size, 3);
-    assert_false(mla__projection_tile_tiled(&device, -1, &tile));
+    assert_false(mla__projection_tile_tiled(&device, w, -1, &tile));
     device.has_ptx = false; /* the emulation's scratch does not fit beside it */
-    device.local_mem_bytes = 40 * 1024;
-    assert_false(mla__projection_tile_tiled(&device, 0, &tile));
+    device.local_mem_bytes = 32 * 1024;
+    assert_false(mla__projection_tile_tiled(&device, w, 0, &tile));
+}
+
+static void nvidia_tiled_tiles_fit_the_device(void **state)
+{
+    (void)state;
+    check_tiled_tiles(CLMLA_DTYPE_BF16);
+    check_tiled_tiles(CLMLA_DTYPE_F8_E4M3);
 }
 
 /* Within what sm_90a gives two work-groups of the smaller tile or one of the larger, whatever the

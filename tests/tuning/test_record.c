@@ -212,6 +212,10 @@ static const bad_record bad_records[] = {
      HEADER "projection_few " MATRIX " : tile_columns=24 slices=4", 4, "must be 32 or 64"},
     {"few rows on tensor cores with f32", HEADER "projection_few weights=f32 batches=1", 4,
      "must be weights=bf16"},
+    {"few rows of FP8 weights on tensor cores with a panel",
+     HEADER "projection_few weights=f8_e4m3 batches=1 out_features=3072 in_features=2048"
+            " : tile_columns=64 slices=4",
+     4, "of FP8 weights must be 32"},
     {"few rows with more slices than sums are added of",
      HEADER "projection_few " MATRIX " : tile_columns=32 slices=17", 4, "at most 16"},
     {"few rows with more work-items than the device has",
