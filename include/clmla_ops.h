@@ -267,8 +267,9 @@ CLMLA_API clmla_status clmla_context_get_info(const clmla_context *context,
  * or f32 and DEFAULT means bf16. T num_tokens, H num_heads, B num_sequences.
  * Programs are compiled on first use and kept in the context. Any thread.
  * Errors common to all: INVALID_ARGUMENT, INVALID_TENSOR_SHAPE, INVALID_TENSOR_DTYPE,
- * INVALID_STRIDE, BUFFER_TOO_SMALL, KERNEL_SOURCE_NOT_FOUND, IO (kernel_directory), CL_* (build,
- * enqueue).
+ * INVALID_STRIDE, BUFFER_TOO_SMALL, KERNEL_SOURCE_NOT_FOUND, IO (kernel_directory),
+ * UNSUPPORTED_DEVICE (a device that ends loops, such as Mesa's llvmpipe, would not reach the end),
+ * CL_* (build, enqueue).
  * ------------------------------------------------------------------------------------------- */
 
 /** Where a weight comes from: host memory when host is not NULL (tensor.buffer must then be NULL;
