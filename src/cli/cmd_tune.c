@@ -149,6 +149,7 @@ static void print_remarks(const tuner *t, char *text, size_t bytes)
 {
     const clmla_config *c = &t->config;
     const time_t now = time(NULL);
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe): no other thread asks for a time of day */
     const struct tm *utc = gmtime(&now);
     char date[32] = "", rows[64] = "";
     clmla_config named;

@@ -15,7 +15,9 @@
 #include "core/dtype.h"
 #include "core/printable.h"
 
-clmla_status mla_golden_fail(clmla_model_error *error, clmla_status status, const char *format, ...)
+/* In parentheses: golden_internal.h gives the analyzer a macro of this name. */
+clmla_status(mla_golden_fail)(clmla_model_error *error, clmla_status status, const char *format,
+                              ...)
 {
     va_list arguments;
     if (error == NULL)

@@ -33,10 +33,10 @@ typedef struct comparison {
 static void add_row(error_sums *sums, const float *y, const void *t, clmla_safetensors_dtype dtype,
                     size_t count)
 {
-    const double *t64 = dtype == CLMLA_ST_F64 ? t : NULL;
-    const float *t32 = dtype == CLMLA_ST_F64 ? NULL : t;
+    const double *t64 = t;
+    const float *t32 = t;
     for (size_t i = 0; i < count; i++) {
-        const double truth = t64 != NULL ? t64[i] : (double)t32[i];
+        const double truth = dtype == CLMLA_ST_F64 ? t64[i] : (double)t32[i];
         const double difference = (double)y[i] - truth;
         if (!isfinite(difference))
             sums->finite = false;

@@ -60,10 +60,10 @@ static mla_device_kind kind_of(cl_device_id device)
 {
     cl_device_type type = 0;
     (void)clGetDeviceInfo(device, CL_DEVICE_TYPE, sizeof(type), &type, NULL);
-    return type & CL_DEVICE_TYPE_GPU           ? MLA_DEVICE_GPU
-           : type & CL_DEVICE_TYPE_ACCELERATOR ? MLA_DEVICE_ACCELERATOR
-           : type & CL_DEVICE_TYPE_CPU         ? MLA_DEVICE_CPU
-                                               : MLA_DEVICE_OTHER;
+    return (type & CL_DEVICE_TYPE_GPU) != 0           ? MLA_DEVICE_GPU
+           : (type & CL_DEVICE_TYPE_ACCELERATOR) != 0 ? MLA_DEVICE_ACCELERATOR
+           : (type & CL_DEVICE_TYPE_CPU) != 0         ? MLA_DEVICE_CPU
+                                                      : MLA_DEVICE_OTHER;
 }
 
 #define READ(what, field) (void)clGetDeviceInfo(id, what, sizeof(info->field), &info->field, NULL)

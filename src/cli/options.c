@@ -99,7 +99,7 @@ static struct poptOption help_table[] = {
 static const char *option_name(mla_option id)
 {
     static const char *const names[MLA_OPT_COUNT] = {
-#define MLA_OPTION_NAME(name, text) [MLA_OPT_##name] = text,
+#define MLA_OPTION_NAME(name, text) [MLA_OPT_##name] = (text),
         MLA_OPTION_MAP(MLA_OPTION_NAME)
 #undef MLA_OPTION_NAME
     };
@@ -111,6 +111,7 @@ static const char *option_name(mla_option id)
 static int take_options(mla_options *options)
 {
     int id;
+    /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): a text stays in text[id], which is freed later */
     while ((id = poptGetNextOpt(options->popt)) > 0) {
         char *text = poptGetOptArg(options->popt);
         if (id == MLA_OPT_HELP) {
@@ -119,12 +120,14 @@ static int take_options(mla_options *options)
             poptPrintHelp(options->popt, stdout, 0);
             return MLA_EXIT_SUCCESS;
         }
-        free(options->text[id]); /* given twice: the last one counts */
-        options->text[id] = text != NULL ? text : calloc(1, 1);
-        if (options->text[id] == NULL) {
+        if (text == NULL)
+            text = calloc(1, 1);
+        if (text == NULL) {
             mla_error("out of memory");
             return MLA_EXIT_FAILED;
         }
+        free(options->text[id]); /* given twice: the last one counts */
+        options->text[id] = text;
     }
     if (id == -1)
         return -1;
@@ -184,7 +187,7 @@ int mla_options_parse(const mla_command *command, int argc, char **argv, mla_opt
     out->arguments = poptGetArgs(out->popt);
     while (out->arguments != NULL && out->arguments[out->num_arguments] != NULL)
         out->num_arguments++;
-    if (code == -1 && command->arguments == NULL && out->num_arguments > 0) {
+    if (code == -1 && command->arguments == NULL && out->arguments != NULL) { /* then not empty */
         mla_error("%s: unexpected argument; clmla %s takes options only", out->arguments[0],
                   command->name);
         code = MLA_EXIT_USAGE;
@@ -275,11 +278,11 @@ bool mla_option_choice(const mla_options *options, mla_option id, const char *co
                        size_t num_names, int32_t *out)
 {
     const char *text = options->text[id];
-    char accepted[256];
     if (text == NULL)
         return true;
     const int32_t found = find_name(text, strlen(text), names, num_names);
     if (found < 0) {
+        char accepted[256];
         join_names(names, num_names, accepted, sizeof(accepted));
         mla_error("--%s '%s': must be %s", option_name(id), text, accepted);
         return false;
@@ -411,10 +414,16 @@ static bool take_shorthand(const mla_options *options, mla_device_request *reque
     return true;
 }
 
+static const char *variable(const char *name)
+{
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe): read before there is a second thread */
+    return getenv(name);
+}
+
 /* An empty variable counts as none. */
 static const char *from_environment(const char *name)
 {
-    const char *value = getenv(name);
+    const char *value = variable(name);
     return value != NULL && value[0] != '\0' ? value : NULL;
 }
 
@@ -501,8 +510,8 @@ static void take_cache(const mla_options *options, mla_common *common)
 {
     if (options->text[MLA_OPT_NO_CACHE] == NULL)
         common->cache_source =
-            mla_cache_directory(getenv("CLMLA_CACHE_DIR"), getenv("XDG_CACHE_HOME"), getenv("HOME"),
-                                common->cache_directory);
+            mla_cache_directory(variable("CLMLA_CACHE_DIR"), variable("XDG_CACHE_HOME"),
+                                variable("HOME"), common->cache_directory);
 }
 
 /* An empty FILE would be the folder that the program runs in, or nothing at all. */
@@ -513,8 +522,8 @@ static bool take_tuning(const mla_options *options, mla_common *common)
         mla_error("--tuning '': must be a file, or none");
         return false;
     }
-    (void)mla_tuning_directory(getenv("CLMLA_TUNING_DIR"), getenv("XDG_DATA_HOME"), getenv("HOME"),
-                               common->tuning_directory);
+    (void)mla_tuning_directory(variable("CLMLA_TUNING_DIR"), variable("XDG_DATA_HOME"),
+                               variable("HOME"), common->tuning_directory);
     return true;
 }
 

@@ -14,6 +14,7 @@ typedef struct tensor_list {
 
 static bool list_create(size_t capacity, tensor_list *out)
 {
+    /* NOLINTNEXTLINE(clang-analyzer-optin.portability.UnixAPI): a job has tensors */
     *out = (tensor_list){.tensors = calloc(capacity, sizeof(*out->tensors)),
                          .names = calloc(capacity, sizeof(*out->names))};
     return out->tensors != NULL && out->names != NULL;

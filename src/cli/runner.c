@@ -63,6 +63,7 @@ static clmla_status lay_out_batch(runner *r)
         if (job->requests[i].num_steps > r->num_steps)
             r->num_steps = job->requests[i].num_steps;
     }
+    /* NOLINTNEXTLINE(clang-analyzer-optin.portability.UnixAPI): a job has a request at least */
     r->sequences = calloc((size_t)r->num_sequences, sizeof(*r->sequences));
     r->keys = calloc((size_t)r->num_sequences, sizeof(*r->keys));
     r->cache_seqlens = calloc((size_t)r->num_sequences, sizeof(*r->cache_seqlens));
@@ -269,6 +270,7 @@ static clmla_status set_up(runner *r, mla_run_choices *choices)
         !mla_pages_create(r->num_sequences, r->max_keys, r->paged ? r->keys : NULL, page_block_size,
                           r->session->common->seed, &r->pages))
         status = CL_OUT_OF_HOST_MEMORY;
+    /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): r still holds its arrays; tear_down frees them */
     if (status == CLMLA_SUCCESS)
         status = create_layer(r, choices);
     if (status == CLMLA_SUCCESS)

@@ -176,11 +176,11 @@ static bool expect(const mla_attention_data *d, batch *b, const wide *v)
     for (size_t row = 0; row < (size_t)b->tokens * heads && made; row++) {
         const int32_t token = (int32_t)(row / heads);
         const int32_t s = token / b->shape->new_tokens, i = token % b->shape->new_tokens;
-        const size_t keys = (size_t)(b->shape->keys[s] - b->shape->new_tokens + i + 1);
+        const int32_t keys = b->shape->keys[s] - b->shape->new_tokens + i + 1;
         const size_t first = (size_t)s * (size_t)b->max_keys;
-        mla_ref_attention_head(keys, kv, rope, d->scale, v->q_lat + row * kv, v->q_pe + row * rope,
-                               v->kv + first * kv, v->pe + first * rope, scores,
-                               b->expected + row * kv, &lse);
+        mla_ref_attention_head((size_t)keys, kv, rope, d->scale, v->q_lat + row * kv,
+                               v->q_pe + row * rope, v->kv + first * kv, v->pe + first * rope,
+                               scores, b->expected + row * kv, &lse);
     }
     free(scores);
     return made;

@@ -149,6 +149,7 @@ bool mla_tune_record_has(const mla_tune_record *record, const char *key)
 static void append(char *text, size_t *used, const char *line)
 {
     const size_t length = strlen(line);
+    /* NOLINTNEXTLINE(bugprone-not-null-terminated-result): the caller ends the text */
     memcpy(text + *used, line, length);
     text[*used + length] = '\n';
     *used += length + 1;

@@ -263,9 +263,9 @@ static outcome compare(search *s, const mla_tune_line *const lines[2], int num_l
 static void print_times(const search *s, char *text, size_t bytes)
 {
     const mla_tune_result *r = s->result;
-    double before = 0.0, after = 0.0;
     size_t used = 0;
     if (s->subjects[0].product != NULL) {
+        double before = 0.0, after = 0.0;
         for (int i = 0; i < s->count; i++) {
             before += r->before_ns[i];
             after += r->after_ns[i];

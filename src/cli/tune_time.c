@@ -81,7 +81,8 @@ clmla_status mla_tune_time(mla_subject *subject, clmla_context *clmla, int sampl
     const int calls = wanted < (double)most ? (int)wanted : most;
     for (int i = 0; i < samples && status == CLMLA_SUCCESS; i++) {
         status = take_sample(subject, clmla, calls, &turn, &taken[i]);
-        longest = fmax(longest, taken[i]);
+        if (status == CLMLA_SUCCESS)
+            longest = fmax(longest, taken[i]);
     }
     if (status != CLMLA_SUCCESS)
         return status;

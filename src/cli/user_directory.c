@@ -42,7 +42,7 @@ static void clean(const char *text, char *out, size_t bytes)
     for (; *text != '\0' && used + 1 < bytes; text++) {
         const bool keeps = strchr(kept, *text) != NULL;
         if (keeps || (used > 0 && out[used - 1] != '-'))
-            out[used++] = keeps ? *text : '-';
+            out[used++] = (char)(keeps ? *text : '-');
     }
     while (used > 0 && out[used - 1] == '-')
         used--;

@@ -34,14 +34,15 @@ float mla__fp8_scale(float largest)
 void mla__fp8_encode_latent(const float *latent, int32_t kv_lora_rank, unsigned char *record)
 {
     for (int32_t group = 0; group < kv_lora_rank / MLA__FP8_GROUP; group++) {
-        const float *values = latent + group * MLA__FP8_GROUP;
+        const size_t first = (size_t)group * MLA__FP8_GROUP;
+        const float *values = latent + first;
         float largest = 0.0f;
         for (int32_t i = 0; i < MLA__FP8_GROUP; i++)
             largest = fmaxf(largest, fabsf(values[i]));
         const float scale = mla__fp8_scale(largest);
         for (int32_t i = 0; i < MLA__FP8_GROUP; i++)
-            record[group * MLA__FP8_GROUP + i] = mla__float_to_f8_e4m3(values[i] / scale);
-        memcpy(record + kv_lora_rank + group * (int32_t)sizeof(scale), &scale, sizeof(scale));
+            record[first + (size_t)i] = mla__float_to_f8_e4m3(values[i] / scale);
+        memcpy(record + kv_lora_rank + (size_t)group * sizeof(scale), &scale, sizeof(scale));
     }
 }
 
@@ -49,8 +50,8 @@ void mla__fp8_decode_latent(const unsigned char *record, int32_t kv_lora_rank, f
 {
     for (int32_t i = 0; i < kv_lora_rank; i++) {
         float scale;
-        memcpy(&scale, record + kv_lora_rank + i / MLA__FP8_GROUP * (int32_t)sizeof(scale),
-               sizeof(scale));
+        const size_t group = (size_t)(i / MLA__FP8_GROUP);
+        memcpy(&scale, record + kv_lora_rank + group * sizeof(scale), sizeof(scale));
         latent[i] = mla__f8_e4m3_to_float(record[i]) * scale;
     }
 }

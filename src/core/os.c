@@ -35,6 +35,12 @@ static void remember_errno(int code)
         (void)snprintf(last_error, sizeof last_error, "error %d", code);
 }
 
+const char *mla__os_error_text(int code)
+{
+    remember_errno(code);
+    return last_error;
+}
+
 const char *mla__os_last_error(void) { return last_error; }
 
 uint64_t mla__os_now_ns(void)
@@ -364,6 +370,7 @@ bool mla__os_stderr_is_terminal(void) { return isatty(STDERR_FILENO) == 1; }
 
 void mla__os_default_environment(const char *name, const char *value)
 {
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe): main calls it before there is a second thread */
     (void)setenv(name, value, 0);
 }
 

@@ -83,6 +83,10 @@ bool mla__os_is_directory(const char *path);
 bool mla__os_is_special_file(const char *path);
 bool mla__os_stderr_is_terminal(void);
 
+/* What an errno means, until the next failed call above. strerror's text is shared by all
+ * threads. */
+const char *mla__os_error_text(int code);
+
 /* errno of the last failed call above as text, for messages. */
 const char *mla__os_last_error(void);
 

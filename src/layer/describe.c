@@ -62,13 +62,13 @@ static void describe_projection(const clmla_layer *layer, enum mla__role role, t
     const struct clmla_matrix m = mla__layer_matrix(layer, role);
     const mla__projection_shape shape = mla__projection_shape_of(
         &m, x_dtype(layer, role), y_dtype(layer, role), layer->batch_invariant);
-    char text[1024];
     if (m.out_features == 0)
         return;
     append(sink, "%s: [%d x %d, %d]", mla__role_name(role), (int)m.num_batches, (int)m.out_features,
            (int)m.in_features);
     if (layer->projection != CLMLA_PROJECTION_CLBLAST) {
         const int32_t rows = layer->tokens_per_block;
+        char text[1024];
         (void)mla__projection_native_text(
             layer->context, &shape, rows < layer->native_max_rows ? rows : layer->native_max_rows,
             text, sizeof(text));

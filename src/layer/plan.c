@@ -95,7 +95,7 @@ static clmla_status allocate(clmla_plan *plan)
     if (error != CL_SUCCESS) {
         plan->buffer = NULL;
         return mla__fail(layer->context, error, "plan: cannot allocate %llu bytes of tables",
-                         (unsigned long long)(4 * plan->at.end));
+                         4 * (unsigned long long)plan->at.end);
     }
     return CLMLA_SUCCESS;
 }

@@ -56,8 +56,9 @@ static clmla_status make_buffers(rehearsal *r)
     const uint64_t cache_row =
         (uint64_t)layer->config.kv_lora_rank + (uint64_t)layer->config.qk_rope_head_dim;
     clmla_status status = allocate(layer, 4 * cache_row, &r->cache);
-    if (status == CLMLA_SUCCESS) /* four bytes hold any dtype; output follows hidden_states */
-        status = allocate(layer, 2 * 4 * hidden, &r->rows);
+    if (status ==
+        CLMLA_SUCCESS) /* twice four bytes, which hold any dtype; output follows hidden_states */
+        status = allocate(layer, 8 * hidden, &r->rows);
     if (status == CLMLA_SUCCESS)
         status = allocate(layer, layer->workspace.bytes, &r->workspace);
     return status;
@@ -67,6 +68,7 @@ static clmla_status make_binding(rehearsal *r)
 {
     const clmla_layer *layer = r->layer;
     const uint64_t hidden = (uint64_t)layer->max_num_tokens * (uint64_t)layer->config.hidden_size;
+    const clmla_tensor none = {.buffer = NULL};
     const clmla_tensor pe_cache = {.buffer = r->cache,
                                    .offset_bytes = (uint64_t)layer->config.kv_lora_rank *
                                                    mla__dtype_bytes(layer->cache_dtype)};
@@ -74,7 +76,7 @@ static clmla_status make_binding(rehearsal *r)
         .struct_size = sizeof(params),
         .weights = r->weights,
         .kv_cache = {.buffer = r->cache},
-        .pe_cache = layer->cache_dtype == CLMLA_DTYPE_FP8_DS_MLA ? (clmla_tensor){0} : pe_cache,
+        .pe_cache = layer->cache_dtype == CLMLA_DTYPE_FP8_DS_MLA ? none : pe_cache,
         .hidden_states = {.buffer = r->rows},
         .output = {.buffer = r->rows, .offset_bytes = 4 * hidden},
         .workspace = {.buffer = r->workspace}};

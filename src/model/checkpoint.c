@@ -24,6 +24,7 @@ static char *join(const char *folder, const char *name)
     char *path = malloc(folder_bytes + name_bytes);
     if (path == NULL)
         return NULL;
+    /* NOLINTNEXTLINE(bugprone-not-null-terminated-result): the name follows, and its end */
     memcpy(path, folder, folder_bytes);
     memcpy(path + folder_bytes, name, name_bytes);
     return path;
@@ -54,7 +55,7 @@ static char *folder_of(const char *path, bool is_folder)
 /* Takes over path. */
 static clmla_status add_shard(clmla_checkpoint *checkpoint, char *path, clmla_model_error *error)
 {
-    mla__shard shard = {.path = path};
+    clmla_safetensors *file = NULL;
     clmla_status status;
     mla__shard *shards =
         realloc(checkpoint->shards, (checkpoint->num_shards + 1) * sizeof *checkpoint->shards);
@@ -63,12 +64,14 @@ static clmla_status add_shard(clmla_checkpoint *checkpoint, char *path, clmla_mo
         return no_memory(checkpoint->folder, error);
     }
     checkpoint->shards = shards;
-    status = clmla_safetensors_open(path, &shard.file, error);
+    status = clmla_safetensors_open(path, &file, error);
     if (status != CLMLA_SUCCESS) {
         free(path);
         return status;
     }
-    shards[checkpoint->num_shards++] = shard;
+    shards += checkpoint->num_shards++;
+    shards->path = path;
+    shards->file = file;
     return CLMLA_SUCCESS;
 }
 

@@ -139,7 +139,6 @@ static clmla_status read_scale(const reader *in, const wanted_weight *weight,
     const uint64_t rows = mla__ceil_div(weight->rows, MLA__FP8_BLOCK);
     const uint64_t columns = mla__ceil_div(weight->columns, MLA__FP8_BLOCK);
     mla__located scale;
-    char is[TEXT_BYTES];
     char shape[TEXT_BYTES];
     clmla_status status = find(in, weight->name, "weight_scale_inv", &scale);
     if (status != CLMLA_SUCCESS)
@@ -159,6 +158,7 @@ static clmla_status read_scale(const reader *in, const wanted_weight *weight,
                                "%s: tensor '%s_scale_inv' is missing; F8_E4M3 needs F32 %s",
                                scale.path, located->tensor->name, shape);
     if (scale.tensor->dtype != CLMLA_ST_F32 || !has_shape(scale.tensor, rows, columns)) {
+        char is[TEXT_BYTES];
         clmla_safetensors_describe(scale.tensor, is, sizeof is);
         return mla__model_fail(in->error, CLMLA_BAD_FILE,
                                "%s: tensor '%s' is %s, must be F32 %s, one for each block of "

@@ -6,7 +6,9 @@
 
 #include "core/printable.h"
 
-clmla_status mla__model_fail(clmla_model_error *error, clmla_status status, const char *format, ...)
+/* In parentheses: error.h gives the analyzer a macro of this name. */
+clmla_status(mla__model_fail)(clmla_model_error *error, clmla_status status, const char *format,
+                              ...)
 {
     va_list arguments;
     if (error == NULL)

@@ -162,7 +162,6 @@ static clmla_status read_shape(const clmla_safetensors *file, const json_t *shap
 static clmla_status read_offsets(const clmla_safetensors *file, const json_t *offsets,
                                  clmla_safetensors_tensor *tensor, clmla_model_error *error)
 {
-    char is[192];
     uint64_t begin;
     uint64_t end;
     if (!json_is_array(offsets) || json_array_size(offsets) != 2 ||
@@ -177,6 +176,7 @@ static clmla_status read_offsets(const clmla_safetensors *file, const json_t *of
                                file_name(file), tensor->name, (unsigned long long)begin,
                                (unsigned long long)end, (unsigned long long)file->data_bytes);
     if (end - begin != tensor->bytes) {
+        char is[192];
         clmla_safetensors_describe(tensor, is, sizeof is);
         return mla__model_fail(error, CLMLA_BAD_FILE,
                                "%s: tensor '%.120s': data_offsets [%llu, %llu] do not match %s "

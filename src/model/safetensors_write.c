@@ -206,7 +206,7 @@ static clmla_status write_file(const char *path, const char *header,
     free(temporary);
     if (!complete)
         return mla__model_fail(error, CLMLA_IO, "%s: cannot be written: %s",
-                               mla__model_short_path(path), strerror(code));
+                               mla__model_short_path(path), mla__os_error_text(code));
     return CLMLA_SUCCESS;
 }
 

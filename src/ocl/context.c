@@ -8,7 +8,8 @@
 #include "ocl/binary.h"
 #include "ocl/program.h"
 
-clmla_status mla__fail(const clmla_context *context, clmla_status status, const char *format, ...)
+/* In parentheses: context.h gives the analyzer a macro of this name. */
+clmla_status(mla__fail)(const clmla_context *context, clmla_status status, const char *format, ...)
 {
     if (context == NULL || context->notify == NULL)
         return status;

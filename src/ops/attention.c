@@ -468,7 +468,7 @@ clmla_status mla__attention_enqueue(mla__attention *op, mla__stream *stream,
 clmla_status mla__attention_warm(mla__attention *op, mla__stream *stream)
 {
     const mla__attention_step nothing = {.num_splits = 1, .split_tokens = INT32_MAX};
-    mla__attention_variant *const variants[] = {&op->few, &op->many, &op->large};
+    const mla__attention_variant *const variants[] = {&op->few, &op->many, &op->large};
     clmla_status status = CLMLA_SUCCESS;
     for (int i = 0; i < 6 && status == CLMLA_SUCCESS; i++) {
         const mla__attention_variant *variant = variants[i / 2];

@@ -44,10 +44,10 @@ static bool make_caches(problem *p)
 {
     const size_t keys = (size_t)p->keys;
     uint16_t *kv = malloc(keys * LATENT * sizeof(*kv)), *pe = malloc(keys * ROPE * sizeof(*pe));
-    for (uint32_t j = 0; kv != NULL && pe != NULL && j < keys; j++) {
+    for (size_t j = 0; kv != NULL && pe != NULL && j < keys; j++) {
         for (uint32_t i = 0; i < DIM; i++)
             *(i < LATENT ? kv + j * LATENT + i : pe + j * ROPE + i - LATENT) =
-                mla__float_to_bf16((float)sign_of(j, i));
+                mla__float_to_bf16((float)sign_of((uint32_t)j, i));
     }
     if (kv != NULL && pe != NULL) {
         p->kv_cache = mla__sm_90a_buffer(p->trial, keys * LATENT * sizeof(*kv), kv);
@@ -64,8 +64,9 @@ static bool make_query(problem *p)
     uint16_t *pe = malloc(rows * ROPE * sizeof(*pe));
     p->q = malloc(rows * LATENT * sizeof(*p->q));
     p->expected_lse = malloc(rows * sizeof(*p->expected_lse));
-    for (uint32_t r = 0; pe != NULL && p->q != NULL && p->expected_lse != NULL && r < rows; r++) {
-        const uint32_t first = key_of(r, 0), second = key_of(r, 1);
+    const bool made = pe != NULL && p->q != NULL && p->expected_lse != NULL;
+    for (size_t r = 0; made && r < rows; r++) {
+        const uint32_t first = key_of((uint32_t)r, 0), second = key_of((uint32_t)r, 1);
         int agree = 0;
         for (uint32_t i = 0; i < DIM; i++) {
             const int mean = (sign_of(first, i) + sign_of(second, i)) / 2;
@@ -75,12 +76,12 @@ static bool make_query(problem *p)
         }
         p->expected_lse[r] = (float)(SCALE * agree + (first == second ? 0.0 : log(2.0)));
     }
-    if (pe != NULL && p->q != NULL && p->expected_lse != NULL) {
+    if (made) {
         p->q_lat = mla__sm_90a_buffer(p->trial, rows * LATENT * sizeof(*p->q), p->q);
         p->q_pe = mla__sm_90a_buffer(p->trial, rows * ROPE * sizeof(*pe), pe);
     }
     free(pe);
-    return p->q_lat != NULL && p->q_pe != NULL;
+    return made && p->q_lat != NULL && p->q_pe != NULL;
 }
 
 /* On a GPU a work-group for every compute unit: what goes wrong between neighbours is to show. An

@@ -47,7 +47,7 @@ static clmla_status make_x_and_y(products *p)
 
 static clmla_status make_matrix(products *p)
 {
-    uint16_t *w = malloc(COLUMNS * DEPTH * sizeof(*w));
+    uint16_t *w = malloc(sizeof(*w) * COLUMNS * DEPTH);
     uint64_t bytes = 0;
     clmla_status status =
         mla__matrix_bytes(p->trial->context, 1, COLUMNS, DEPTH, CLMLA_DTYPE_BF16, &bytes);

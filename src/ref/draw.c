@@ -37,7 +37,7 @@ static uint16_t value_of(unsigned top, mla_draw_kind kind, int exp)
         value = ldexpf((float)top, -8);
         break;
     case MLA_DRAW_NORM:
-        value = ldexpf((float)(64 + top / 2), -7);
+        value = ldexpf((float)(64 + (top >> 1)), -7);
         break;
     }
     return mla__float_to_bf16(value); /* exact: at most eight significant bits */

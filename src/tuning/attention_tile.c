@@ -269,8 +269,10 @@ bool mla__attention_tile_wgmma(const mla__device *device, int32_t num_heads, int
 {
     const mla__attention_tile made = {
         .tile_rows = 64, .block_tokens = 64, .work_group = 256, .stages = 2};
-    const uint64_t block = 64 * 2 * ((uint64_t)kv_lora_rank + (uint64_t)rope_dim);
-    const uint64_t bytes = (uint64_t)(1 + made.stages) * block + 64 * 64 * 2 + 2 * 64 * 4;
+    const uint64_t block =
+        2 * (uint64_t)made.block_tokens * ((uint64_t)kv_lora_rank + (uint64_t)rope_dim);
+    const uint64_t bytes =
+        (uint64_t)(1 + made.stages) * block + UINT64_C(64) * 64 * 2 + UINT64_C(2) * 64 * 4;
     const uint64_t scratch = 32 * (uint64_t)made.work_group; /* cl/nvidia/ptx_emulated.clh */
     if (num_heads % made.tile_rows != 0 || kv_lora_rank % 256 != 0 || rope_dim % 64 != 0 ||
         (size_t)made.work_group > device->max_work_group_size || bytes > SM_90A_LOCAL_BYTES ||

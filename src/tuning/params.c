@@ -85,8 +85,8 @@ static void gpu_tile(const mla__device *device, bool few_rows, mla__projection_t
     while (true) {
         const int32_t group_rows = tile->tile_rows / tile->work_rows;
         const int32_t group_columns = tile->tile_columns / tile->work_columns;
-        if ((size_t)(group_rows * group_columns) <= device->max_work_group_size ||
-            group_rows * group_columns == 1)
+        const size_t group = (size_t)group_rows * (size_t)group_columns;
+        if (group <= device->max_work_group_size || group == 1)
             break;
         if (group_rows > 1)
             tile->work_rows *= 2;
@@ -125,7 +125,7 @@ int32_t mla__projection_stream_rows(clmla_kernel_class kernel_class)
 static int32_t stream_work_group(const mla__device *device)
 {
     int32_t size = 1;
-    while (2 * size <= STREAM_WORK_GROUP && (size_t)(2 * size) <= device->max_work_group_size)
+    while (2 * size <= STREAM_WORK_GROUP && 2 * (size_t)size <= device->max_work_group_size)
         size *= 2;
     return size;
 }
@@ -176,7 +176,7 @@ static int32_t few_slices(const mla__device *device, int64_t narrow_groups, int3
     const int32_t most = narrow_groups < (int64_t)device->compute_units ? 16 : 8;
     int32_t slices = 1;
     while (2 * slices <= most && 2 * slices <= (in_features - 1) / STEP_K + 1 &&
-           (size_t)(2 * slices * WARP) <= device->max_work_group_size)
+           2 * (size_t)slices * WARP <= device->max_work_group_size)
         slices *= 2;
     return slices;
 }
@@ -226,7 +226,7 @@ bool mla__projection_tile_fits_tiled(const mla__device *device, clmla_dtype weig
     const int32_t pair_bytes = weights_dtype == CLMLA_DTYPE_F8_E4M3 ? 2 : 4;
     const int32_t stage_bytes =
         t->tile_rows * X_PITCH + STAGE_K / 2 * (pair_bytes * t->tile_columns + W_PAD);
-    return mma_fits(device, (uint64_t)(t->stages * stage_bytes),
+    return mma_fits(device, (uint64_t)t->stages * (uint64_t)stage_bytes,
                     t->tile_rows / t->work_rows * t->tile_columns);
 }
 
@@ -256,7 +256,7 @@ bool mla__projection_tile_tiled(const mla__device *device, clmla_dtype weights_d
 bool mla__projection_tile_fits_wgmma(const mla__device *device, const mla__projection_tile *t)
 {
     enum { STAGE_K = 64, SM_90A_LOCAL_BYTES = 227 * 1024 }; /* of the kernel, of the target */
-    const uint64_t bytes = (uint64_t)(t->stages * t->tile_rows * 2 * STAGE_K);
+    const uint64_t bytes = (uint64_t)t->stages * (uint64_t)t->tile_rows * 2 * STAGE_K;
     return (size_t)t->tile_columns <= device->max_work_group_size && bytes <= SM_90A_LOCAL_BYTES &&
            (device->has_ptx || emulation_fits(device, bytes, t->tile_columns));
 }

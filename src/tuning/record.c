@@ -137,12 +137,15 @@ static int32_t value_of(const mla__record_entry *entry, const word *w)
 
 /* ---- one line ----------------------------------------------------------------------------- */
 
+enum { MOST_LINE_BYTES = 1024 };
+
 /* Where a reader stands. */
 typedef struct reader {
     const mla__device *device;
-    const char *at; /* in the line, which ends in a zero */
+    const char *at; /* in text */
     int32_t line;
-    char why[320]; /* not "": the fault */
+    char text[MOST_LINE_BYTES]; /* the line, which ends in a zero */
+    char why[320];              /* not "": the fault */
 } reader;
 
 static bool refuse(reader *r, const char *wanted)
@@ -419,26 +422,23 @@ static bool is_text(const char *at, size_t bytes)
     return true;
 }
 
-enum { MOST_LINE_BYTES = 1024 };
-
 /* All lines of text, which ends in a zero. */
 static bool take_text(reader *r, const char *text, size_t bytes, mla__record *record, bool *other)
 {
-    char line[MOST_LINE_BYTES];
     const char *at = text, *const end = text + bytes;
     for (r->line = 1; at < end || r->line <= DRIVER_LINE; r->line++) {
         const char *feed = at < end ? memchr(at, '\n', (size_t)(end - at)) : NULL;
         const size_t length = (size_t)((feed != NULL ? feed : end) - at);
-        if (length >= sizeof line || !is_text(at, length)) {
+        if (length >= sizeof r->text || !is_text(at, length)) {
             (void)snprintf(r->why, sizeof r->why,
                            "must be a line of printable text, at most %d "
                            "bytes",
                            MOST_LINE_BYTES - 1);
             return false;
         }
-        memcpy(line, at, length);
-        line[length] = '\0';
-        r->at = line;
+        memcpy(r->text, at, length);
+        r->text[length] = '\0';
+        r->at = r->text;
         if (!(r->line <= DRIVER_LINE ? take_header(r, other) : take_line(r, record)))
             return false;
         if (*other)

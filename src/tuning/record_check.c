@@ -81,10 +81,12 @@ static const char *stream_fault(const mla__device *device, const mla__projection
         return "tile_columns must divide 64";
     if (t->tile_k != 16 && t->tile_k != 32 && t->tile_k != 64)
         return "tile_k must be 16, 32 or 64";
-    if (t->slices > PANEL || (size_t)(t->tile_columns * t->slices) > device->max_work_group_size)
+    if (t->slices > PANEL ||
+        (size_t)t->tile_columns * (size_t)t->slices > device->max_work_group_size)
         return "slices must be at most 64, tile_columns * slices a work-group of the device";
-    const int32_t rows = mla__projection_stream_rows(CLMLA_KERNELS_GPU);
-    const uint64_t floats = (uint64_t)(rows * t->slices * (t->tile_k + 4 + t->tile_columns));
+    const uint64_t rows = (uint64_t)mla__projection_stream_rows(CLMLA_KERNELS_GPU);
+    const uint64_t floats =
+        rows * (uint64_t)t->slices * (uint64_t)(t->tile_k + 4 + t->tile_columns);
     if (4 * floats > device->local_mem_bytes)
         return "tile_columns, tile_k and slices need more local memory than the device has";
     return default_gpu_tiles_fit(device, t->tile_k)

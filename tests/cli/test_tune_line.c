@@ -64,6 +64,7 @@ static void changes_keep_multiples(void **state)
 {
     (void)state;
     const char *const lines[] = {
+        /* NOLINTNEXTLINE(bugprone-suspicious-missing-comma): KEY is the beginning of the line */
         KEY " max_rows=1 : tile_rows=4 vector_width=16 tile_vectors=4 block_rows=64",
         "projection_dot weights=bf16 : tile_rows=6 vector_width=16 tile_vectors=4 block_rows=96",
         "attention_cpu cache=bf16 : row_vectors=2 block_tokens=32 tile_tokens=8 tile_values=8",

@@ -83,6 +83,17 @@ static void says_why_a_file_cannot_be_read_and_leaves_outputs_alone(void **state
     assert_int_equal(map.bytes, 7);
 }
 
+static void the_text_of_an_errno_is_that_of_strerror(void **state)
+{
+    (void)state;
+    static const int codes[] = {ENOENT, EACCES, ENOSPC};
+    for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++) {
+        assert_string_equal(mla__os_error_text(codes[i]), strerror(codes[i]));
+        assert_string_equal(mla__os_last_error(), strerror(codes[i]));
+    }
+    assert_true(strlen(mla__os_error_text(-1)) > 0);
+}
+
 static void does_not_read_a_file_without_end(void **state)
 {
     (void)state;
@@ -192,7 +203,6 @@ static void a_write_past_the_limit_fails_and_leaves_nothing(void **state)
 {
     (void)state;
     enum { LIMIT = 1000 };
-    static char data[LIMIT + 1];
     struct stat info;
     int status = 0;
     DIR *directory;
@@ -201,6 +211,7 @@ static void a_write_past_the_limit_fails_and_leaves_nothing(void **state)
     const pid_t child = fork();
     assert_true(child >= 0);
     if (child == 0) {
+        static char data[LIMIT + 1];
         const struct rlimit limit = {.rlim_cur = LIMIT, .rlim_max = LIMIT};
         const bool kept = setrlimit(RLIMIT_FSIZE, &limit) == 0 &&
                           mla__os_replace_file(FILE_PATH, data, LIMIT) == CLMLA_SUCCESS &&
@@ -275,6 +286,7 @@ int main(void)
         cmocka_unit_test(reads_whole_files_of_any_size),
         cmocka_unit_test(maps_files_and_empty_files),
         cmocka_unit_test(says_why_a_file_cannot_be_read_and_leaves_outputs_alone),
+        cmocka_unit_test(the_text_of_an_errno_is_that_of_strerror),
         cmocka_unit_test(does_not_read_a_file_without_end),
         cmocka_unit_test(tells_directories_from_files),
         cmocka_unit_test(tells_what_is_there_from_what_is_not),

@@ -202,7 +202,7 @@ static void a_device_of_another_context_is_refused(void **state)
     const test_device *on = test_device_get();
     /* One compute unit of the device is a device of its own, and not of this context. */
     const cl_device_partition_property by_counts[] = {CL_DEVICE_PARTITION_EQUALLY, 1, 0};
-    cl_device_id parts[64];
+    cl_device_id parts[64] = {NULL};
     cl_uint count = 0;
     if (clCreateSubDevices(on->id, by_counts, 0, NULL, &count) != CL_SUCCESS || count > 64 ||
         clCreateSubDevices(on->id, by_counts, count, parts, NULL) != CL_SUCCESS) {

@@ -333,7 +333,7 @@ static void a_nan_stays_in_its_row(void **state)
         inputs in = make_inputs(c, &l);
         uint16_t *clean = (uint16_t *)(void *)poisoned(l.kv_count, BF16);
         uint16_t *dirty = (uint16_t *)(void *)poisoned(l.kv_count, BF16);
-        int32_t page, row;
+        int32_t page = 0, row = 0;
         assert_true(find_row(c, &l, 3, &page, &row));
         const size_t from = (size_t)page * l.kv_page + (size_t)row * l.kv_row;
         for (int pass = 0; pass < 2; pass++) {

@@ -107,7 +107,7 @@ static void check_table(const table_case *c, const clmla_config *config, const i
 
 static void run_table(const table_case *c, clmla_context *context)
 {
-    int32_t cu[MAX_SEQUENCES + 1], positions[64], got[64];
+    int32_t cu[MAX_SEQUENCES + 1], positions[64] = {0}, got[64] = {0};
     const size_t tokens = (size_t)list_positions(c, cu, positions);
     const size_t count = tokens * ((size_t)c->rope_dim + c->gap);
     const clmla_config config = config_of(c->rope_dim, c->yarn);
@@ -277,7 +277,7 @@ static void check_rotated(const rope_case *c, const double *freq, const unsigned
 {
     const size_t rope = (size_t)c->rope_dim, head = c->nope + rope, heads = (size_t)c->heads;
     const size_t token = heads * head + c->token_gap, bytes = mla__dtype_bytes(c->dtype);
-    double x[2 * MAX_HALF + 2];
+    double x[2 * MAX_HALF + 2] = {0.0};
     for (size_t at = 0; at < count; at++) {
         const size_t t = at / token, in_token = at % token, i = in_token % head;
         if (in_token >= heads * head || i < c->nope) {
