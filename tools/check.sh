@@ -3,9 +3,12 @@
 # tests, a build by clang, an AddressSanitizer + UBSan build and its tests.
 #
 #   tools/check.sh           the default, for every change
-#   tools/check.sh --full    also the slow tests and the unit tests under ThreadSanitizer
+#   tools/check.sh --full    also the slow tests (valgrind among them), the unit tests under
+#                            ThreadSanitizer, static analysis (tools/lint.sh, minutes), builds by gcc
+#                            without and by clang with optimisation
 #
-# Builds in build-check/, build-clang/, build-asan/ and build-tsan/. Installs what the tests need (tools/deps.sh).
+# Builds in build-check/, build-clang/, build-asan/ and, in full, build-gcc-debug/,
+# build-clang-release/ and build-tsan/. Installs what the tests need (tools/deps.sh).
 # Goes on after a failure, names all failures at the end and then exits 1.
 set -uo pipefail
 
@@ -14,7 +17,7 @@ full=false
 case "${1:-}" in
 '') ;;
 --full) full=true ;;
--h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0" && exit 0 ;;
+-h | --help) sed -n '2,13s/^# \{0,1\}//p' "$0" && exit 0 ;;
 *) echo "check.sh: unknown option $1; there is only --full" >&2 && exit 2 ;;
 esac
 
@@ -105,7 +108,7 @@ if step 'Release build' build build-check -DCMAKE_BUILD_TYPE=Release -DCLMLA_WER
 fi
 if command -v clang-14 >/dev/null; then # other warnings than gcc's
     step 'clang build' build build-clang -DCMAKE_BUILD_TYPE=Debug -DCMAKE_C_COMPILER=clang-14 \
-        -DCMAKE_C_FLAGS_DEBUG='-O0' -DCLMLA_WERROR=ON
+        -DCMAKE_C_FLAGS_DEBUG='-O0' -DCMAKE_EXPORT_COMPILE_COMMANDS=ON -DCLMLA_WERROR=ON
 else
     skip 'clang build' 'clang-14 is not installed'
 fi
@@ -114,12 +117,28 @@ if step 'ASan and UBSan build' build build-asan -DCMAKE_BUILD_TYPE=Debug \
     step 'ASan and UBSan tests' run_tests build-asan -L 'unit|cli|device' -LE slow
 fi
 if $full; then
+    step 'gcc -O0 build' build build-gcc-debug -DCMAKE_BUILD_TYPE=Debug \
+        -DCMAKE_C_FLAGS_DEBUG='-O0' -DCLMLA_WERROR=ON
+    if command -v clang-14 >/dev/null; then
+        step 'clang -O3 build' build build-clang-release -DCMAKE_BUILD_TYPE=Release \
+            -DCMAKE_C_COMPILER=clang-14 -DCLMLA_WERROR=ON
+    fi
+    if command -v clang-tidy-14 >/dev/null && command -v clang-14 >/dev/null; then
+        step 'clang-tidy' "$root/tools/lint.sh" tidy
+    else
+        skip 'clang-tidy' 'clang-tidy-14 or clang-14 is not installed'
+    fi
+    if command -v cppcheck >/dev/null; then
+        step 'cppcheck' "$root/tools/lint.sh" cppcheck
+    else
+        skip 'cppcheck' 'cppcheck is not installed'
+    fi
     if step 'TSan build' build build-tsan -DCMAKE_BUILD_TYPE=Debug \
         -DCMAKE_C_FLAGS_DEBUG='-g -O1' -DCLMLA_SANITIZER=thread -DCLMLA_WERROR=ON; then
         step 'TSan tests' run_tests build-tsan -L unit
     fi
 else
-    skip 'slow tests and TSan' 'they are part of tools/check.sh --full'
+    skip 'slow tests, TSan, static analysis' 'they are part of tools/check.sh --full'
 fi
 
 echo

@@ -19,8 +19,8 @@ build_packages=(build-essential cmake pkg-config ocl-icd-opencl-dev opencl-c-hea
     libjansson-dev libpopt-dev)
 test_packages=(libcmocka-dev bats)
 # With test, where the distribution has them.
-check_packages=(clang-format-14 clang-14 libclang-rt-14-dev clang-19 libclc-15 shellcheck oclgrind mandoc lintian libopenmpi-dev
-    openmpi-bin)
+check_packages=(clang-format-14 clang-14 libclang-rt-14-dev clang-tidy-14 cppcheck clang-19 libclc-15 shellcheck valgrind
+    oclgrind mandoc lintian libopenmpi-dev openmpi-bin)
 run_packages=(pocl-opencl-icd)
 plot_packages=(gnuplot-nox)
 # The second OpenBLAS shares OpenMP's threads with Debian's PyTorch.
