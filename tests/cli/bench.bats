@@ -373,7 +373,7 @@ bytes() {
     cp -r "$CLMLA_KERNEL_SOURCES" weights
     cp -r "$CLMLA_KERNEL_SOURCES" cache
     chmod -R u+w weights cache
-    sed -i 's|((k0 + (k)) / FP8_GROUP)|0|' weights/cpu/projection.cl
+    sed -i 's|(k0 / FP8_GROUP)|0|' weights/cpu/projection.cl weights/cpu/projection_dot_fp8.cl
     sed -i 's|\[i / FP8_GROUP\]|[0]|' cache/common.clh
     for wrong in weights cache; do
         ! diff -rq "$CLMLA_KERNEL_SOURCES" $wrong >/dev/null

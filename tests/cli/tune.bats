@@ -200,8 +200,8 @@ describe() {
     mkdir kernels
     cp -r "$CLMLA_KERNEL_SOURCES"/. kernels
     # Where a tile has six rows, everything is off by a half.
-    sed -i 's/^kernel void projection(/#if TILE_ROWS == 6\n#define Y_OF(v) ((v) + 0.5f)\n#else\n#define Y_OF(v) (v)\n#endif\n&/;
-        s/store_columns(SIXTEEN_COLUMNS(sum\[i\] + n \/ VECTOR_WIDTH)/store_columns(Y_OF(SIXTEEN_COLUMNS(sum[i] + n \/ VECTOR_WIDTH))/' \
+    sed -i '1i #if TILE_ROWS == 6\n#define Y_OF(v) ((v) + 0.5f)\n#else\n#define Y_OF(v) (v)\n#endif
+        s/store_columns(SIXTEEN_COLUMNS(sum + n \/ VECTOR_WIDTH)/store_columns(Y_OF(SIXTEEN_COLUMNS(sum + n \/ VECTOR_WIDTH))/' \
         kernels/cpu/projection.cl
     grep -q 'store_columns(Y_OF(' kernels/cpu/projection.cl
     try_tune --kernels cpu --kernel-dir kernels --max-seconds 20 --tuning my.tuning
@@ -224,7 +224,7 @@ describe() {
 @test "a built-in tile that is wrong ends the search" {
     mkdir kernels
     cp -r "$CLMLA_KERNEL_SOURCES"/. kernels
-    sed -i 's/store_columns(SIXTEEN_COLUMNS(sum\[i\] + n \/ VECTOR_WIDTH)/store_columns(1.0f + SIXTEEN_COLUMNS(sum[i] + n \/ VECTOR_WIDTH)/' \
+    sed -i 's/store_columns(SIXTEEN_COLUMNS(sum + n \/ VECTOR_WIDTH)/store_columns(1.0f + SIXTEEN_COLUMNS(sum + n \/ VECTOR_WIDTH)/' \
         kernels/cpu/projection.cl
     try_tune --kernels cpu --kernel-dir kernels --tuning my.tuning
     fails_with 1 "q_proj, 1 row" "computes wrong results"
