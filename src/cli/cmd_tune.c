@@ -441,9 +441,9 @@ static int conclude(const tuner *t, int code)
 static int tune(tuner *t)
 {
     mla_tune_product products[MLA_MOST_PRODUCTS];
+    const bool fp8 = t->common.weights_dtype == CLMLA_DTYPE_F8_E4M3; /* native's alone, unpaired */
     const int num_products = mla_tune_products(&t->config, t->common.dtype, t->common.weights_dtype,
-                                               on_tensor_cores(t), products);
-    const bool fp8 = t->common.weights_dtype == CLMLA_DTYPE_F8_E4M3; /* native's alone */
+                                               on_tensor_cores(t) && !fp8, products);
     cl_int status;
     int code = MLA_EXIT_SUCCESS;
     t->queue = clCreateCommandQueue(t->session.context, t->session.device->id,

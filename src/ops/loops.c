@@ -33,6 +33,20 @@ static double projection_cpu(const mla__projection_tile *t, double K)
     return loop((double)t->block_rows / rows, tile + chunks + steps + tile + stores);
 }
 
+/* The same with FP8 weights: a chunk is decoded once for the block's rows. */
+static double projection_cpu_fp8(const mla__projection_tile *t, double K)
+{
+    enum { CHUNK_K = 64 };
+    const double rows = t->tile_rows, vectors = t->tile_vectors;
+    const double tile = loop(rows, loop(vectors, 0));
+    const double decode = loop(vectors, 0) + loop(CHUNK_K / 2, loop(vectors, 0));
+    const double begin = tile + loop(rows, vectors_and_rest(CHUNK_K) + loop(vectors, 0));
+    const double products = loop(CHUNK_K, tile) + tile;
+    const double chunk = decode + loop((double)t->block_rows / rows, begin + products);
+    const double stores = loop(t->block_rows, loop(vectors * t->vector_width / 16, loop(15, 0)));
+    return loop(divide_up(K, CHUNK_K), chunk) + stores;
+}
+
 /* cl/gpu/projection.cl */
 static double projection_gpu(const mla__projection_tile *t, double K)
 {
@@ -58,11 +72,13 @@ static double projection_stream(const mla__projection_tile *t, double K)
     return loop(rows, 0) + loop(stages, loads + products) + loop(rows, 0) + stores;
 }
 
-double mla__loops_projection(const mla__projection_choice *choice, int32_t in_features)
+double mla__loops_projection(const mla__projection_choice *choice, clmla_dtype weights_dtype,
+                             int32_t in_features)
 {
     switch (choice->kind) {
     case MLA__PROJECTION_CPU:
-        return projection_cpu(&choice->tile, in_features);
+        return weights_dtype == CLMLA_DTYPE_F8_E4M3 ? projection_cpu_fp8(&choice->tile, in_features)
+                                                    : projection_cpu(&choice->tile, in_features);
     case MLA__PROJECTION_GPU:
         return projection_gpu(&choice->tile, in_features);
     case MLA__PROJECTION_STREAM:

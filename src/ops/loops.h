@@ -11,7 +11,8 @@
 #include "ops/projection_kernel.h"
 
 /* Classes cpu and gpu. Kernels of matrix units are not counted: infinite. */
-double mla__loops_projection(const mla__projection_choice *choice, int32_t in_features);
+double mla__loops_projection(const mla__projection_choice *choice, clmla_dtype weights_dtype,
+                             int32_t in_features);
 double mla__loops_attention(enum mla__attention_kind kind, const mla__attention_tile *tile,
                             int32_t kv_lora_rank, int32_t rope_dim, double num_keys);
 double mla__loops_merge(int32_t num_states);

@@ -65,7 +65,7 @@ static clmla_status bind_variant(clmla_context *context, const clmla_projection_
     mla__define_int(&defines, "PAIR_F8", w->dtype == CLMLA_DTYPE_F8_E4M3);
     mla__define_int(&defines, "ACCUMULATE", params->output_mode == CLMLA_ACCUMULATE);
     mla__define_projection_tile(&defines, &choice->tile);
-    mla__define_loops(&defines, mla__loops_projection(choice, w->in_features));
+    mla__define_loops(&defines, mla__loops_projection(choice, w->dtype, w->in_features));
     if (on_tensor_cores(choice->kind))
         define_mma(&defines, choice->kind, w, x, y, second);
     const clmla_status status = (rebuilt ? mla__kernel_create_sm_90a : mla__kernel_create)(

@@ -123,17 +123,24 @@ static void torch_close(const char *what, const double *y, const double *t, size
 
 static const uint64_t reference_budget = (uint64_t)1 << 26;
 
-static void check_flash_mla(matrix_run *run, const char *name, const peer_batch *batch)
+enum { WHAT_BYTES = 160 };
+
+static void print_batch(const char *name, const peer_batch *batch, char what[WHAT_BYTES])
 {
-    char what[160];
-    if (!wanted(run, batch))
-        return;
-    peer_rows rows = peer_run(run->context, batch, reference_budget, &run->random);
     (void)snprintf(
-        what, sizeof what, "%s: %d sequences, %d heads, %d tokens, %d keys, pages of %d, %s", name,
+        what, WHAT_BYTES, "%s: %d sequences, %d heads, %d tokens, %d keys, pages of %d, %s", name,
         (int)batch->num_sequences, (int)batch->num_heads, (int)batch->sequences[0].new_tokens,
         (int)batch->sequences[0].keys, (int)batch->page_block_size,
         batch->mask == CLMLA_MASK_CAUSAL ? "causal" : "no mask");
+}
+
+static void check_flash_mla(matrix_run *run, const char *name, const peer_batch *batch)
+{
+    char what[WHAT_BYTES];
+    if (!wanted(run, batch))
+        return;
+    peer_rows rows = peer_run(run->context, batch, reference_budget, &run->random);
+    print_batch(name, batch, what);
     test_flash_mla_close(what, rows.out, rows.expected_out, rows.count * rows.num_latent, 8e-4,
                          2.01 / 128, 5e-6);
     test_flash_mla_close(what, rows.lse, rows.expected_lse, rows.count, 1e-6, 8.01 / 65536,
@@ -144,7 +151,7 @@ static void check_flash_mla(matrix_run *run, const char *name, const peer_batch 
 static void check_flash_infer(matrix_run *run, const char *name, const peer_batch *batch,
                               double atol)
 {
-    char what[160];
+    char what[WHAT_BYTES];
     if (batch->dtype == CLMLA_DTYPE_BF16) {
         check_flash_mla(run, name, batch);
         return;
@@ -152,11 +159,7 @@ static void check_flash_infer(matrix_run *run, const char *name, const peer_batc
     if (!wanted(run, batch))
         return;
     peer_rows rows = peer_run(run->context, batch, reference_budget, &run->random);
-    (void)snprintf(
-        what, sizeof what, "%s: %d sequences, %d heads, %d tokens, %d keys, pages of %d, %s", name,
-        (int)batch->num_sequences, (int)batch->num_heads, (int)batch->sequences[0].new_tokens,
-        (int)batch->sequences[0].keys, (int)batch->page_block_size,
-        batch->mask == CLMLA_MASK_CAUSAL ? "causal" : "no mask");
+    print_batch(name, batch, what);
     torch_close(what, rows.out, rows.expected_out, rows.count * rows.num_latent, 1e-3, atol);
     torch_close(what, rows.lse, rows.expected_lse, rows.count, 1e-3, atol);
     peer_rows_release(&rows);

@@ -327,7 +327,7 @@ static void the_longest_loops_are_right(void **state)
         const mla__projection_choices choices = projection_choices(context, &one, c.rows, false);
         bool all = true;
         for (int i = 0; i < choices.count; i++)
-            all = all && mla__loops_projection(&choices.list[i], K) <= limit;
+            all = all && mla__loops_projection(&choices.list[i], BF16, K) <= limit;
         *(all ? &fits : &too_long) = K;
     }
     print_message("the longest product has K = %" PRId32 "\n", fits);
