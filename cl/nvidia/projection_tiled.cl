@@ -16,7 +16,7 @@
  *
  * k rises in one chain of products of 16 (FP8: one for every FP8_GROUP k, scaled and added): other
  * bits than projection_few.cl's, but a row's do not depend on the tile or on the other rows.
- * past K and N and rows past the last are zeros.
+ * Elements past K and N and rows past the last are zeros.
  *
  * Y_DTYPE        bf16, f32
  * ACCUMULATE     1: y += result (added in float32, rounded once), 0: y = result

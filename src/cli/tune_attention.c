@@ -130,9 +130,10 @@ static clmla_status upload_records(const mla_attention_data *d, const batch *b,
                 mla_load_floats(c_kv, CLMLA_DTYPE_BF16, at * latent, latent, row);
                 mla_store_record(&d->config, row, k_pe + at * rope, CLMLA_DTYPE_BF16, record);
                 mla_load_record(&d->config, record, row, row + latent);
-                for (size_t i = 0; i < latent + rope; i++)
-                    *(i < latent ? kv + at * latent + i : pe + at * rope + i - latent) =
-                        (double)row[i];
+                for (size_t i = 0; i < latent; i++)
+                    kv[at * latent + i] = (double)row[i];
+                for (size_t i = 0; i < rope; i++)
+                    pe[at * rope + i] = (double)row[latent + i];
             }
         status = mla_session_buffer(d->session, host, all, out);
     }
