@@ -6,6 +6,11 @@
 #   tools/check.sh --full    also the slow tests (valgrind among them), the unit tests under
 #                            ThreadSanitizer, static analysis (tools/lint.sh, minutes), builds by gcc
 #                            without and by clang with optimisation
+#   tools/check.sh --all-devices [OPTION...]
+#                            only this, and in no other check: the device tests on each OpenCL
+#                            implementation that can be had (tools/check_devices.sh and its options):
+#                            device × test group with passed, failed, skipped and reasons. Takes hours
+#                            on two cores and fetches 1 GB
 #
 # Builds in build-check/, build-clang/, build-asan/ and, in full, build-gcc-debug/,
 # build-clang-release/ and build-tsan/. Installs what the tests need (tools/deps.sh).
@@ -17,8 +22,14 @@ full=false
 case "${1:-}" in
 '') ;;
 --full) full=true ;;
--h | --help) sed -n '2,13s/^# \{0,1\}//p' "$0" && exit 0 ;;
-*) echo "check.sh: unknown option $1; there is only --full" >&2 && exit 2 ;;
+--all-devices)
+    for group in test devices; do
+        "$root/tools/deps.sh" "$group" || exit 1
+    done
+    exec "$root/tools/check_devices.sh" "${@:2}"
+    ;;
+-h | --help) sed -n '2,18s/^# \{0,1\}//p' "$0" && exit 0 ;;
+*) echo "check.sh: unknown option $1; there are --full and --all-devices" >&2 && exit 2 ;;
 esac
 
 jobs=$(nproc)

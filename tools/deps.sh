@@ -8,6 +8,7 @@
 #   tools/deps.sh run     an OpenCL device: PoCL (the CPU) when the machine has none
 #   tools/deps.sh plot    gnuplot, for tools/plot_bench.gp
 #   tools/deps.sh all     everything above
+#   tools/deps.sh devices what tools/check_devices.sh needs besides: Python's venv, PoCL, oclgrind, libclc
 #   tools/deps.sh peers   what tools/compare.sh compares with: numpy and OpenBLAS; python3-torch
 #                         or a virtual environment with a newer PyTorch is left to you
 #
@@ -23,11 +24,13 @@ check_packages=(clang-format-14 clang-14 libclang-rt-14-dev clang-tidy-14 cppche
     oclgrind mandoc lintian libopenmpi-dev openmpi-bin)
 run_packages=(pocl-opencl-icd)
 plot_packages=(gnuplot-nox)
+# Mesa's rusticl looks for libclc where its package has it; where the distribution has them.
+device_packages=(python3-venv pocl-opencl-icd oclgrind libclc-15)
 # The second OpenBLAS shares OpenMP's threads with Debian's PyTorch.
 peer_packages=(python3-numpy libopenblas0-pthread libopenblas0-openmp)
 
 usage() {
-    sed -n '2,15s/^# \{0,1\}//p' "$0"
+    sed -n '2,16s/^# \{0,1\}//p' "$0"
 }
 
 # True when a program can see an OpenCL device. Without a compiler: when a driver is registered.
@@ -129,7 +132,7 @@ check_without_apt() {
 main() {
     local what=${1:-}
     case "$what" in
-    build | test | run | plot | all | peers) ;;
+    build | test | run | plot | all | devices | peers) ;;
     -h | --help) usage && return 0 ;;
     *) usage >&2 && return 2 ;;
     esac
@@ -140,6 +143,12 @@ main() {
         plot)
             if ! command -v gnuplot >/dev/null; then
                 echo "deps.sh: this system has no apt-get; please install gnuplot" >&2
+                return 1
+            fi
+            ;;
+        devices)
+            if ! python3 -c 'import venv, ensurepip' 2>/dev/null; then
+                echo "deps.sh: please install Python's venv" >&2
                 return 1
             fi
             ;;
@@ -155,6 +164,10 @@ main() {
         case "$what" in
         build) install_packages "${build_packages[@]}" ;;
         peers) install_packages "${peer_packages[@]}" ;;
+        devices)
+            mapfile -t device_packages < <(available_packages "${device_packages[@]}")
+            install_packages "${device_packages[@]}"
+            ;;
         test | all)
             install_packages "${build_packages[@]}" "${test_packages[@]}"
             # After the line above: a bare machine's package lists are empty before it.

@@ -1,0 +1,328 @@
+#!/usr/bin/env bash
+# Runs the device tests on OpenCL implementations for a CPU, none of which is installed for that
+# (Mesa's, once installed, is loaded into every program that uses OpenCL, and leaks there).
+#
+#   tools/check_devices.sh [--only NAME]... [--groups GROUP,...] [--library NAME=FILE]...
+#                          [--seconds N] [--build DIR] [--folder DIR]
+#
+#   pocl      the distribution's PoCL, as it is installed
+#   pocl-new  a current PoCL, where --library pocl-new=FILE names its libpocl.so. PyPI's newest is a
+#             release candidate of 3.0, which does not compile class cpu
+#   intel     Intel's CPU runtime, from PyPI into a virtual environment (about 1 GB)
+#   rusticl   Mesa's on llvmpipe, from the distribution's packages: five small golden cases on a cold
+#             cache
+#   oclgrind  the simulator that looks for races and wrong accesses: the smallest shapes
+#
+# Groups are named after the tests' folders: ocl, ops, layer, faults, golden (those with bf16),
+# emulated, api, oclgrind. --library takes another FILE for any of the first four. --seconds limits
+# a test (default 2400: Intel's runtime keeps no compiled programs, and a test's other limits are made
+# for PoCL). --build: where clmla is built (default build-check). --folder: for what is fetched, for
+# kernel caches, logs and report.txt and report.md (default build-check/devices).
+# Exits 1 after a failure. What cannot be had is skipped with its reason.
+set -uo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+build=$root/build-check folder='' limit=2400
+all_devices=(pocl pocl-new intel rusticl oclgrind)
+all_groups=(ocl ops layer faults golden emulated api oclgrind)
+devices=() groups=("${all_groups[@]}")
+declare -A library=()
+
+wrong() {
+    echo "check_devices.sh: $1" >&2
+    exit 2
+}
+
+# one_of WHAT NAME NAMES...
+one_of() {
+    [[ " ${*:3} " == *" $2 "* ]] || wrong "no $1 $2; there are ${*:3}"
+}
+
+while [ $# -gt 0 ]; do
+    case "$1" in
+    -h | --help) sed -n '2,24s/^# \{0,1\}//p' "$0" && exit 0 ;;
+    --only | --groups | --library | --seconds | --build | --folder)
+        [ -n "${2:-}" ] || wrong "$1 takes an argument"
+        ;;&
+    --only) one_of device "$2" "${all_devices[@]}" && devices+=("$2") ;;
+    --groups) IFS=, read -ra groups <<<"$2" ;;
+    --library) library[${2%%=*}]=$(realpath "${2#*=}") ;;
+    --seconds) limit=$2 ;;
+    --build) build=$(realpath "$2") ;;
+    --folder) folder=$2 ;;
+    *) wrong "unknown option $1" ;;
+    esac
+    shift 2
+done
+[[ "$limit" =~ ^[1-9][0-9]*$ ]] || wrong '--seconds takes a number >= 1'
+for name in "${groups[@]}"; do
+    one_of group "$name" "${all_groups[@]}"
+done
+for name in "${!library[@]}"; do
+    one_of library "$name" pocl pocl-new intel rusticl
+    [ -f "${library[$name]}" ] || wrong "--library $name: there is no ${library[$name]}"
+done
+[ ${#devices[@]} -gt 0 ] || devices=("${all_devices[@]}")
+
+mkdir -p "${folder:=$build/devices}" || exit 1
+folder=$(realpath "$folder")
+clmla=$build/clmla
+commit=$(git -C "$root" describe --always --dirty 2>/dev/null || echo 'no commit known')
+rows=()    # device, group, passed, failed, skipped, seconds; separated by |
+notes=()   # failures and skips with their reasons
+versions=() # of the devices
+failed=false
+
+# ---- implementations ------------------------------------------------------------------------------
+
+# skip DEVICE REASON
+skip() {
+    echo "== $1: skipped, $2"
+    rows+=("$1|-|0|0|all|0")
+    notes+=("$1: skipped, $2")
+}
+
+# The only implementation that the loader sees from now on.
+register() {
+    local device=$1 file=$2
+    rm -rf "$folder/$device/vendors"
+    mkdir -p "$folder/$device/vendors"
+    echo "$file" >"$folder/$device/vendors/only.icd"
+    export OCL_ICD_VENDORS=$folder/$device/vendors POCL_CACHE_DIR=$folder/$device/kernels
+    mkdir -p "$POCL_CACHE_DIR"
+}
+
+# prepare_NAME sets file to the implementation's library, or reason to why there is none.
+prepare_pocl() {
+    file=$(cat /etc/OpenCL/vendors/pocl.icd 2>/dev/null)
+    reason='pocl-opencl-icd is not installed'
+}
+
+prepare_pocl-new() {
+    reason='no --library pocl-new=FILE names a libpocl.so'
+}
+
+prepare_intel() {
+    local venv=$folder/intel/venv
+    if [ ! -f "$venv/lib/libintelocl.so" ]; then
+        reason="it could not be installed from PyPI, see $folder/intel/pip.log"
+        rm -rf "$venv"
+        { python3 -m venv "$venv" &&
+            "$venv/bin/pip" install intel-opencl-rt intel-cmplr-lib-rt; } \
+            >"$folder/intel/pip.log" 2>&1 || return
+    fi
+    file=$venv/lib/libintelocl.so
+}
+
+# With those of its dependencies that are not installed; libclc's files are used where libclc-15 has
+# them only.
+prepare_rusticl() {
+    local unpacked=$folder/rusticl/root packages package
+    if ! compgen -G "$unpacked/usr/lib/*/libRusticlOpenCL.so.1" >/dev/null; then
+        reason="mesa-opencl-icd could not be fetched, see $folder/rusticl/apt.log"
+        mapfile -t packages < <(apt-get -s --no-install-recommends install mesa-opencl-icd |
+            sed -n 's/^Inst \([^ ]*\) .*/\1/p')
+        if [ ${#packages[@]} -eq 0 ]; then
+            reason='apt-get knows no mesa-opencl-icd, or has installed it'
+            return
+        fi
+        (cd "$folder/rusticl" && apt-get -q download "${packages[@]}") || return
+        for package in "$folder"/rusticl/*.deb; do
+            dpkg -x "$package" "$unpacked" || return
+        done
+    fi >"$folder/rusticl/apt.log" 2>&1
+    file=$(compgen -G "$unpacked/usr/lib/*/libRusticlOpenCL.so.1")
+}
+
+# True when the device is there. Sets platform, part of whose name chooses it, and notes its version.
+prepare() {
+    local device=$1 file='' reason='' listed through=()
+    mkdir -p "$folder/$device"
+    case "$device" in
+    pocl*) platform=Portable ;;
+    intel) platform=Intel ;;
+    *) platform=$device ;;
+    esac
+    if [ "$device" = oclgrind ]; then
+        if ! command -v oclgrind >/dev/null; then
+            skip oclgrind 'it is not installed' && return 1
+        fi
+        through=(oclgrind)
+    else
+        if [ -n "${library[$device]:-}" ]; then
+            file=${library[$device]}
+        else
+            "prepare_$device"
+        fi
+        if [ -z "$file" ]; then
+            skip "$device" "$reason" && return 1
+        fi
+        register "$device" "$file"
+    fi
+    if [ "$device" = rusticl ]; then
+        export RUSTICL_ENABLE=llvmpipe MESA_SHADER_CACHE_DIR=$folder/rusticl/shaders
+        LD_LIBRARY_PATH=$(dirname "$file")${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+        export LD_LIBRARY_PATH
+    fi
+    if ! listed=$("${through[@]}" "$clmla" devices --platform "$platform" --format=json 2>&1) ||
+        ! grep -q '"driver"' <<<"$listed"; then
+        skip "$device" "its library has no device: $(tail -n 1 <<<"$listed")" && return 1
+    fi
+    versions+=("$device: $(sed -n 's/^ *"\(platform\|name\|driver\)": "\(.*\)",*$/\2/p' <<<"$listed" |
+        head -n 3 | paste -sd '|' | sed 's/|/, /g')")
+}
+
+# ---- tests ----------------------------------------------------------------------------------------
+
+# Tests of a group, as ctest's options.
+selection() {
+    case "$1" in
+    faults) echo '-R ^faults/test_ -LE slow' ;;
+    golden) echo '-R ^golden/small_bf16_ -LE slow' ;;
+    api) echo '-R ^api/(engine|tensor_parallel)_ -LE slow' ;;
+    oclgrind) echo '-R ^oclgrind/' ;;
+    *) echo "-R ^$1/ -LE slow" ;;
+    esac
+}
+
+# Of a LastTest.log: those of the test's lines that match. A program's own words on what it left out
+# begin with "skipped: ".
+lines_of() {
+    local log=$1 test=$2 pattern=$3
+    awk -v test="$test" -v pattern="$pattern" '
+        /^[0-9]+\/[0-9]+ Testing: / { inside = $3 == test }
+        inside && $0 ~ pattern' "$log"
+}
+
+# add DEVICE GROUP PASSED FAILED SKIPPED SECONDS
+add() {
+    local IFS='|'
+    rows+=("$*")
+    echo "== $1 $2: $3 passed, $4 failed, $5 skipped, $6 s"
+    [ "$4" -eq 0 ] || failed=true
+}
+
+# What ctest wrote of tests that did not pass, and what programs that passed left out.
+note_tests() {
+    local device=$1 log=$2 last=$3 name word
+    while read -r name word; do
+        case "$word" in
+        Passed*) ;;
+        '***Skipped'*) notes+=("$device $name: $(lines_of "$last" "$name" '^skipped: ' | head -n 1)") ;;
+        *) notes+=("$device $name: FAILED, ${word//\*\*\*/ }" \
+            "$(lines_of "$last" "$name" '\\[  ERROR|error: |FAIL|^clmla: |data race|runtime error' |
+                head -n 5 | sed 's/^/    /')") ;;
+        esac
+        if [[ "$word" == Passed* ]]; then
+            while read -r line; do
+                notes+=("$device $name: $line")
+            done < <(lines_of "$last" "$name" '^skipped: ' | sort | uniq -c |
+                sed 's/^ *1 //; s/^ *\([0-9]*\) /\1 times /')
+        fi
+    done < <(sed -nE 's/^ *[0-9]+\/[0-9]+ Test +#[0-9]+: ([^ ]+) [ .]*(.*)$/\1 \2/p' "$log")
+}
+
+# The tests' own limits of time are for the default check; here all have the same one. In a copy of
+# ctest's list, whose logs are the device's.
+run_tests() {
+    local device=$1 group=$2 log=$folder/$1/$2.log place=$folder/$1/ctest begin=$SECONDS options
+    mkdir -p "$place"
+    sed -E "s/ TIMEOUT \"[0-9]+\"/ TIMEOUT \"$limit\"/" "$build/CTestTestfile.cmake" \
+        >"$place/CTestTestfile.cmake"
+    read -ra options <<<"$(selection "$group")"
+    (cd "$place" && CLMLA_TEST_PLATFORM=$platform CLMLA_PLATFORM=$platform ctest -j 1 \
+        --timeout "$limit" --no-tests=error "${options[@]}") >"$log" 2>&1
+    cp "$place/Testing/Temporary/LastTest.log" "$folder/$device/$group.last.log" 2>/dev/null
+    if ! grep -q 'tests passed' "$log"; then
+        notes+=("$device $group: FAILED, ctest: $(tail -n 1 "$log")")
+        add "$device" "$group" 0 1 0 $((SECONDS - begin)) && return
+    fi
+    local total passed skipped
+    total=$(grep -cE '^ *[0-9]+/[0-9]+ Test ' "$log")
+    passed=$(grep -cE '^ *[0-9]+/[0-9]+ Test .* Passed ' "$log")
+    skipped=$(grep -cE '^ *[0-9]+/[0-9]+ Test .*\*\*\*Skipped ' "$log")
+    note_tests "$device" "$log" "$folder/$device/$group.last.log"
+    add "$device" "$group" "$passed" $((total - passed - skipped)) "$skipped" $((SECONDS - begin))
+}
+
+# llvmpipe is slow and ends loops; these have small ones.
+run_small_golden() {
+    local log=$folder/rusticl/golden.log begin=$SECONDS kernels cases passed=0 failures status
+    rm -rf "$MESA_SHADER_CACHE_DIR"
+    mapfile -t cases < <(compgen -G "$root/tests/golden/0[123]_*.safetensors"
+        compgen -G "$root/tests/golden/1[01]_*.safetensors")
+    : >"$log"
+    for kernels in cpu gpu; do
+        timeout 300 "$clmla" verify --platform "$platform" --kernels "$kernels" --no-cache \
+            "${cases[@]}" >>"$log" 2>&1
+        status=$?
+        [ "$status" -ne 124 ] || notes+=("rusticl golden: FAILED, more than 300 s on class $kernels")
+    done
+    passed=$(grep -cE ' PASS *$' "$log")
+    failures=$((2 * ${#cases[@]} - passed))
+    [ "$failures" -eq 0 ] || notes+=("rusticl golden: FAILED" "$(grep -vE ' PASS *$' "$log")")
+    add rusticl golden "$passed" "$failures" 0 $((SECONDS - begin))
+}
+
+# has_group DEVICE GROUP
+has_group() {
+    case "$1" in
+    rusticl) [ "$2" = golden ] ;;
+    oclgrind) [ "$2" = oclgrind ] ;;
+    *) [ "$2" != oclgrind ] ;;
+    esac
+}
+
+run_device() {
+    local device=$1 group platform
+    prepare "$device" || return
+    for group in "${groups[@]}"; do
+        has_group "$device" "$group" || continue
+        if [ "$device" = rusticl ]; then
+            run_small_golden
+        else
+            run_tests "$device" "$group"
+        fi
+    done
+    unset OCL_ICD_VENDORS POCL_CACHE_DIR RUSTICL_ENABLE MESA_SHADER_CACHE_DIR LD_LIBRARY_PATH
+}
+
+# ---- report ---------------------------------------------------------------------------------------
+
+print_notes() {
+    printf '%s\n' "${versions[@]}" ''
+    printf '%s\n' "${notes[@]}"
+}
+
+write_report() {
+    {
+        echo "clmla $commit"
+        printf '%s\n' 'device|group|passed|failed|skipped|seconds' "${rows[@]}" | column -t -s '|'
+        echo
+        print_notes
+    } >"$folder/report.txt"
+    {
+        echo "Commit $commit:"
+        echo
+        echo '| device | group | passed | failed | skipped | seconds |'
+        echo '|---|---|---|---|---|---|'
+        printf '%s\n' "${rows[@]}" | sed 's/|/ | /g; s/^/| /; s/$/ |/'
+        echo
+        print_notes | sed 's/^\([^ ]\)/- \1/'
+    } >"$folder/report.md"
+}
+
+if [ ! -f "$build/CMakeCache.txt" ]; then
+    cmake -S "$root" -B "$build" -DCMAKE_BUILD_TYPE=Release >/dev/null || exit 1
+fi
+cmake --build "$build" --parallel "$(nproc)" >"$folder/build.log" 2>&1 ||
+    { tail -n 30 "$folder/build.log" >&2 && exit 1; }
+for name in "${devices[@]}"; do
+    run_device "$name"
+    write_report
+done
+echo
+cat "$folder/report.txt"
+if $failed; then
+    exit 1
+fi
