@@ -8,9 +8,9 @@
 #                            without and by clang with optimisation
 #   tools/check.sh --all-devices [OPTION...]
 #                            only this, and in no other check: the device tests on each OpenCL
-#                            implementation that can be had (tools/check_devices.sh and its options):
-#                            device × test group with passed, failed, skipped and reasons. Takes hours
-#                            on two cores and fetches 1 GB
+#                            implementation that can be had (tools/check_devices.sh, its options):
+#                            device × test group with passed, failed, skipped and the reasons.
+#                            Takes hours on two cores and fetches 1 GB
 #
 # Builds in build-check/, build-clang/, build-asan/ and, in full, build-gcc-debug/,
 # build-clang-release/ and build-tsan/. Installs what the tests need (tools/deps.sh).

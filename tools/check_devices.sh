@@ -9,16 +9,17 @@
 #   pocl-new  a current PoCL, where --library pocl-new=FILE names its libpocl.so. PyPI's newest is a
 #             release candidate of 3.0, which does not compile class cpu
 #   intel     Intel's CPU runtime, from PyPI into a virtual environment (about 1 GB)
-#   rusticl   Mesa's on llvmpipe, from the distribution's packages: five small golden cases on a cold
-#             cache
+#   rusticl   Mesa's on llvmpipe, from the distribution's packages: five small golden cases with an
+#             empty cache, in less than five minutes
 #   oclgrind  the simulator that looks for races and wrong accesses: the smallest shapes
 #
 # Groups are named after the tests' folders: ocl, ops, layer, faults, golden (those with bf16),
-# emulated, api, oclgrind. --library takes another FILE for any of the first four. --seconds limits
-# a test (default 2400: Intel's runtime keeps no compiled programs, and a test's other limits are made
-# for PoCL). --build: where clmla is built (default build-check). --folder: for what is fetched, for
-# kernel caches, logs and report.txt and report.md (default build-check/devices).
-# Exits 1 after a failure. What cannot be had is skipped with its reason.
+# emulated, api, oclgrind. --library takes another FILE for any of the first four. --seconds: a
+# test's limit of time (default 2400: Intel's runtime compiles for nearly all of a test's time, and
+# keeps nothing of it). --build: where clmla is built (default build-check). --folder: for what is
+# fetched, kernel caches, logs, report.txt and report.md (default build-check/devices).
+# Exits 1 after a failure. What cannot be had is skipped with its reason. One run at a time in a build:
+# tests have files there.
 set -uo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -40,7 +41,7 @@ one_of() {
 
 while [ $# -gt 0 ]; do
     case "$1" in
-    -h | --help) sed -n '2,24s/^# \{0,1\}//p' "$0" && exit 0 ;;
+    -h | --help) sed -n '2,21s/^# \{0,1\}//p' "$0" && exit 0 ;;
     --only | --groups | --library | --seconds | --build | --folder)
         [ -n "${2:-}" ] || wrong "$1 takes an argument"
         ;;&
@@ -73,7 +74,7 @@ notes=()   # failures and skips with their reasons
 versions=() # of the devices
 failed=false
 
-# ---- implementations ------------------------------------------------------------------------------
+# ---- implementations ----------------------------------------------------------------------------
 
 # skip DEVICE REASON
 skip() {
@@ -134,13 +135,14 @@ prepare_rusticl() {
     file=$(compgen -G "$unpacked/usr/lib/*/libRusticlOpenCL.so.1")
 }
 
-# True when the device is there. Sets platform, part of whose name chooses it, and notes its version.
+# True when the device is there. Sets platform, part of whose name chooses it; notes its version.
 prepare() {
-    local device=$1 file='' reason='' listed through=()
+    local device=$1 file='' reason='' listed words through=()
     mkdir -p "$folder/$device"
     case "$device" in
     pocl*) platform=Portable ;;
     intel) platform=Intel ;;
+    oclgrind) platform=Oclgrind ;;
     *) platform=$device ;;
     esac
     if [ "$device" = oclgrind ]; then
@@ -168,11 +170,11 @@ prepare() {
         ! grep -q '"driver"' <<<"$listed"; then
         skip "$device" "its library has no device: $(tail -n 1 <<<"$listed")" && return 1
     fi
-    versions+=("$device: $(sed -n 's/^ *"\(platform\|name\|driver\)": "\(.*\)",*$/\2/p' <<<"$listed" |
-        head -n 3 | paste -sd '|' | sed 's/|/, /g')")
+    words=$(sed -n 's/^ *"\(platform\|name\|driver\)": "\(.*\)",*$/\2/p' <<<"$listed")
+    versions+=("$device: $(head -n 3 <<<"$words" | paste -sd '|' | sed 's/|/, /g')")
 }
 
-# ---- tests ----------------------------------------------------------------------------------------
+# ---- tests --------------------------------------------------------------------------------------
 
 # Tests of a group, as ctest's options.
 selection() {
@@ -194,6 +196,11 @@ lines_of() {
         inside && $0 ~ pattern' "$log"
 }
 
+# What ctest says of a test as: name|word|seconds.
+test_line='s/^ *[0-9]+\/[0-9]+ Test +#[0-9]+: ([^ ]+) [ .]*(.*\*\*\*)?([A-Z].*[^ :]):? +([0-9.]+) sec$/'
+test_line+='\1|\3|\4/p'
+failure_words='\\[  (ERROR|FAILED)|error: |FAIL|^clmla: |data race|runtime error'
+
 # add DEVICE GROUP PASSED FAILED SKIPPED SECONDS
 add() {
     local IFS='|'
@@ -204,22 +211,19 @@ add() {
 
 # What ctest wrote of tests that did not pass, and what programs that passed left out.
 note_tests() {
-    local device=$1 log=$2 last=$3 name word
-    while read -r name word; do
-        case "$word" in
-        Passed*) ;;
-        '***Skipped'*) notes+=("$device $name: $(lines_of "$last" "$name" '^skipped: ' | head -n 1)") ;;
-        *) notes+=("$device $name: FAILED, ${word//\*\*\*/ }" \
-            "$(lines_of "$last" "$name" '\\[  ERROR|error: |FAIL|^clmla: |data race|runtime error' |
-                head -n 5 | sed 's/^/    /')") ;;
-        esac
-        if [[ "$word" == Passed* ]]; then
+    local device=$1 log=$2 last=$3 name word seconds line
+    while IFS='|' read -r name word seconds; do
+        if [ "$word" != Passed ] && [ "$word" != Skipped ]; then
+            notes+=("$device $name: FAILED, $word after $seconds s")
             while read -r line; do
-                notes+=("$device $name: $line")
-            done < <(lines_of "$last" "$name" '^skipped: ' | sort | uniq -c |
-                sed 's/^ *1 //; s/^ *\([0-9]*\) /\1 times /')
+                notes+=("    $line")
+            done < <(lines_of "$last" "$name" "$failure_words" | head -n 5)
         fi
-    done < <(sed -nE 's/^ *[0-9]+\/[0-9]+ Test +#[0-9]+: ([^ ]+) [ .]*(.*)$/\1 \2/p' "$log")
+        while read -r line; do
+            notes+=("$device $name: $line")
+        done < <(lines_of "$last" "$name" '^skipped: ' | sort | uniq -c |
+            sed 's/^ *1 //; s/^ *\([0-9]*\) /\1 times /')
+    done < <(sed -nE "$test_line" "$log")
 }
 
 # The tests' own limits of time are for the default check; here all have the same one. In a copy of
@@ -253,10 +257,12 @@ run_small_golden() {
         compgen -G "$root/tests/golden/1[01]_*.safetensors")
     : >"$log"
     for kernels in cpu gpu; do
-        timeout 300 "$clmla" verify --platform "$platform" --kernels "$kernels" --no-cache \
+        timeout $((301 + begin - SECONDS)) "$clmla" verify --platform "$platform" --kernels "$kernels" --no-cache \
             "${cases[@]}" >>"$log" 2>&1
         status=$?
-        [ "$status" -ne 124 ] || notes+=("rusticl golden: FAILED, more than 300 s on class $kernels")
+        if [ "$status" -eq 124 ]; then
+            notes+=("rusticl golden: FAILED, more than 300 s, on class $kernels") && break
+        fi
     done
     passed=$(grep -cE ' PASS *$' "$log")
     failures=$((2 * ${#cases[@]} - passed))
@@ -283,17 +289,43 @@ run_device() {
         else
             run_tests "$device" "$group"
         fi
+        write_report
     done
     unset OCL_ICD_VENDORS POCL_CACHE_DIR RUSTICL_ENABLE MESA_SHADER_CACHE_DIR LD_LIBRARY_PATH
 }
 
-# ---- report ---------------------------------------------------------------------------------------
+# ---- report -------------------------------------------------------------------------------------
 
 print_notes() {
     printf '%s\n' "${versions[@]}" ''
     printf '%s\n' "${notes[@]}"
 }
 
+# A line for each device, a column for each group: passed of all, and what did not pass.
+print_matrix() {
+    local names=${all_groups[*]}
+    echo "| device | ${names// / | } | seconds |"
+    echo "|---|${all_groups[*]/*/---|}---|" | tr -d ' '
+    printf '%s\n' "${rows[@]}" | awk -F '|' -v names="$names" '
+        !($1 in seconds) { order[++devices] = $1 }
+        {
+            seconds[$1] += $6
+            cell[$1, $2] = $3 " of " $3 + $4 + $5 ($4 > 0 ? ", " $4 " failed" : "") \
+                ($5 > 0 ? ", " $5 " skipped" : "")
+        }
+        END {
+            count = split(names, group, " ")
+            for (d = 1; d <= devices; d++) {
+                name = order[d]
+                line = "| " name
+                for (g = 1; g <= count; g++)
+                    line = line " | " ((name, "-") in cell ? "skipped" : cell[name, group[g]])
+                print line " | " seconds[name] " |"
+            }
+        }'
+}
+
+# After each group, so that a run that is broken off has a report too.
 write_report() {
     {
         echo "clmla $commit"
@@ -304,9 +336,7 @@ write_report() {
     {
         echo "Commit $commit:"
         echo
-        echo '| device | group | passed | failed | skipped | seconds |'
-        echo '|---|---|---|---|---|---|'
-        printf '%s\n' "${rows[@]}" | sed 's/|/ | /g; s/^/| /; s/$/ |/'
+        print_matrix
         echo
         print_notes | sed 's/^\([^ ]\)/- \1/'
     } >"$folder/report.md"

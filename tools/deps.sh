@@ -8,7 +8,8 @@
 #   tools/deps.sh run     an OpenCL device: PoCL (the CPU) when the machine has none
 #   tools/deps.sh plot    gnuplot, for tools/plot_bench.gp
 #   tools/deps.sh all     everything above
-#   tools/deps.sh devices what tools/check_devices.sh needs besides: Python's venv, PoCL, oclgrind, libclc
+#   tools/deps.sh devices what tools/check_devices.sh needs besides: PoCL, oclgrind, libclc, and
+#                         Python's venv
 #   tools/deps.sh peers   what tools/compare.sh compares with: numpy and OpenBLAS; python3-torch
 #                         or a virtual environment with a newer PyTorch is left to you
 #
@@ -30,7 +31,7 @@ device_packages=(python3-venv pocl-opencl-icd oclgrind libclc-15)
 peer_packages=(python3-numpy libopenblas0-pthread libopenblas0-openmp)
 
 usage() {
-    sed -n '2,16s/^# \{0,1\}//p' "$0"
+    sed -n '2,17s/^# \{0,1\}//p' "$0"
 }
 
 # True when a program can see an OpenCL device. Without a compiler: when a driver is registered.
