@@ -203,9 +203,12 @@ static void a_device_of_another_context_is_refused(void **state)
     /* One compute unit of the device is a device of its own, and not of this context. */
     const cl_device_partition_property by_counts[] = {CL_DEVICE_PARTITION_EQUALLY, 1, 0};
     cl_device_id parts[64] = {NULL};
-    cl_uint count = 0;
-    if (clCreateSubDevices(on->id, by_counts, 0, NULL, &count) != CL_SUCCESS || count > 64 ||
-        clCreateSubDevices(on->id, by_counts, count, parts, NULL) != CL_SUCCESS) {
+    cl_uint most = 0, count = 0;
+    /* Asked first: Mesa 22.3, whose devices have no parts, has no clCreateSubDevices to call. */
+    if (clGetDeviceInfo(on->id, CL_DEVICE_PARTITION_MAX_SUB_DEVICES, sizeof most, &most, NULL) !=
+            CL_SUCCESS ||
+        most == 0 || clCreateSubDevices(on->id, by_counts, 0, NULL, &count) != CL_SUCCESS ||
+        count > 64 || clCreateSubDevices(on->id, by_counts, count, parts, NULL) != CL_SUCCESS) {
         print_message("skipped: the device cannot be partitioned\n");
         skip();
     }
