@@ -18,8 +18,8 @@
 # test's limit of time (default 2400: Intel's runtime compiles for nearly all of a test's time, and
 # keeps nothing of it). --build: where clmla is built (default build-check). --folder: for what is
 # fetched, kernel caches, logs, report.txt and report.md (default build-check/devices).
-# Exits 1 after a failure. What cannot be had is skipped with its reason. One run at a time in a build:
-# tests have files there.
+# Exits 1 after a failure. What cannot be had is skipped with its reason. One run at a time for a
+# build: tests have files there.
 set -uo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -83,14 +83,14 @@ skip() {
     notes+=("$1: skipped, $2")
 }
 
-# The only implementation that the loader sees from now on.
+# The only implementation that the loader sees in this environment.
 register() {
     local device=$1 file=$2
     rm -rf "$folder/$device/vendors"
-    mkdir -p "$folder/$device/vendors"
+    mkdir -p "$folder/$device"/{vendors,kernels}
     echo "$file" >"$folder/$device/vendors/only.icd"
-    export OCL_ICD_VENDORS=$folder/$device/vendors POCL_CACHE_DIR=$folder/$device/kernels
-    mkdir -p "$POCL_CACHE_DIR"
+    environment+=("OCL_ICD_VENDORS=$folder/$device/vendors"
+        "POCL_CACHE_DIR=$folder/$device/kernels")
 }
 
 # prepare_NAME sets file to the implementation's library, or reason to why there is none.
@@ -124,7 +124,8 @@ prepare_rusticl() {
         mapfile -t packages < <(apt-get -s --no-install-recommends install mesa-opencl-icd |
             sed -n 's/^Inst \([^ ]*\) .*/\1/p')
         if [ ${#packages[@]} -eq 0 ]; then
-            reason='apt-get knows no mesa-opencl-icd, or has installed it'
+            file=$(cat /etc/OpenCL/vendors/rusticl.icd) # installed, all the same
+            reason='apt-get knows no mesa-opencl-icd'
             return
         fi
         (cd "$folder/rusticl" && apt-get -q download "${packages[@]}") || return
@@ -135,7 +136,8 @@ prepare_rusticl() {
     file=$(compgen -G "$unpacked/usr/lib/*/libRusticlOpenCL.so.1")
 }
 
-# True when the device is there. Sets platform, part of whose name chooses it; notes its version.
+# True when the device is there. Sets environment and platform, part of whose name chooses it; notes
+# its version.
 prepare() {
     local device=$1 file='' reason='' listed words through=()
     mkdir -p "$folder/$device"
@@ -145,6 +147,7 @@ prepare() {
     oclgrind) platform=Oclgrind ;;
     *) platform=$device ;;
     esac
+    environment=("CLMLA_PLATFORM=$platform" "CLMLA_TEST_PLATFORM=$platform")
     if [ "$device" = oclgrind ]; then
         if ! command -v oclgrind >/dev/null; then
             skip oclgrind 'it is not installed' && return 1
@@ -162,13 +165,12 @@ prepare() {
         register "$device" "$file"
     fi
     if [ "$device" = rusticl ]; then
-        export RUSTICL_ENABLE=llvmpipe MESA_SHADER_CACHE_DIR=$folder/rusticl/shaders
-        notes+=("rusticl: other tests skipped, their kernels may pass the 65,535 iterations at which" \
-            "    llvmpipe ends loops, or do not say how many they have: clmla refuses them there")
-        LD_LIBRARY_PATH=$(dirname "$file")${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-        export LD_LIBRARY_PATH
+        environment+=(RUSTICL_ENABLE=llvmpipe "MESA_SHADER_CACHE_DIR=$folder/rusticl/shaders"
+            "LD_LIBRARY_PATH=$(dirname "$file")${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}")
+        notes+=("rusticl: other tests skipped, their kernels may pass the 65,535 iterations at"
+            "    which llvmpipe ends loops, or do not say how many they have: refused there")
     fi
-    if ! listed=$("${through[@]}" "$clmla" devices --platform "$platform" --format=json 2>&1) ||
+    if ! listed=$(env "${environment[@]}" "${through[@]}" "$clmla" devices --format=json 2>&1) ||
         ! grep -q '"driver"' <<<"$listed"; then
         skip "$device" "its library has no device: $(tail -n 1 <<<"$listed")" && return 1
     fi
@@ -204,8 +206,8 @@ lines_of() {
 }
 
 # What ctest says of a test as: name|word|seconds.
-test_line='s/^ *[0-9]+\/[0-9]+ Test +#[0-9]+: ([^ ]+) [ .]*(.*\*\*\*)?([A-Z].*[^ :]):? +([0-9.]+) sec$/'
-test_line+='\1|\3|\4/p'
+test_line='s/^ *[0-9]+\/[0-9]+ Test +#[0-9]+: ([^ ]+) [ .]*(.*\*\*\*)?([A-Z].*[^ :]):? +'
+test_line+='([0-9.]+) sec$/\1|\3|\4/p'
 failure_words='\\[  (ERROR|FAILED)|error: |FAIL|^clmla: |data race|runtime error'
 
 # add DEVICE GROUP PASSED FAILED SKIPPED SECONDS
@@ -242,8 +244,8 @@ run_tests() {
     sed -E "s/ TIMEOUT \"[0-9]+\"/ TIMEOUT \"$limit\"/" "$build/CTestTestfile.cmake" \
         >"$place/CTestTestfile.cmake"
     read -ra options <<<"$(selection "$device" "$group")"
-    (cd "$place" && CLMLA_TEST_PLATFORM=$platform CLMLA_PLATFORM=$platform ctest -j 1 \
-        --timeout "$limit" --no-tests=error "${options[@]}") >"$log" 2>&1
+    (cd "$place" && env "${environment[@]}" ctest -j 1 --timeout "$limit" --no-tests=error \
+        "${options[@]}") >"$log" 2>&1
     cp "$place/Testing/Temporary/LastTest.log" "$folder/$device/$group.last.log" 2>/dev/null
     if ! grep -q 'tests passed' "$log"; then
         notes+=("$device $group: FAILED, ctest: $(tail -n 1 "$log")")
@@ -260,13 +262,13 @@ run_tests() {
 # llvmpipe is slow and ends loops; these have small ones.
 run_small_golden() {
     local log=$folder/rusticl/golden.log begin=$SECONDS kernels cases passed=0 failures status
-    rm -rf "$MESA_SHADER_CACHE_DIR"
+    rm -rf "$folder/rusticl/shaders"
     mapfile -t cases < <(compgen -G "$root/tests/golden/0[123]_*.safetensors"
         compgen -G "$root/tests/golden/1[01]_*.safetensors")
     : >"$log"
     for kernels in cpu gpu; do
-        timeout $((301 + begin - SECONDS)) "$clmla" verify --platform "$platform" --kernels "$kernels" --no-cache \
-            "${cases[@]}" >>"$log" 2>&1
+        env "${environment[@]}" timeout $((301 + begin - SECONDS)) "$clmla" verify \
+            --kernels "$kernels" --no-cache "${cases[@]}" >>"$log" 2>&1
         status=$?
         if [ "$status" -eq 124 ]; then
             notes+=("rusticl golden: FAILED, more than 300 s, on class $kernels") && break
@@ -288,7 +290,7 @@ has_group() {
 }
 
 run_device() {
-    local device=$1 group platform
+    local device=$1 group platform environment
     prepare "$device" || return
     for group in "${groups[@]}"; do
         has_group "$device" "$group" || continue
@@ -299,7 +301,6 @@ run_device() {
         fi
         write_report
     done
-    unset OCL_ICD_VENDORS POCL_CACHE_DIR RUSTICL_ENABLE MESA_SHADER_CACHE_DIR LD_LIBRARY_PATH
 }
 
 # ---- report -------------------------------------------------------------------------------------
