@@ -143,14 +143,14 @@ static inline enum mla__attention_kind attention_kind(clmla_context *context,
     }
 #define BOTH_CLASSES(test) ON_PATH(test, cpu), ON_PATH(test, gpu)
 #define ALL_PATHS(test)                                                                            \
-    BOTH_CLASSES(test), ON_PATH(test, cpu_dot), ON_PATH(test, cpu_narrow), ON_PATH(test, mma),     \
-        ON_PATH(test, mma_large)
+    BOTH_CLASSES(test), ON_PATH(test, cpu_dot), ON_PATH(test, cpu_narrow), ON_PATH(test, nvidia),  \
+        ON_PATH(test, nvidia_large)
 #define PATHS                                                                                      \
     static attention_path cpu = {CLMLA_KERNELS_CPU, false}, gpu = {CLMLA_KERNELS_GPU, false},      \
                           cpu_dot = {CLMLA_KERNELS_CPU, true},                                     \
                           cpu_narrow = {CLMLA_KERNELS_CPU, .narrow = true},                        \
-                          mma = {CLMLA_KERNELS_NVIDIA, .mma = true},                               \
-                          mma_large = {CLMLA_KERNELS_NVIDIA, .mma = true,                          \
-                                       .tile_rows = MLA__ATTENTION_LARGE_ROWS}
+                          nvidia = {CLMLA_KERNELS_NVIDIA, .mma = true},                            \
+                          nvidia_large = {CLMLA_KERNELS_NVIDIA, .mma = true,                       \
+                                          .tile_rows = MLA__ATTENTION_LARGE_ROWS}
 
 #endif

@@ -286,7 +286,7 @@ int main(void)
         ALL_PATHS(a_nan_key_reaches_the_rows_that_see_it_and_no_other),
         ALL_PATHS(a_nan_query_stays_in_its_row),
         ALL_PATHS(cache_layout_does_not_change_a_bit),
-        ON_PATH(every_tile_of_tensor_cores_has_the_same_bits, mma_large),
+        ON_PATH(every_tile_of_tensor_cores_has_the_same_bits, nvidia_large),
         ALL_PATHS(a_sequence_has_the_same_bits_alone_and_batched),
         ALL_PATHS(a_prefill_has_the_same_bits_in_chunks_and_whole),
         ALL_PATHS(token_blocks_have_the_same_bits_as_the_whole_step),

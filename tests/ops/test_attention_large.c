@@ -1,6 +1,6 @@
 /* The tile of attention on tensor cores that takes more local memory than devices report: which steps
  * take it, and what happens where it does not build or run. Its results: test_attention.c and
- * test_attention_bits.c, path mma_large. */
+ * test_attention_bits.c, path nvidia_large. */
 #include "ocl/local_memory.h"
 #include "ops/attention_tests.h"
 

@@ -32,6 +32,16 @@ int test_all(void)
     return all != NULL && strcmp(all, "1") == 0;
 }
 
+/* Before main, so that no program forgets it. */
+__attribute__((constructor)) static void choose_tests(void)
+{
+    const char *only = getenv("CLMLA_TEST_ONLY"), *without = getenv("CLMLA_TEST_WITHOUT");
+    if (only != NULL)
+        cmocka_set_test_filter(only);
+    if (without != NULL)
+        cmocka_set_skip_filter(without);
+}
+
 void test_close(const char *what, const double *y, const double *t, size_t count, double bound)
 {
     double error = 0.0, norm = 0.0, worst = -1.0;

@@ -29,6 +29,11 @@ int32_t test_random_int(test_random *random, int32_t low, int32_t high); /* both
 /* Whether CLMLA_TEST_ALL=1 asks for all cases of a test that computes a part of them by default. */
 int test_all(void);
 
+/*
+ * In every test program, from the environment: CLMLA_TEST_ONLY, a pattern (* and ?) of the names of
+ * the tests to run, and CLMLA_TEST_WITHOUT, one of those to leave out.
+ */
+
 /* Fails the test unless ||y - t|| <= bound · ||t||, printing the figure, the first worst element
  * and `what`. A NaN or infinity in y fails always. */
 void test_close(const char *what, const double *y, const double *t, size_t count, double bound);
