@@ -3,6 +3,8 @@
 # tests, a build by clang, an AddressSanitizer + UBSan build and its tests.
 #
 #   tools/check.sh           the default, for every change
+#   tools/check.sh --ci      also the tests with label long: kernels of class nvidia one by one,
+#                            which compile for minutes on a CPU
 #   tools/check.sh --full    also the slow tests (valgrind among them), the unit tests under
 #                            ThreadSanitizer, static analysis (tools/lint.sh, minutes), builds by gcc
 #                            without and by clang with optimisation
@@ -19,8 +21,10 @@ set -uo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 full=false
+unlisted='slow|long' # labels that are left out
 case "${1:-}" in
 '') ;;
+--ci) unlisted=slow ;;
 --full) full=true ;;
 --all-devices)
     for group in test devices; do
@@ -28,8 +32,8 @@ case "${1:-}" in
     done
     exec "$root/tools/check_devices.sh" "${@:2}"
     ;;
--h | --help) sed -n '2,18s/^# \{0,1\}//p' "$0" && exit 0 ;;
-*) echo "check.sh: unknown option $1; there are --full and --all-devices" >&2 && exit 2 ;;
+-h | --help) sed -n '2,20s/^# \{0,1\}//p' "$0" && exit 0 ;;
+*) echo "check.sh: unknown option $1; there are --ci, --full and --all-devices" >&2 && exit 2 ;;
 esac
 
 jobs=$(nproc)
@@ -97,6 +101,13 @@ run_tests() {
     return "$status"
 }
 
+# Under sanitizers slow tests would take days.
+sanitized=$unlisted
+if $full; then
+    unlisted=none
+    sanitized=slow
+fi
+
 step 'packages' "$root/tools/deps.sh" all || exit 1
 
 if command -v clang-format-14 >/dev/null; then
@@ -110,12 +121,8 @@ else
     skip 'scripts' 'shellcheck is not installed'
 fi
 
-labels=(-LE slow)
-if $full; then
-    labels=()
-fi
 if step 'Release build' build build-check -DCMAKE_BUILD_TYPE=Release -DCLMLA_WERROR=ON; then
-    step 'Release tests' run_tests build-check "${labels[@]}"
+    step 'Release tests' run_tests build-check -LE "$unlisted"
 fi
 if command -v clang-14 >/dev/null; then # other warnings than gcc's
     step 'clang build' build build-clang -DCMAKE_BUILD_TYPE=Debug -DCMAKE_C_COMPILER=clang-14 \
@@ -125,7 +132,7 @@ else
 fi
 if step 'ASan and UBSan build' build build-asan -DCMAKE_BUILD_TYPE=Debug \
     -DCMAKE_C_FLAGS_DEBUG='-g -O1' -DCLMLA_SANITIZER=address,undefined -DCLMLA_WERROR=ON; then
-    step 'ASan and UBSan tests' run_tests build-asan -L 'unit|cli|device' -LE slow
+    step 'ASan and UBSan tests' run_tests build-asan -L 'unit|cli|device' -LE "$sanitized"
 fi
 if $full; then
     step 'gcc -O0 build' build build-gcc-debug -DCMAKE_BUILD_TYPE=Debug \
@@ -150,6 +157,9 @@ if $full; then
     fi
 else
     skip 'slow tests, TSan, static analysis' 'they are part of tools/check.sh --full'
+    if [ "$unlisted" != slow ]; then
+        skip 'tests with label long' 'they are part of tools/check.sh --ci'
+    fi
 fi
 
 echo
