@@ -89,6 +89,55 @@ keep_driver_cache() {
     is_quiet
 }
 
+# with_disk OPTIONS COMMAND...: runs it with a file system of its own, mounted with these, in the folder
+# "disk". Skips the test where that is not allowed.
+with_disk() {
+    local spaces=(-m)
+    [ "$(id -u)" -eq 0 ] || spaces=(-r -m)
+    mkdir -p disk
+    unshare "${spaces[@]}" mount -t tmpfs -o "$1" tmpfs disk 2>/dev/null ||
+        skip "no file system can be mounted here"
+    # shellcheck disable=SC2016 # the inner shell expands it
+    run --separate-stderr unshare "${spaces[@]}" \
+        bash -c 'mount -t tmpfs -o "$1" tmpfs disk && shift && "$@"' bash "$@"
+}
+
+# In such a disk: computes twice, and lists what is kept.
+# shellcheck disable=SC2016 # the inner shell expands it
+twice='for y in first second; do
+    "$CLMLA" run --case "$GOLDEN_DIR/01_tiny_prefill.safetensors" --projection native \
+        --output "$y.safetensors" "$@" || exit 1
+done
+find disk -type f'
+
+@test "a full directory keeps what fits, whole, and says with --verbose what does not" {
+    export CLMLA_CACHE_DIR=$PWD/disk
+    with_disk mode=0700,size=160k bash -c "$twice" bash --verbose
+    passes
+    [[ "$stderr" == *"cannot write $PWD/disk/"*": No space left on device"* ]]
+    [ "$(grep -c '^disk/[0-9a-f]*\.bin$' <<<"$output")" -eq "${#lines[@]}" ]
+    local kept refused # twice
+    kept=${#lines[@]}
+    refused=$(grep -c 'cannot write' <<<"$stderr")
+    [ "$(counts | head -n 1)" = "0 $((kept + refused / 2))" ]
+    [ "$(counts | tail -n 1)" = "$kept $((refused / 2))" ]
+    compute without.safetensors --no-cache
+    cmp first.safetensors second.safetensors
+    cmp first.safetensors without.safetensors
+    with_disk mode=0700,size=160k bash -c "$twice" bash
+    passes
+    is_quiet
+}
+
+@test "a directory on a disk that is read-only" {
+    export CLMLA_CACHE_DIR=$PWD/disk
+    with_disk mode=0700,ro bash -c "$twice" bash --verbose
+    passes
+    [ -z "$output" ]
+    [[ "$stderr" == *"cannot write $PWD/disk/"*": Read-only file system"* ]]
+    cmp first.safetensors second.safetensors
+}
+
 @test "damaged files are replaced, and the result stays" {
     export CLMLA_CACHE_DIR=$PWD/cache
     compute first.safetensors

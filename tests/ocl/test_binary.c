@@ -1,5 +1,6 @@
 /* Binaries on disk: found again by other contexts, threads and processes, in a directory that is
- * safe to use or not at all. Files that may not be taken are in test_binary_damage.c. */
+ * safe to use or not at all. Files that may not be taken are in test_binary_damage.c, what system and
+ * driver refuse in test_binary_faults.c. */
 #define _POSIX_C_SOURCE 200809L
 
 #include <pthread.h>
@@ -126,20 +127,6 @@ static void a_directory_that_vanishes_is_not_missed(void **state)
     assert_int_equal(test_answer(context, "answer.cl", &defines), 2);
     expect_note("cannot write");
     clmla_context_release(context);
-}
-
-static void a_directory_without_permission_to_write_is_read_only(void **state)
-{
-    (void)state;
-    if (geteuid() == 0) {
-        print_message("skipped: root may write everywhere\n");
-        skip();
-    }
-    use(1, false);
-    assert_int_equal(chmod(CACHE, 0500), 0);
-    use(1, true);
-    use(2, false);
-    expect_note("cannot write");
 }
 
 static void expect_no_cache(const char *directory, const char *why)
@@ -293,7 +280,6 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup(the_key_names_all_that_a_binary_depends_on, set_up),
         cmocka_unit_test_setup(info_wants_its_size, set_up),
         cmocka_unit_test_setup(a_directory_that_vanishes_is_not_missed, set_up),
-        cmocka_unit_test_setup(a_directory_without_permission_to_write_is_read_only, set_up),
         cmocka_unit_test_setup(directories_of_others_are_refused, set_up),
         cmocka_unit_test_setup(directories_that_cannot_be_made_are_done_without, set_up),
         cmocka_unit_test_setup(threads_read_and_write_a_program_once, set_up),
