@@ -9,6 +9,7 @@
 #include "cli/report.h"
 #include "cli/session.h"
 #include "clmla_model.h"
+#include "core/printable.h"
 
 static struct poptOption own_options[] = {
     MLA_OPTION_VALUE("model", MLA_OPT_MODEL, "sizes of the layer (default lite)",
@@ -188,6 +189,8 @@ bool mla_option_model(const mla_options *options, int32_t tp, const char **model
         mla_error("--model '%s': must be lite, r1 or a config.json: %s", *model, error.text);
         return false;
     }
+    if (mla_option_given(options, MLA_OPT_MODEL)) /* has been read: a name for reports is left */
+        mla__make_printable(options->text[MLA_OPT_MODEL]);
     if (out->num_attention_heads % tp != 0) {
         mla_error("--tp '%d': must divide the %d heads of %s", (int)tp,
                   (int)out->num_attention_heads, *model);

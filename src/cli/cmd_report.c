@@ -313,7 +313,7 @@ static int run(const mla_options *options)
     if (run.request == NULL)
         return MLA_EXIT_USAGE;
     int code = MLA_EXIT_FAILED;
-    if (output == NULL || mla_output_has_folder(output))
+    if (output == NULL || mla_output_is_possible(output))
         code = make_report(&run);
     json_decref(run.document);
     json_decref(run.errors);

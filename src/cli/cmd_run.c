@@ -103,6 +103,10 @@ static bool check_arguments(const mla_options *options)
 {
     const bool from_case = mla_option_given(options, MLA_OPT_CASE);
     const bool from_weights = mla_option_given(options, MLA_OPT_WEIGHTS);
+    if (from_case && options->text[MLA_OPT_CASE][0] == '\0') {
+        mla_error("--case '': must be a file");
+        return false;
+    }
     if (from_case && from_weights) {
         mla_error("--case and --weights: give one of them only");
         return false;
@@ -131,7 +135,7 @@ static int run(const mla_options *options)
         !mla_option_integer(options, MLA_OPT_LAYER, 0, INT32_MAX, &layer))
         return MLA_EXIT_USAGE;
     const char *output = options->text[MLA_OPT_OUTPUT];
-    if (!mla_output_has_folder(output))
+    if (!mla_output_is_possible(output))
         return MLA_EXIT_FAILED;
     int code = mla_session_open(&common, &session);
     if (code == -1)

@@ -26,7 +26,7 @@ clmla_status(mla_golden_fail)(clmla_model_error *error, clmla_status status, con
     if (vsnprintf(error->text, sizeof error->text, format, arguments) < 0)
         error->text[0] = '\0';
     va_end(arguments);
-    mla__make_printable(error->text, '?'); /* metadata may hold anything */
+    mla__make_printable(error->text); /* metadata may hold anything */
     return status;
 }
 

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/printable.h"
+
 /* What may stand before a path: not "GB/s". */
 static bool begins_word(const char *text, const char *at)
 {
@@ -22,6 +24,17 @@ static bool looks_like_path(const char *text)
     return slashes >= 2 || (dots <= 2 && text[dots] == '/');
 }
 
+/* Whether text begins with the path, as core/printable.h would show that. */
+static bool begins_with(const char *text, const char *path)
+{
+    for (; *path != '\0'; text++, path++) {
+        const bool shown = (unsigned char)*path < 0x80 && !mla__is_control(*path);
+        if (*text != *path && (shown || (*text != '?' && *text != ' ')))
+            return false;
+    }
+    return true;
+}
+
 /* The longest of the paths that text begins with, so that a file goes before its folder. */
 static const mla_hidden *find_hidden(const char *text, const mla_hidden *hidden, size_t num_hidden)
 {
@@ -29,7 +42,7 @@ static const mla_hidden *find_hidden(const char *text, const mla_hidden *hidden,
     size_t best_length = 0;
     for (size_t i = 0; i < num_hidden; i++) {
         const size_t length = hidden[i].path != NULL ? strlen(hidden[i].path) : 0;
-        if (length > best_length && strncmp(text, hidden[i].path, length) == 0) {
+        if (length > best_length && begins_with(text, hidden[i].path)) {
             best = &hidden[i];
             best_length = length;
         }

@@ -6,6 +6,7 @@
 
 #include "cli/cli.h"
 #include "cli/message.h"
+#include "core/printable.h"
 
 enum { MAX_PLATFORMS = 64, MAX_PLATFORM_DEVICES = 64 };
 
@@ -17,6 +18,7 @@ enum { MAX_PLATFORMS = 64, MAX_PLATFORM_DEVICES = 64 };
 /* Some drivers pad names with blanks. */
 static void trim(char *text)
 {
+    mla__make_printable(text);
     size_t first = 0, length = strlen(text);
     while (length > 0 && isspace((unsigned char)text[length - 1]))
         text[--length] = '\0';

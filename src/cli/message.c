@@ -3,6 +3,8 @@
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "core/os.h"
 #include "core/printable.h"
@@ -26,13 +28,36 @@ void mla_progress_clear(void)
 
 enum { LINE_BYTES = 2048 };
 
+/* Puts what a text of so many bytes ends with in the place of the line's second half: what would be
+ * accepted stands behind a value of any length. */
+static void keep_end(char text[LINE_BYTES], size_t length, const char *format, va_list arguments)
+    __attribute__((format(printf, 3, 0)));
+static void keep_end(char text[LINE_BYTES], size_t length, const char *format, va_list arguments)
+{
+    static const char left_out[] = " ... ";
+    char *whole = malloc(length + 1);
+    if (whole == NULL)
+        return;
+    (void)vsnprintf(whole, length + 1, format, arguments);
+    char *middle = text + LINE_BYTES / 2;
+    const size_t rest = LINE_BYTES / 2 - (sizeof(left_out) - 1);
+    memcpy(middle, left_out, sizeof(left_out) - 1);
+    memcpy(middle + sizeof(left_out) - 1, whole + length + 1 - rest, rest);
+    free(whole);
+}
+
 static void print_line(const char *prefix, char text[LINE_BYTES], const char *format,
                        va_list arguments) __attribute__((format(printf, 3, 0)));
 static void print_line(const char *prefix, char text[LINE_BYTES], const char *format,
                        va_list arguments)
 {
-    (void)vsnprintf(text, LINE_BYTES, format, arguments);
-    mla__make_printable(text, ' ');
+    va_list again;
+    va_copy(again, arguments);
+    const int length = vsnprintf(text, LINE_BYTES, format, arguments);
+    if (length >= LINE_BYTES)
+        keep_end(text, (size_t)length, format, again);
+    va_end(again);
+    mla__make_printable(text);
     mla_progress_clear();
     (void)fflush(stdout); /* what was printed before stays before, where both are one terminal */
     (void)fprintf(stderr, "%s%s\n", prefix, text);
@@ -55,6 +80,15 @@ void mla_note(const char *format, ...)
     va_list arguments;
     va_start(arguments, format);
     print_line("clmla: note: ", text, format, arguments);
+    va_end(arguments);
+}
+
+void mla_say(const char *format, ...)
+{
+    char text[LINE_BYTES];
+    va_list arguments;
+    va_start(arguments, format);
+    print_line("", text, format, arguments);
     va_end(arguments);
 }
 

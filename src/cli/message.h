@@ -6,9 +6,11 @@
 
 #include <stdbool.h>
 
-/* "clmla: ..." as one line: line breaks and other control characters become blanks. */
+/* "clmla: ..." as one line of printable text; of a very long one, both ends. */
 void mla_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void mla_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* The same without a prefix, for what --verbose asks for. */
+void mla_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* From now on every error is also given to take, as one line without prefix; NULL ends that. */
 void mla_errors_to(void (*take)(const char *text, void *user), void *user);

@@ -514,17 +514,43 @@ static void take_cache(const mla_options *options, mla_common *common)
                                 variable("HOME"), common->cache_directory);
 }
 
-/* An empty FILE would be the folder that the program runs in, or nothing at all. */
-static bool take_tuning(const mla_options *options, mla_common *common)
+/* An empty path would be the folder that the program runs in, or nothing at all; an empty part is one
+ * of every name. */
+static bool check_empty(const mla_options *options)
+{
+    static const struct {
+        mla_option id;
+        const char *wanted;
+    } checked[] = {
+        {MLA_OPT_PLATFORM, "an index, or part of a name"},
+        {MLA_OPT_DEVICE, "an index, or part of a name"},
+        {MLA_OPT_KERNEL_DIR, "a directory of .cl files"},
+        {MLA_OPT_TUNING, "a file, or none"},
+        {MLA_OPT_MODEL, "lite, r1 or a config.json"},
+        {MLA_OPT_WEIGHTS, "a folder or a file"},
+        {MLA_OPT_INPUT, "a file"},
+        {MLA_OPT_OUTPUT, "a file"},
+    };
+    for (size_t i = 0; i < sizeof(checked) / sizeof(checked[0]); i++) {
+        const char *text = options->text[checked[i].id];
+        if (text != NULL && text[0] == '\0') {
+            mla_error("--%s '': must be %s", option_name(checked[i].id), checked[i].wanted);
+            return false;
+        }
+    }
+    for (int i = 0; i < options->num_arguments; i++)
+        if (options->arguments[i][0] == '\0') {
+            mla_error("%s: an argument is empty; must be a file", options->command->name);
+            return false;
+        }
+    return true;
+}
+
+static void take_tuning(const mla_options *options, mla_common *common)
 {
     common->tuning = options->text[MLA_OPT_TUNING];
-    if (common->tuning != NULL && common->tuning[0] == '\0') {
-        mla_error("--tuning '': must be a file, or none");
-        return false;
-    }
     (void)mla_tuning_directory(variable("CLMLA_TUNING_DIR"), variable("XDG_DATA_HOME"),
                                variable("HOME"), common->tuning_directory);
-    return true;
 }
 
 bool mla_options_common(const mla_options *options, mla_common *out)
@@ -532,11 +558,12 @@ bool mla_options_common(const mla_options *options, mla_common *out)
     static const char *const formats[] = {"table", "csv", "json"};
     mla_common common = {.dtype = CLMLA_DTYPE_BF16, .clblast_overrides = 1};
     int32_t format = MLA_FORMAT_TABLE;
-    if (!take_device(options, &common.device) || !take_numerics(options, &common) ||
-        !take_tuning(options, &common) ||
+    if (!check_empty(options) || !take_device(options, &common.device) ||
+        !take_numerics(options, &common) ||
         !mla_option_choice(options, MLA_OPT_FORMAT, formats, 3, &format))
         return false;
     take_cache(options, &common);
+    take_tuning(options, &common);
     common.format = (mla_format)format;
     *out = common;
     return true;

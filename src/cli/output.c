@@ -7,8 +7,12 @@
 #include "cli/message.h"
 #include "core/os.h"
 
-bool mla_output_has_folder(const char *path)
+bool mla_output_is_possible(const char *path)
 {
+    if (mla__os_is_directory(path)) {
+        mla_error("--output '%s': is a directory", path);
+        return false;
+    }
     const char *slash = strrchr(path, '/');
     if (slash == NULL)
         return true;

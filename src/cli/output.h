@@ -7,9 +7,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Asked before the work, so that a mistyped path does not cost the run. False after printing the
- * error. */
-bool mla_output_has_folder(const char *path);
+/* Whether such a file can be: asked before the work, so that a mistyped path does not cost the run.
+ * False after printing the error. */
+bool mla_output_is_possible(const char *path);
 
 /* Replaces the file in one step: it is the old one or all of the new one. A device or a pipe is
  * written to. False after printing the error. */

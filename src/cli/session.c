@@ -92,12 +92,10 @@ static void describe_tuning(const mla_session *session)
     if (!session->common->verbose || session->tuning_path[0] == '\0' ||
         clmla_context_get_info(session->clmla, &info) != CLMLA_SUCCESS)
         return;
-    mla_progress_clear();
     if (info.tuning_entries > 0 || mla__os_exists(session->tuning_path))
-        (void)fprintf(stderr, "tuning: %s; %d tiles\n", session->tuning_path,
-                      (int)info.tuning_entries);
+        mla_say("tuning: %s; %d tiles", session->tuning_path, (int)info.tuning_entries);
     else
-        (void)fprintf(stderr, "tuning: none; no %s (clmla tune makes it)\n", session->tuning_path);
+        mla_say("tuning: none; no %s (clmla tune makes it)", session->tuning_path);
 }
 
 /* A record that nobody named must not keep the program from working. */
@@ -190,9 +188,8 @@ static void describe_cache(const mla_session *session)
         : session->common->cache_source == MLA_CACHE_DEFAULT && has_own_cache(session)
             ? "PoCL's own (CLMLA_CACHE_DIR adds one)"
             : "none";
-    mla_progress_clear();
-    (void)fprintf(stderr, "cache: %s; %d programs read, %d compiled\n", where,
-                  (int)info.programs_read, (int)info.programs_compiled);
+    mla_say("cache: %s; %d programs read, %d compiled", where, (int)info.programs_read,
+            (int)info.programs_compiled);
 }
 
 void mla_session_close(mla_session *session)

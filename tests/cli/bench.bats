@@ -46,6 +46,16 @@ try_tiny() {
     [ "$status" -eq 1 ]
 }
 
+@test "a model's name that is no text of a terminal or of JSON" {
+    cp "$(tiny)" $'t\xff\e.json'
+    try bench --model $'t\xff\e.json' --case decode --mode batched --runs 3 --warmup 1 --format json
+    passes
+    [ "$(json model)" = 't??.json' ]
+    try bench --model $'t\xff\e.json' --case decode --mode batched --runs 3 --warmup 1
+    passes
+    [[ "${lines[0]}" == *"model t??.json, "* ]]
+}
+
 @test "CSV has a heading and a line per case and mode" {
     try_tiny --format csv
     passes

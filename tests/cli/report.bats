@@ -212,7 +212,7 @@ names_nobody() {
         # shellcheck disable=SC2086 # two words or none
         try report --model "$PWD/secret/secret.json" --max-seconds 1 $kernels \
             --output secret/secret.out secret/secret.safetensors secret/nosuch.safetensors \
-            "$PWD/secret/nosuch.safetensors"
+            "$PWD/secret/nosuch.safetensors" $'nosuch\nof\xff\esecret.safetensors'
         output=$(cat secret/secret.out)
         fails_in_report
         names_nobody

@@ -5,8 +5,11 @@ typedef struct hide_case {
     const char *name, *text, *shown;
 } hide_case;
 
-static const mla_hidden hidden[] = {
-    {"golden", "FILE 1"}, {"golden/jane.safetensors", "FILE 2"}, {NULL, "unused"}, {"", "unused"}};
+static const mla_hidden hidden[] = {{"golden", "FILE 1"},
+                                    {"golden/jane.safetensors", "FILE 2"},
+                                    {NULL, "unused"},
+                                    {"", "unused"},
+                                    {"jane\n\xff", "FILE 3"}};
 
 static const hide_case cases[] = {
     {"leaves a text without paths", "decode: 12 GB/s, a/b, 1.5", "decode: 12 GB/s, a/b, 1.5"},
@@ -19,6 +22,8 @@ static const hide_case cases[] = {
     {"takes the longest", "golden/jane.safetensors: no", "FILE 2: no"},
     {"takes a file in a known folder with it", "golden/other.cl: no", "FILE 1: no"},
     {"leaves words that only contain it", "marigolden", "marigolden"},
+    {"knows a path by its printable form", "jane ?: no, jane\n\xff: no", "FILE 3: no, FILE 3: no"},
+    {"leaves what is only like it", "jane x", "jane x"},
 };
 
 static void replaces_paths(void **state)
