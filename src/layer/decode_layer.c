@@ -240,9 +240,10 @@ static clmla_status make_grid(const clmla_context *context, mla__decode_layer *o
     cl_int error;
     op->grid = clCreateBuffer(context->context, CL_MEM_READ_WRITE | CL_MEM_COPY_HOST_PTR,
                               sizeof(zeros), zeros, &error);
-    if (error != CL_SUCCESS)
-        op->grid = NULL;
-    return error;
+    if (error == CL_SUCCESS)
+        return CLMLA_SUCCESS;
+    op->grid = NULL;
+    return mla__fail(context, error, "one launch: cannot allocate %zu bytes", sizeof(zeros));
 }
 
 static clmla_status make(const clmla_binding *b, const clmla_binding_params *p, const views *v,

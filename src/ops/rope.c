@@ -73,9 +73,11 @@ static clmla_status make_turns(const clmla_context *context, const clmla_config 
     cl_mem buffer = clCreateBuffer(context->context, CL_MEM_READ_ONLY | CL_MEM_COPY_HOST_PTR,
                                    half * sizeof *turns, turns, &error);
     free(turns);
-    if (error == CL_SUCCESS)
-        *out = buffer;
-    return error;
+    if (error != CL_SUCCESS)
+        return mla__fail(context, error, "rope: cannot allocate %zu bytes of turns",
+                         half * sizeof *turns);
+    *out = buffer;
+    return CLMLA_SUCCESS;
 }
 
 clmla_status mla__rope_table_bind(clmla_context *context,

@@ -4,12 +4,14 @@
 #include <stddef.h>
 
 static int calls_left; /* 0: none fails */
+static cl_int fault_status;
 static const char *failed;
 static faults_holds holds;
 
-void faults_arm(int n)
+void faults_arm(int n, cl_int status)
 {
     calls_left = n;
+    fault_status = status;
     failed = NULL;
 }
 
@@ -42,8 +44,37 @@ static bool fails(const char *function)
     type __wrap_##name parameters;                                                                 \
     type __wrap_##name parameters                                                                  \
     {                                                                                              \
-        return fails(#name) ? (type)FAULT_STATUS : __real_##name arguments;                        \
+        return fails(#name) ? (type)fault_status : __real_##name arguments;                        \
     }
+
+/* ---- events that are kept --------------------------------------------------------------------- */
+
+enum { MOST_KEPT = 4096 };
+static bool keeps;
+static cl_event kept[MOST_KEPT];
+static int num_kept;
+
+/* Where a command's event goes: what the library asked for, or a place of our own. */
+static cl_event *place_of(cl_event *event, cl_event *own)
+{
+    return keeps && event == NULL ? own : event;
+}
+
+static void keep(cl_event event)
+{
+    if (!keeps || event == NULL || num_kept == MOST_KEPT)
+        return;
+    kept[num_kept++] = event;
+}
+
+cl_int __real_clReleaseEvent(cl_event event);
+
+void faults_keep_events(bool on)
+{
+    keeps = on;
+    while (num_kept > 0)
+        (void)__real_clReleaseEvent(kept[--num_kept]);
+}
 
 /* The same, with an event at the end where one is asked for. */
 #define ENQUEUE_OF(type, name, parameters, arguments)                                              \
@@ -52,9 +83,14 @@ static bool fails(const char *function)
     type __wrap_##name parameters                                                                  \
     {                                                                                              \
         if (fails(#name))                                                                          \
-            return (type)FAULT_STATUS;                                                             \
+            return (type)fault_status;                                                             \
+        cl_event own = NULL, *const asked = event;                                                 \
+        event = place_of(event, &own);                                                             \
         type const status = __real_##name arguments;                                               \
-        holds.of[FAULTS_EVENT] += (cl_int)status == CL_SUCCESS && event != NULL;                   \
+        holds.of[FAULTS_EVENT] += (cl_int)status == CL_SUCCESS && asked != NULL;                   \
+        if ((cl_int)status == CL_SUCCESS && keeps && asked != NULL)                                \
+            (void)clRetainEvent(*asked); /* not counted */                                         \
+        keep((cl_int)status != CL_SUCCESS ? NULL : asked != NULL ? *asked : own);                  \
         return status;                                                                             \
     }
 
@@ -69,7 +105,7 @@ static bool fails(const char *function)
     {                                                                                              \
         if (fails(#name)) {                                                                        \
             if (error != NULL)                                                                     \
-                *error = FAULT_STATUS;                                                             \
+                *error = fault_status;                                                             \
             return NULL;                                                                           \
         }                                                                                          \
         type const made = __real_##name arguments;                                                 \
@@ -83,7 +119,7 @@ static bool fails(const char *function)
     cl_int __wrap_##name(type object)                                                              \
     {                                                                                              \
         if (fails(#name))                                                                          \
-            return FAULT_STATUS;                                                                   \
+            return fault_status;                                                                   \
         holds.of[kind]++;                                                                          \
         return __real_##name(object);                                                              \
     }

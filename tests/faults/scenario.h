@@ -1,8 +1,10 @@
 /*
  * A scenario calls the library with every n-th call of OpenCL or CLBlast failing in turn, n = 1, 2,
- * ... until none is left to fail. Each time: a status other than success (but where the failure
- * may be overcome, and the result is then right), no hold on an object kept or given up too often,
- * and the same call succeeds afterwards, with the right result.
+ * ... until none is left to fail; then with every n-th allocation of host memory failing. Each time:
+ * the status with which the call failed, or CL_OUT_OF_HOST_MEMORY (but where the failure may be
+ * overcome, and the result is then right), no hold on an object or memory kept or given up too often,
+ * and the same call succeeds afterwards, with the right result. The statuses are those of devices and
+ * hosts that are full, in turns.
  */
 #ifndef CLMLA_TESTS_FAULTS_SCENARIO_H
 #define CLMLA_TESTS_FAULTS_SCENARIO_H
@@ -20,9 +22,10 @@ typedef struct scenario {
     void (*check)(void *world);
     /* Fails the test unless nothing was changed by a run that failed. May be NULL. */
     void (*check_failed)(void *world);
-    /* Functions whose failure may be overcome, ending in NULL; NULL: none. */
+    /* Functions whose failure may be overcome, ending in NULL; NULL: none. "malloc" is any of those
+     * that allocate. */
     const char *const *overcome;
-    bool keeps_events; /* more of them from time to time, until the world ends */
+    bool keeps_events; /* and memory: more of them from time to time, until the world ends */
     /* Of n, once past `dense`; 0: every call. With CLMLA_FAULTS_ALL in the environment every call. */
     int stride, dense;
 } scenario;
@@ -30,7 +33,6 @@ typedef struct scenario {
 /* Fails the test unless holds are what they were: for the end of a world. */
 void scenario_expect_holds(const faults_holds *before);
 
-/* Returns how many calls of the scenario were made to fail. */
-int scenario_run(const scenario *s, void *world);
+void scenario_run(const scenario *s, void *world);
 
 #endif

@@ -1,6 +1,7 @@
 /* Steps and ops while a call of OpenCL or CLBlast fails: what was computed stays, what was not can be
  * tried again. */
 #include "core/dtype.h"
+#include "faults/ops.h"
 #include "faults/scenario.h"
 #include "support/attention_batch.h"
 #include "support/layer_fixture.h"
@@ -181,8 +182,7 @@ static void steps(void **state)
     const faults_holds before = faults_count();
     world w = make_world(c);
     for (size_t i = 0; i < sizeof scenarios / sizeof scenarios[0]; i++)
-        print_message("%s: %s: %d calls failed\n", c->name, scenarios[i].name,
-                      scenario_run(&scenarios[i], &w));
+        scenario_run(&scenarios[i], &w);
     free(w.expected);
     free(w.kv);
     free(w.pe);
@@ -192,197 +192,15 @@ static void steps(void **state)
 
 /* ---- ops ------------------------------------------------------------------------------------- */
 
-enum { ROWS = 3, DIM = 40, HEADS = 2, ROPE = 8, LATENT = DIM - ROPE, KEYS = 16 };
-
-/* One op on tensors of its own. */
-typedef struct op_world {
-    clmla_context *context;
-    clmla_matrix *matrix;
-    test_buffer x, weight, y, table, cache, pe, cu, lengths;
-    const test_buffer *out;
-    unsigned char *start, *expected; /* of out: before and after */
-    clmla_status (*enqueue)(struct op_world *w, cl_event *event);
-} op_world;
-
-static test_buffer drawn(size_t count, clmla_dtype dtype, uint64_t seed)
-{
-    double *values = malloc(count * sizeof(double));
-    test_random random = {seed};
-    assert_non_null(values);
-    for (size_t i = 0; i < count; i++)
-        values[i] = test_random_uniform(&random, -1.0, 1.0);
-    const test_buffer made = test_buffer_of_doubles(values, count, dtype);
-    free(values);
-    return made;
-}
-
-static clmla_sequences sequences_of(const op_world *w)
-{
-    return (clmla_sequences){.num_sequences = 1,
-                             .num_tokens = ROWS,
-                             .max_cache_seqlen = KEYS,
-                             .num_pages = 1,
-                             .page_block_size = KEYS,
-                             .cu_seqlens_q = w->cu.tensor,
-                             .cache_seqlens = w->lengths.tensor};
-}
-
-static clmla_status rmsnorm(op_world *w, cl_event *event)
-{
-    const clmla_rmsnorm_params p = {.struct_size = sizeof p,
-                                    .num_tokens = ROWS,
-                                    .dim = DIM,
-                                    .x = w->x.tensor,
-                                    .weight = w->weight.tensor,
-                                    .y = w->y.tensor};
-    return clmla_enqueue_rmsnorm(w->context, &p, test_device_get()->queue, 0, NULL, event);
-}
-
-static clmla_status rope(op_world *w, cl_event *event)
-{
-    const clmla_rope_params p = {.struct_size = sizeof p,
-                                 .num_tokens = ROWS,
-                                 .num_heads = HEADS,
-                                 .rope_dim = ROPE,
-                                 .x = w->y.tensor,
-                                 .cos_sin = w->table.tensor};
-    return clmla_enqueue_rope(w->context, &p, test_device_get()->queue, 0, NULL, event);
-}
-
-static clmla_status cache_append(op_world *w, cl_event *event)
-{
-    const clmla_cache_append_params p = {.struct_size = sizeof p,
-                                         .kv_lora_rank = LATENT,
-                                         .rope_dim = ROPE,
-                                         .sequences = sequences_of(w),
-                                         .kv_a = w->x.tensor,
-                                         .kv_a_layernorm = w->weight.tensor,
-                                         .cos_sin = w->table.tensor,
-                                         .kv_cache = w->y.tensor,
-                                         .pe_cache = w->pe.tensor};
-    return clmla_enqueue_cache_append(w->context, &p, test_device_get()->queue, 0, NULL, event);
-}
-
-static clmla_status projection(op_world *w, cl_event *event)
-{
-    const clmla_projection_params p = {.struct_size = sizeof p,
-                                       .matrix = w->matrix,
-                                       .num_rows = ROWS,
-                                       .x = w->x.tensor,
-                                       .y = w->y.tensor,
-                                       .workspace = w->cache.tensor};
-    return clmla_enqueue_projection(w->context, &p, test_device_get()->queue, 0, NULL, event);
-}
-
-static clmla_status merge_states(op_world *w, cl_event *event)
-{
-    const clmla_merge_states_params p = {.struct_size = sizeof p,
-                                         .num_states = ROWS,
-                                         .num_tokens = 1,
-                                         .num_heads = 1,
-                                         .dim = DIM,
-                                         .partial_out = w->x.tensor,
-                                         .partial_lse = w->weight.tensor,
-                                         .out = w->y.tensor};
-    return clmla_enqueue_merge_states(w->context, &p, test_device_get()->queue, 0, NULL, event);
-}
-
-static void poison_out(void *at)
-{
-    const op_world *w = at;
-    assert_int_equal(clEnqueueWriteBuffer(test_device_get()->queue, w->out->tensor.buffer, CL_TRUE,
-                                          (size_t)w->out->tensor.offset_bytes, w->out->bytes,
-                                          w->start, 0, NULL, NULL),
-                     CL_SUCCESS);
-}
-
-static clmla_status run_op(void *at)
-{
-    op_world *w = at;
-    cl_event event = NULL;
-    const clmla_status status = w->enqueue(w, &event);
-    assert_true((event != NULL) == (status == CLMLA_SUCCESS));
-    if (event != NULL)
-        assert_int_equal(clReleaseEvent(event), CL_SUCCESS);
-    return status;
-}
-
-/* The first result is what all others are compared with. */
-static void out_is_right(void *at)
-{
-    op_world *w = at;
-    unsigned char *bytes = malloc(w->out->bytes);
-    assert_non_null(bytes);
-    test_buffer_read(w->out, bytes);
-    if (w->expected == NULL) {
-        assert_memory_not_equal(bytes, w->start, w->out->bytes);
-        w->expected = bytes;
-        return;
-    }
-    assert_memory_equal(bytes, w->expected, w->out->bytes);
-    free(bytes);
-}
-
-static op_world make_op_world(clmla_kernel_class kernel_class, clmla_projection_backend backend)
-{
-    static const int32_t cu[] = {0, ROWS}, lengths[] = {KEYS};
-    op_world w = {.context = test_context(kernel_class, backend),
-                  .x = drawn(ROWS * DIM, CLMLA_DTYPE_F32, 1),
-                  .weight = drawn(DIM * DIM, CLMLA_DTYPE_F32, 2),
-                  .y = test_buffer_poisoned(KEYS * DIM * sizeof(float), CLMLA_DTYPE_F32),
-                  .table = drawn(ROWS * ROPE, CLMLA_DTYPE_F32, 3),
-                  .cache = test_buffer_poisoned(1 << 20, CLMLA_DTYPE_F32),
-                  .pe = test_buffer_poisoned(KEYS * ROPE * sizeof(float), CLMLA_DTYPE_F32),
-                  .cu = test_buffer_of(cu, sizeof cu, CLMLA_DTYPE_I32),
-                  .lengths = test_buffer_of(lengths, sizeof lengths, CLMLA_DTYPE_I32)};
-    const clmla_matrix_params matrix = {.struct_size = sizeof matrix,
-                                        .source = {.tensor = w.weight.tensor},
-                                        .out_features = DIM,
-                                        .in_features = DIM,
-                                        .dtype = CLMLA_DTYPE_F32};
-    assert_int_equal(clmla_matrix_create(w.context, &matrix, test_device_get()->queue, &w.matrix),
-                     CLMLA_SUCCESS);
-    return w;
-}
-
-static void release_op_world(op_world *w)
-{
-    test_buffer *const buffers[] = {&w->x,     &w->weight, &w->y,  &w->table,
-                                    &w->cache, &w->pe,     &w->cu, &w->lengths};
-    for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++)
-        test_buffer_release(buffers[i]);
-    clmla_matrix_release(w->matrix);
-    clmla_context_release(w->context);
-}
-
-/* y begins as numbers, so that rope in place has some to turn. */
 static void try_ops(clmla_kernel_class kernel_class, clmla_projection_backend backend)
 {
-    static const struct {
-        const char *name;
-        clmla_status (*enqueue)(op_world *w, cl_event *event);
-    } ops[] = {{"rmsnorm", rmsnorm},
-               {"rope", rope},
-               {"cache_append", cache_append},
-               {"projection", projection},
-               {"merge_states", merge_states}};
-    op_world w = make_op_world(kernel_class, backend);
-    test_buffer start = drawn(KEYS * DIM, CLMLA_DTYPE_F32, 4);
-    w.out = &w.y;
-    w.start = malloc(w.y.bytes);
-    assert_non_null(w.start);
-    test_buffer_read(&start, w.start);
-    for (size_t i = 0; i < sizeof ops / sizeof ops[0]; i++) {
+    op_world w = ops_make(kernel_class, backend);
+    for (int i = 0; i < NUM_OPS; i++) {
         const scenario s = {
-            .name = ops[i].name, .before = poison_out, .run = run_op, .check = out_is_right};
-        w.enqueue = ops[i].enqueue;
-        print_message("%s: %d calls failed\n", s.name, scenario_run(&s, &w));
-        free(w.expected);
-        w.expected = NULL;
+            .name = ops_choose(&w, i), .before = ops_reset, .run = ops_run, .check = ops_check};
+        scenario_run(&s, &w);
     }
-    free(w.start);
-    test_buffer_release(&start);
-    release_op_world(&w);
+    ops_release(&w);
 }
 
 static void ops_of_class_cpu(void **state)
@@ -456,7 +274,7 @@ static void attention_in_splits(void **state)
             .name = clmla_kernel_class_name(c), .run = attention, .check = attention_is_right};
         attention_world w = {.context = test_context(c, CLMLA_PROJECTION_NATIVE)};
         w.problem = attention_problem_make(w.context, &batch);
-        print_message("attention, %s: %d calls failed\n", s.name, scenario_run(&s, &w));
+        scenario_run(&s, &w);
         free(w.expected);
         attention_problem_release(&w.problem);
         clmla_context_release(w.context);
@@ -465,11 +283,11 @@ static void attention_in_splits(void **state)
 
 int main(int argc, char **argv)
 {
-    enum { NUM_CASES = sizeof(cases) / sizeof(cases[0]), NUM_OPS = 4 };
-    const struct CMUnitTest ops[NUM_OPS] = {
+    enum { NUM_CASES = sizeof(cases) / sizeof(cases[0]), NUM_OF_OPS = 4 };
+    const struct CMUnitTest ops[NUM_OF_OPS] = {
         cmocka_unit_test(ops_of_class_cpu), cmocka_unit_test(ops_of_class_gpu),
         cmocka_unit_test(projection_by_clblast), cmocka_unit_test(attention_in_splits)};
-    struct CMUnitTest tests[NUM_CASES + NUM_OPS];
+    struct CMUnitTest tests[NUM_CASES + NUM_OF_OPS];
     memset(tests, 0, sizeof(tests));
     for (size_t i = 0; i < NUM_CASES; i++) {
         tests[i].name = cases[i].name;
