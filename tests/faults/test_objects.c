@@ -138,6 +138,7 @@ static const char *const trials[] = {"clBuildProgram",
                                      "clRetainMemObject",
                                      "clSetKernelArg",
                                      "clWaitForEvents",
+                                     "malloc",
                                      NULL};
 
 /* ---- the layers that are made ---------------------------------------------------------------- */
