@@ -116,6 +116,13 @@ static size_t row_width(const clmla_config *config, cache_rows rows)
     return (size_t)(rows == ROPE_ROWS ? config->qk_rope_head_dim : config->kv_lora_rank);
 }
 
+static size_t cache_row_bytes(const mla_bench *bench, cache_rows rows)
+{
+    return rows == RECORDS
+               ? mla_record_bytes(&bench->config)
+               : row_width(&bench->config, rows) * mla__dtype_bytes(bench->common->dtype);
+}
+
 /* The past rows of a request as they are stored. */
 static bool draw_past(const mla_bench *bench, int32_t layer, int32_t request, cache_rows rows,
                       size_t count, unsigned char *out)
@@ -136,9 +143,7 @@ static bool draw_past(const mla_bench *bench, int32_t layer, int32_t request, ca
 static clmla_status create_cache(const mla_cell *cell, int32_t layer, cache_rows rows, cl_mem *out)
 {
     const mla_bench *bench = cell->bench;
-    const size_t row_bytes =
-        rows == RECORDS ? mla_record_bytes(&bench->config)
-                        : row_width(&bench->config, rows) * mla__dtype_bytes(bench->common->dtype);
+    const size_t row_bytes = cache_row_bytes(bench, rows);
     const size_t bytes = mla_pages_rows(&cell->pages) * row_bytes;
     clmla_status status = CLMLA_SUCCESS;
     if (bytes == 0)
@@ -229,6 +234,22 @@ static clmla_status create_bindings(mla_cell *cell, mla_lane *lane)
 
 /* ---- cells ----------------------------------------------------------------------------------- */
 
+/* Before anything is drawn: what no buffer of the device can hold. */
+static clmla_status check_sizes(mla_cell *cell)
+{
+    const mla_bench *bench = cell->bench;
+    const bool records = bench->common->cache_dtype == CLMLA_DTYPE_FP8_DS_MLA;
+    const uint64_t rows = mla_pages_rows(&cell->pages);
+    const uint64_t sizes[] = {cell->info.weights_bytes, cell->info.workspace_bytes,
+                              2 * cell->rows_bytes,
+                              rows * cache_row_bytes(bench, records ? RECORDS : LATENT_ROWS),
+                              records ? 0 : rows * cache_row_bytes(bench, ROPE_ROWS)};
+    clmla_status status = CLMLA_SUCCESS;
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]) && status == CLMLA_SUCCESS; i++)
+        status = mla_session_check_buffer(&cell->backend->session, sizes[i]);
+    return status;
+}
+
 static clmla_status create_memory(mla_cell *cell)
 {
     const mla_bench *bench = cell->bench;
@@ -267,6 +288,8 @@ clmla_status mla_cell_create(const mla_bench *bench, mla_backend *backend,
     clmla_status status = create_lanes(out);
     if (status == CLMLA_SUCCESS)
         status = create_layer(out);
+    if (status == CLMLA_SUCCESS)
+        status = check_sizes(out);
     if (status == CLMLA_SUCCESS)
         status = create_memory(out);
     mla_progress("compiling kernels");

@@ -8,6 +8,8 @@
 #include "cli/message.h"
 #include "core/os.h"
 
+#define GIB ((double)(1 << 30))
+
 /* Keeps the first line of a failure; a build log's other lines are shown with --verbose. That a
  * record which the user named is not used is no secret either. */
 static void remember(clmla_status status, const char *text, void *user)
@@ -204,10 +206,27 @@ void mla_session_close(mla_session *session)
     *session = (mla_session){0};
 }
 
+/* What a failure for want of the device's memory adds; "" for others. */
+static void describe_memory(const mla_session *session, clmla_status status, char *text,
+                            size_t bytes)
+{
+    const bool is_full =
+        status == CL_MEM_OBJECT_ALLOCATION_FAILURE || status == CL_INVALID_BUFFER_SIZE;
+    text[0] = '\0';
+    if (is_full && session->device != NULL)
+        (void)snprintf(text, bytes,
+                       "; the device has %.4g GiB, at most %.4g GiB in one buffer: fewer tokens or "
+                       "layers, a smaller model or another --device need less",
+                       (double)session->device->global_mem_bytes / GIB,
+                       (double)session->device->max_alloc_bytes / GIB);
+}
+
 int mla_session_fail(mla_session *session, const char *what, clmla_status status)
 {
-    mla_error("%s: %s (%s)", what,
-              session->detail[0] != '\0' ? session->detail : clmla_status_message(status),
+    char memory[192];
+    describe_memory(session, status, memory, sizeof(memory));
+    mla_error("%s: %s%s (%s)", what,
+              session->detail[0] != '\0' ? session->detail : clmla_status_message(status), memory,
               clmla_status_name(status));
     session->detail[0] = '\0';
     return MLA_EXIT_FAILED;
@@ -236,8 +255,21 @@ void mla_session_describe(const mla_session *session, const clmla_layer *layer)
     free(text);
 }
 
-clmla_status mla_session_buffer(const mla_session *session, const void *host, uint64_t bytes,
-                                cl_mem *out)
+static clmla_status fail_buffer(mla_session *session, uint64_t bytes, clmla_status status)
+{
+    (void)snprintf(session->detail, sizeof(session->detail),
+                   "cannot allocate a buffer of %llu bytes", (unsigned long long)bytes);
+    return status;
+}
+
+clmla_status mla_session_check_buffer(mla_session *session, uint64_t bytes)
+{
+    return bytes <= session->device->max_alloc_bytes
+               ? CLMLA_SUCCESS
+               : fail_buffer(session, bytes, CL_INVALID_BUFFER_SIZE);
+}
+
+clmla_status mla_session_buffer(mla_session *session, const void *host, uint64_t bytes, cl_mem *out)
 {
     static const cl_uchar poison = 0xff;
     cl_int status;
@@ -247,16 +279,16 @@ clmla_status mla_session_buffer(const mla_session *session, const void *host, ui
     cl_mem buffer =
         clCreateBuffer(session->context, CL_MEM_READ_WRITE, (size_t)bytes, NULL, &status);
     if (status != CL_SUCCESS)
-        return status;
+        return fail_buffer(session, bytes, status);
     if (host != NULL)
         status = clEnqueueWriteBuffer(session->queue, buffer, CL_TRUE, 0, (size_t)bytes, host, 0,
                                       NULL, NULL);
     else
         status = clEnqueueFillBuffer(session->queue, buffer, &poison, sizeof(poison), 0,
                                      (size_t)bytes, 0, NULL, NULL);
-    if (status != CL_SUCCESS) {
+    if (status != CL_SUCCESS) { /* some drivers allocate with the first use */
         (void)clReleaseMemObject(buffer);
-        return status;
+        return fail_buffer(session, bytes, status);
     }
     *out = buffer;
     return CLMLA_SUCCESS;

@@ -38,7 +38,8 @@ void mla_session_close(mla_session *session);
 void mla_session_tuning_path(const mla_common *common, const mla_device_info *device,
                              char path[MLA_PATH_BYTES]);
 
-/* Prints "what: detail (NAME)" and returns MLA_EXIT_FAILED. Uses up the detail. */
+/* Prints "what: detail (NAME)" and returns MLA_EXIT_FAILED. Uses up the detail. Where the device's
+ * memory did not suffice, it says how much there is, and what needs less. */
 int mla_session_fail(mla_session *session, const char *what, clmla_status status);
 
 /* {"platform","name","driver","class","tuning"}: the last is how many tiles a record gave. */
@@ -49,8 +50,11 @@ void mla_session_describe(const mla_session *session, const clmla_layer *layer);
 
 /* A buffer of the session's device. host NULL: every byte 0xff, which reads as NaN, so that a use
  * of memory that nobody wrote shows. *out NULL and success for 0 bytes. */
-clmla_status mla_session_buffer(const mla_session *session, const void *host, uint64_t bytes,
+clmla_status mla_session_buffer(mla_session *session, const void *host, uint64_t bytes,
                                 cl_mem *out);
+/* Whether the device can have a buffer of so many bytes at all, asked before it is filled on the host.
+ * CL_INVALID_BUFFER_SIZE with the detail, or success. */
+clmla_status mla_session_check_buffer(mla_session *session, uint64_t bytes);
 /* clReleaseMemObject that accepts NULL. */
 void mla_buffer_release(cl_mem buffer);
 

@@ -94,7 +94,7 @@ struct mla_subject {
 /* Inputs, weights and the reference's results for up to max_rows rows, by kernels of the library
  * (NATIVE), by CLBlast, or by what mla_product_set_backend says (AUTO). *out may be incomplete after a failure; release in each case, NULL is
  * allowed. */
-clmla_status mla_product_create(const mla_session *session, const mla_tune_product *product,
+clmla_status mla_product_create(mla_session *session, const mla_tune_product *product,
                                 clmla_projection_backend backend, int32_t max_rows,
                                 mla_product_data **out);
 void mla_product_set_backend(mla_product_data *data, clmla_projection_backend backend);
@@ -110,7 +110,7 @@ bool mla_product_compare(const mla_product_data *data, const void *results, int3
 
 /* The same for attention: batches of decoding (0) and of a chunk of a prompt (1). */
 enum { MLA_ATTENTION_BATCHES = 2 };
-clmla_status mla_attention_create(const mla_session *session, const clmla_config *config,
+clmla_status mla_attention_create(mla_session *session, const clmla_config *config,
                                   mla_attention_data **out);
 void mla_attention_release(mla_attention_data *data);
 clmla_attention_params mla_attention_params(const mla_attention_data *data, int32_t batch);

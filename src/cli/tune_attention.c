@@ -38,7 +38,7 @@ typedef struct batch {
 } batch;
 
 struct mla_attention_data {
-    const mla_session *session;
+    mla_session *session;
     clmla_config config;
     clmla_dtype dtype, latent; /* of q_pe, and of the cache unless it is FP8; of q_lat and out */
     bool fp8;                  /* the cache: records */
@@ -248,7 +248,7 @@ static clmla_status make_batch(mla_attention_data *d, int32_t index)
     return status;
 }
 
-clmla_status mla_attention_create(const mla_session *session, const clmla_config *config,
+clmla_status mla_attention_create(mla_session *session, const clmla_config *config,
                                   mla_attention_data **out)
 {
     mla_attention_data *d = calloc(1, sizeof(*d));

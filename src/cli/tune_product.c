@@ -25,7 +25,7 @@ enum {
 #define COPIES_BYTES ((uint64_t)128 << 20)
 
 struct mla_product_data {
-    const mla_session *session;
+    mla_session *session;
     mla_tune_product product;
     clmla_projection_backend backend; /* AUTO: set before each call */
     int32_t max_rows, base_rows;
@@ -236,7 +236,7 @@ bool mla_product_is_native(const mla_product_data *d)
     return d->backend == CLMLA_PROJECTION_NATIVE;
 }
 
-clmla_status mla_product_create(const mla_session *session, const mla_tune_product *product,
+clmla_status mla_product_create(mla_session *session, const mla_tune_product *product,
                                 clmla_projection_backend backend, int32_t max_rows,
                                 mla_product_data **out)
 {
