@@ -18,9 +18,12 @@
  * FlashInfer's page attention. The reference computes at least one row of every sequence; all
  * elements have to be finite.
  *
- * By default a sample of the cases; all with CLMLA_TEST_ALL=1 (ops/all_attention_peers_*, slow),
- * but of FlashInfer's 6912 of varying lengths one of thirteen. Cases of more products than a path
- * computes in reasonable time are left out, and counted.
+ * FlashInfer's page sizes are run one after another on the same data: the reference computes rows of
+ * the first, the others have to have its bits, all of them.
+ *
+ * By default a sample of the cases; all with CLMLA_TEST_ALL=1 (ops/all_attention_peers_*, slow).
+ * Cases of more products than a path computes in reasonable time are left out, and counted; of
+ * FlashInfer's, ragged batches that hold every sequence of the matrix stand for them.
  */
 #include <time.h>
 
@@ -58,7 +61,8 @@ typedef struct matrix_run {
     const peer_path *path;
     clmla_context *context;
     bool all;
-    int all_step; /* one case of so many when all are asked for */
+    int limit;       /* largest case, log2 of its products */
+    uint64_t budget; /* of the reference, products of a case */
     int seen, computed, left_out;
     double begun; /* s */
     test_random random;
@@ -74,10 +78,12 @@ static double seconds(void)
 static matrix_run begin(void **state)
 {
     const peer_path *path = *state;
+    const bool all = test_all() != 0;
     return (matrix_run){.path = path,
                         .context = test_context_with_units(path->kernel_class, path->units),
-                        .all = test_all() != 0,
-                        .all_step = 1,
+                        .all = all,
+                        .limit = all ? path->all_products : path->sample_products,
+                        .budget = (uint64_t)1 << 26,
                         .random = {.state = SEED},
                         .begun = seconds()};
 }
@@ -88,7 +94,7 @@ static void end(matrix_run *run)
                   run->seen, seconds() - run->begun, SEED);
     if (run->all && run->left_out > 0)
         print_message("skipped: %d cases of more than 2^%d products, too slow on class %s here\n",
-                      run->left_out, run->path->all_products, run->path->name);
+                      run->left_out, run->limit, run->path->name);
     assert_true(run->computed > 0);
     clmla_context_release(run->context);
 }
@@ -96,13 +102,11 @@ static void end(matrix_run *run)
 /* Whether the case is to be computed. */
 static bool wanted(matrix_run *run, const peer_batch *batch)
 {
-    const int limit = run->all ? run->path->all_products : run->path->sample_products;
-    const int step = run->all ? run->all_step : run->path->sample_step;
-    const bool chosen = run->seen % step == 0;
+    const bool chosen = run->all || run->seen % run->path->sample_step == 0;
     run->seen++;
     if (!chosen)
         return false;
-    if (peer_products(batch) >> limit != 0) {
+    if (peer_products(batch) >> run->limit != 0) {
         run->left_out++;
         return false;
     }
@@ -121,8 +125,6 @@ static void torch_close(const char *what, const double *y, const double *t, size
             fail_msg("%s: element %zu of %zu is %.9g, expected %.9g", what, i, count, y[i], t[i]);
 }
 
-static const uint64_t reference_budget = (uint64_t)1 << 26;
-
 enum { WHAT_BYTES = 160 };
 
 static void print_batch(const char *name, const peer_batch *batch, char what[WHAT_BYTES])
@@ -134,34 +136,44 @@ static void print_batch(const char *name, const peer_batch *batch, char what[WHA
         batch->mask == CLMLA_MASK_CAUSAL ? "causal" : "no mask");
 }
 
+static void close_to_flash_mla(const char *what, const peer_rows *rows)
+{
+    test_flash_mla_close(what, rows->out, rows->expected_out, rows->count * rows->num_latent, 8e-4,
+                         2.01 / 128, 5e-6);
+    test_flash_mla_close(what, rows->lse, rows->expected_lse, rows->count, 1e-6, 8.01 / 65536,
+                         (double)INFINITY);
+}
+
 static void check_flash_mla(matrix_run *run, const char *name, const peer_batch *batch)
 {
     char what[WHAT_BYTES];
     if (!wanted(run, batch))
         return;
-    peer_rows rows = peer_run(run->context, batch, reference_budget, &run->random);
+    peer_rows rows = peer_run(run->context, batch, run->budget, &run->random, NULL);
     print_batch(name, batch, what);
-    test_flash_mla_close(what, rows.out, rows.expected_out, rows.count * rows.num_latent, 8e-4,
-                         2.01 / 128, 5e-6);
-    test_flash_mla_close(what, rows.lse, rows.expected_lse, rows.count, 1e-6, 8.01 / 65536,
-                         (double)INFINITY);
+    close_to_flash_mla(what, &rows);
     peer_rows_release(&rows);
 }
 
+/* bits: of another page size, or to be had from this one. */
 static void check_flash_infer(matrix_run *run, const char *name, const peer_batch *batch,
-                              double atol)
+                              double atol, peer_bits *bits)
 {
     char what[WHAT_BYTES];
-    if (batch->dtype == CLMLA_DTYPE_BF16) {
-        check_flash_mla(run, name, batch);
-        return;
-    }
     if (!wanted(run, batch))
         return;
-    peer_rows rows = peer_run(run->context, batch, reference_budget, &run->random);
+    if (bits->out != NULL) {
+        peer_run_same(run->context, batch, bits);
+        return;
+    }
+    peer_rows rows = peer_run(run->context, batch, run->budget, &run->random, bits);
     print_batch(name, batch, what);
-    torch_close(what, rows.out, rows.expected_out, rows.count * rows.num_latent, 1e-3, atol);
-    torch_close(what, rows.lse, rows.expected_lse, rows.count, 1e-3, atol);
+    if (batch->dtype == CLMLA_DTYPE_BF16) {
+        close_to_flash_mla(what, &rows);
+    } else {
+        torch_close(what, rows.out, rows.expected_out, rows.count * rows.num_latent, 1e-3, atol);
+        torch_close(what, rows.lse, rows.expected_lse, rows.count, 1e-3, atol);
+    }
     peer_rows_release(&rows);
 }
 
@@ -258,15 +270,18 @@ static peer_batch flash_infer_batch(const matrix_run *run, const attention_seque
                         .sequences = sequences};
 }
 
-static void for_pages_and_masks(matrix_run *run, const char *name, peer_batch batch,
+static void for_masks_and_pages(matrix_run *run, const char *name, peer_batch batch,
                                 const int32_t *pages, size_t num_pages, double atol)
 {
-    for (size_t p = 0; p < num_pages; p++)
-        for (size_t m = 0; m < COUNT(masks); m++) {
+    for (size_t m = 0; m < COUNT(masks); m++) {
+        peer_bits bits = {.out = NULL};
+        for (size_t p = 0; p < num_pages; p++) {
             batch.page_block_size = pages[p];
             batch.mask = masks[m];
-            check_flash_infer(run, name, &batch, atol);
+            check_flash_infer(run, name, &batch, atol, &bits);
         }
+        peer_bits_release(&bits);
+    }
 }
 
 /* Sequences take their turns through `keys`. */
@@ -277,42 +292,148 @@ static void fill(attention_sequence *sequences, int32_t count, int32_t new_token
         sequences[s] = (attention_sequence){s, new_tokens, keys[s % num_keys]};
 }
 
-static void flash_infer_page_attention(void **state)
+static const int32_t infer_pages[] = {1, 16, 64};
+static const int32_t infer_keys[] = {0, 17, 33, 96, 97, 114, 514, 1024};
+enum { INFER_MANY = 157, INFER_TOKENS = 9 /* 1, 3, ... 17 new tokens */ };
+
+static void page_attention(matrix_run *run, const int32_t *batches, size_t num_batches)
 {
-    static const int32_t batches[] = {1, 3, 5, 7, 157}, pages[] = {1, 16, 64};
-    static const int32_t keys[] = {0, 17, 33, 96, 97, 114, 514, 1024};
     attention_sequence sequences[MAX_SEQUENCES];
-    matrix_run run = begin(state);
-    for (size_t b = 0; b < COUNT(batches); b++)
-        for (size_t k = 0; k < COUNT(keys); k++)
-            for (int32_t tokens = 1; tokens <= 17; tokens += 2) {
-                fill(sequences, batches[b], tokens, keys + k, 1);
-                for_pages_and_masks(&run, "page attention",
-                                    flash_infer_batch(&run, sequences, batches[b]), pages,
-                                    COUNT(pages), 1e-3);
+    for (size_t b = 0; b < num_batches; b++)
+        for (size_t k = 0; k < COUNT(infer_keys); k++)
+            for (int32_t t = 0; t < INFER_TOKENS; t++) {
+                fill(sequences, batches[b], 2 * t + 1, infer_keys + k, 1);
+                for_masks_and_pages(run, "page attention",
+                                    flash_infer_batch(run, sequences, batches[b]), infer_pages,
+                                    COUNT(infer_pages), 1e-3);
             }
+}
+
+static void unlimited(matrix_run *run)
+{
+    if (run->all)
+        run->limit = NO_LIMIT;
+}
+
+static void flash_infer_page_attention_of_1_to_5(void **state)
+{
+    static const int32_t few[] = {1, 3, 5};
+    matrix_run run = begin(state);
+    unlimited(&run);
+    page_attention(&run, few, COUNT(few));
     end(&run);
 }
 
-static void flash_infer_varying_lengths(void **state)
+static void flash_infer_page_attention_of_7(void **state)
 {
-    static const int32_t batches[] = {1, 3, 5, 7}, heads[] = {16, 64}, page = 1;
-    static const int32_t shortest[] = {0, 1, 3, 11}, middle[] = {17, 33, 79, 114};
-    static const int32_t longest[] = {514, 2743, 8736};
-    attention_sequence sequences[MAX_SEQUENCES];
+    static const int32_t seven = 7;
     matrix_run run = begin(state);
-    run.all_step = 13;
-    for (size_t i = 0; i < COUNT(batches) * COUNT(shortest) * COUNT(middle) * COUNT(longest); i++) {
-        const int32_t num_sequences = 3 * batches[i / 48];
-        const int32_t keys[] = {shortest[i / 12 % 4], middle[i / 3 % 4], longest[i % 3]};
-        for (int32_t tokens = 1; tokens <= 17; tokens += 2)
-            for (size_t h = 0; h < COUNT(heads); h++) {
-                fill(sequences, num_sequences, tokens, keys, 3);
-                peer_batch batch = flash_infer_batch(&run, sequences, num_sequences);
-                batch.num_heads = heads[h];
-                for_pages_and_masks(&run, "varying lengths", batch, &page, 1, 2e-3);
-            }
+    unlimited(&run);
+    page_attention(&run, &seven, 1);
+    end(&run);
+}
+
+static void flash_infer_page_attention_of_157(void **state)
+{
+    static const int32_t many = INFER_MANY;
+    matrix_run run = begin(state);
+    page_attention(&run, &many, 1);
+    end(&run);
+}
+
+/* Numbers of keys and of tokens have no common divisor: so many sequences are all pairs of them. */
+static void fill_ragged(attention_sequence *sequences, int32_t count, const int32_t *keys,
+                        int32_t num_keys)
+{
+    for (int32_t s = 0; s < count; s++)
+        sequences[s] = (attention_sequence){s, 2 * (s % INFER_TOKENS) + 1, keys[s % num_keys]};
+}
+
+/* Cases are large, hence by default on class cpu alone. */
+static matrix_run begin_large(void **state)
+{
+    const peer_path *path = *state;
+    if (!test_all() && path->kernel_class != CLMLA_KERNELS_CPU) {
+        print_message("skipped: %s, slow; CLMLA_TEST_ALL=1 computes it\n", path->name);
+        skip();
     }
+    return begin(state);
+}
+
+static matrix_run begin_ragged(void **state)
+{
+    matrix_run run = begin_large(state);
+    run.limit = NO_LIMIT;
+    if (run.all)
+        run.budget = (uint64_t)1 << 29;
+    return run;
+}
+
+static void flash_infer_page_attention_ragged(void **state)
+{
+    attention_sequence sequences[MAX_SEQUENCES];
+    matrix_run run = begin_ragged(state);
+    fill_ragged(sequences, INFER_MANY, infer_keys, COUNT(infer_keys));
+    for_masks_and_pages(&run, "page attention, ragged",
+                        flash_infer_batch(&run, sequences, INFER_MANY), infer_pages,
+                        COUNT(infer_pages), 1e-3);
+    end(&run);
+}
+
+static const int32_t varying_heads[] = {16, 64}, varying_page = 1;
+static const int32_t varying_keys[] = {0, 1, 3, 11, 17, 33, 79, 114, 514, 2743, 8736};
+
+static void for_heads(matrix_run *run, const char *name, peer_batch batch)
+{
+    for (size_t h = 0; h < COUNT(varying_heads); h++) {
+        batch.num_heads = varying_heads[h];
+        for_masks_and_pages(run, name, batch, &varying_page, 1, 2e-3);
+    }
+}
+
+/* A short, a middle and a long sequence, so many times. */
+static void varying_lengths(matrix_run *run, int32_t times)
+{
+    const int32_t *shortest = varying_keys, *middle = varying_keys + 4, *longest = varying_keys + 8;
+    attention_sequence sequences[MAX_SEQUENCES];
+    for (size_t i = 0; i < (size_t)4 * 4 * 3; i++) {
+        const int32_t keys[] = {shortest[i / 12], middle[i / 3 % 4], longest[i % 3]};
+        for (int32_t t = 0; t < INFER_TOKENS; t++) {
+            fill(sequences, 3 * times, 2 * t + 1, keys, 3);
+            for_heads(run, "varying lengths", flash_infer_batch(run, sequences, 3 * times));
+        }
+    }
+}
+
+static void flash_infer_varying_lengths_of_3_and_9(void **state)
+{
+    matrix_run run = begin(state);
+    varying_lengths(&run, 1);
+    varying_lengths(&run, 3);
+    end(&run);
+}
+
+static void flash_infer_varying_lengths_of_15(void **state)
+{
+    matrix_run run = begin_large(state);
+    varying_lengths(&run, 5);
+    end(&run);
+}
+
+static void flash_infer_varying_lengths_of_21(void **state)
+{
+    matrix_run run = begin_large(state);
+    varying_lengths(&run, 7);
+    end(&run);
+}
+
+static void flash_infer_varying_lengths_ragged(void **state)
+{
+    const int32_t count = INFER_TOKENS * (int32_t)COUNT(varying_keys);
+    attention_sequence sequences[MAX_SEQUENCES];
+    matrix_run run = begin_ragged(state);
+    fill_ragged(sequences, count, varying_keys, COUNT(varying_keys));
+    for_heads(&run, "varying lengths, ragged", flash_infer_batch(&run, sequences, count));
     end(&run);
 }
 
@@ -322,11 +443,12 @@ static void flash_infer_pages_end_in_nan(void **state)
     static const int32_t keys[] = {17, 33, 75, 197}, tokens[] = {3, 7, 17};
     attention_sequence sequences[MAX_SEQUENCES];
     matrix_run run = begin(state);
+    unlimited(&run);
     for (size_t b = 0; b < COUNT(batches); b++)
         for (size_t k = 0; k < COUNT(keys); k++)
             for (size_t t = 0; t < COUNT(tokens); t++) {
                 fill(sequences, batches[b], tokens[t], keys + k, 1);
-                for_pages_and_masks(&run, "pages end in NaN",
+                for_masks_and_pages(&run, "pages end in NaN",
                                     flash_infer_batch(&run, sequences, batches[b]), pages,
                                     COUNT(pages), 1e-3);
             }
@@ -416,8 +538,14 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         ALL_PATHS(flash_mla_dense_decode),
         ALL_PATHS(flash_mla_half_of_the_sequences_empty),
-        ALL_PATHS(flash_infer_page_attention),
-        ALL_PATHS(flash_infer_varying_lengths),
+        ALL_PATHS(flash_infer_page_attention_of_1_to_5),
+        ALL_PATHS(flash_infer_page_attention_of_7),
+        ALL_PATHS(flash_infer_page_attention_of_157),
+        ALL_PATHS(flash_infer_page_attention_ragged),
+        ALL_PATHS(flash_infer_varying_lengths_of_3_and_9),
+        ALL_PATHS(flash_infer_varying_lengths_of_15),
+        ALL_PATHS(flash_infer_varying_lengths_of_21),
+        ALL_PATHS(flash_infer_varying_lengths_ragged),
         ALL_PATHS(flash_infer_pages_end_in_nan),
         ALL_PATHS(vllm_mixed_batches),
         ALL_PATHS(other_dims),

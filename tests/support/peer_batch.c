@@ -270,15 +270,14 @@ static problem make_problem(clmla_context *context, const peer_batch *b)
 
 static void check_finite(const problem *p)
 {
-    const peer_batch *b = p->batch;
-    const uint16_t exponent = b->dtype == CLMLA_DTYPE_BF16 ? 0x7f80 : 0x7c00;
-    const size_t count = p->out.bytes / 2;
-    for (size_t i = 0; i < count; i++) {
-        uint16_t bits;
-        memcpy(&bits, p->out.data + 2 * i, 2);
-        if ((bits & exponent) == exponent)
-            fail_msg("element %zu of %zu of out is not finite", i, count);
-    }
+    const uint16_t exponent = p->batch->dtype == CLMLA_DTYPE_BF16 ? 0x7f80 : 0x7c00;
+    const uint16_t *out = (const void *)p->out.data;
+    const size_t count = p->out.bytes / sizeof *out;
+    size_t not_finite = 0;
+    for (size_t i = 0; i < count; i++)
+        not_finite += (size_t)((out[i] & exponent) == exponent);
+    if (not_finite > 0)
+        fail_msg("%zu elements of %zu of out are not finite", not_finite, count);
 }
 
 /* Row `row` of sequence s (token · H + head) by the reference, and from the device. */
@@ -358,27 +357,78 @@ static peer_rows compare(const problem *p, uint64_t budget, test_random *random)
     return rows;
 }
 
-peer_rows peer_run(clmla_context *context, const peer_batch *batch, uint64_t budget,
-                   test_random *random)
+/* Enqueues, waits, maps out and lse and looks at what needs no reference. */
+static void run(clmla_context *context, problem *p)
 {
     const cl_command_queue queue = test_device_get()->queue;
-    problem p = make_problem(context, batch);
-    const clmla_status status = clmla_enqueue_attention(context, &p.params, queue, 0, NULL, NULL);
+    const clmla_status status = clmla_enqueue_attention(context, &p->params, queue, 0, NULL, NULL);
     if (status != CLMLA_SUCCESS)
         fail_msg("clmla_enqueue_attention: %s: %s", clmla_status_name(status), test_last_notify());
-    map(&p.out);
-    map(&p.lse);
-    check_guards("out", &p.out);
-    check_guards("softmax_lse", &p.lse);
+    map(&p->out);
+    map(&p->lse);
+    check_guards("out", &p->out);
+    check_guards("softmax_lse", &p->lse);
+}
+
+static void release_problem(problem *p)
+{
+    unmap(&p->out);
+    unmap(&p->lse);
+    assert_int_equal(clFinish(test_device_get()->queue), CL_SUCCESS);
+    for_areas(p, release);
+    free(p->cu);
+    free(p->table);
+}
+
+static void *copy_of(const area *from)
+{
+    void *copy = allocate(from->bytes);
+    memcpy(copy, from->data, from->bytes);
+    return copy;
+}
+
+peer_rows peer_run(clmla_context *context, const peer_batch *batch, uint64_t budget,
+                   test_random *random, peer_bits *bits)
+{
+    problem p = make_problem(context, batch);
+    run(context, &p);
     check_finite(&p);
     peer_rows rows = compare(&p, budget, random);
-    unmap(&p.out);
-    unmap(&p.lse);
-    assert_int_equal(clFinish(queue), CL_SUCCESS);
-    for_areas(&p, release);
-    free(p.cu);
-    free(p.table);
+    if (bits != NULL)
+        *bits = (peer_bits){.out_bytes = p.out.bytes,
+                            .lse_bytes = p.lse.bytes,
+                            .out = copy_of(&p.out),
+                            .lse = copy_of(&p.lse)};
+    release_problem(&p);
     return rows;
+}
+
+static void same_bytes(const char *what, const area *have, const unsigned char *expected,
+                       size_t bytes)
+{
+    assert_int_equal(have->bytes, bytes);
+    if (memcmp(have->data, expected, bytes) == 0)
+        return;
+    size_t at = 0;
+    while (have->data[at] == expected[at])
+        at++;
+    fail_msg("%s: byte %zu of %zu differs from that of another page size", what, at, bytes);
+}
+
+void peer_run_same(clmla_context *context, const peer_batch *batch, const peer_bits *bits)
+{
+    problem p = make_problem(context, batch);
+    run(context, &p);
+    same_bytes("out", &p.out, bits->out, bits->out_bytes);
+    same_bytes("softmax_lse", &p.lse, bits->lse, bits->lse_bytes);
+    release_problem(&p);
+}
+
+void peer_bits_release(peer_bits *bits)
+{
+    free(bits->out);
+    free(bits->lse);
+    *bits = (peer_bits){.out = NULL};
 }
 
 void peer_rows_release(peer_rows *rows)

@@ -33,15 +33,26 @@ typedef struct peer_rows {
     double *lse, *expected_lse; /* [count] */
 } peer_rows;
 
+/* All that a run has written: out and lse of every row. */
+typedef struct peer_bits {
+    unsigned char *out, *lse;
+    size_t out_bytes, lse_bytes;
+} peer_bits;
+
 /* Products that a batch takes: rows of queries times keys times their elements. */
 uint64_t peer_products(const peer_batch *batch);
 
 /* Runs the batch; fails the test when it returns an error, when an element of out is not finite or
  * when something was written outside of out or lse. At least one row of each sequence that has
  * tokens is compared, chosen by `random`, and as many as `budget` products of the reference
- * allow. */
+ * allow. *bits, unless NULL, become what the run wrote. */
 peer_rows peer_run(clmla_context *context, const peer_batch *batch, uint64_t budget,
-                   test_random *random);
+                   test_random *random, peer_bits *bits);
 void peer_rows_release(peer_rows *rows);
+
+/* Runs the batch, which differs from that of `bits` in its pages alone; fails the test unless
+ * every bit of out and lse is the same. */
+void peer_run_same(clmla_context *context, const peer_batch *batch, const peer_bits *bits);
+void peer_bits_release(peer_bits *bits);
 
 #endif
