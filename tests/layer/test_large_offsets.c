@@ -18,6 +18,7 @@ typedef struct offsets_case {
     clmla_dtype dtype;
     int32_t fused, fp8_cache, num_splits, one_launch;
     int32_t new_tokens[NUM_SEQUENCES];
+    clmla_projection_backend projection; /* AUTO: native */
 } offsets_case;
 
 #define MIXED                                                                                      \
@@ -44,6 +45,10 @@ static const offsets_case cases[] = {
     {"nvidia bf16, fused cache, three splits, decode", CLMLA_KERNELS_NVIDIA, CLMLA_DTYPE_BF16, 1, 0,
      3, 0, DECODE},
     {"nvidia bf16, one launch, decode", CLMLA_KERNELS_NVIDIA, CLMLA_DTYPE_BF16, 0, 0, 0, 1, DECODE},
+    {"cpu bf16, CLBlast, mixed", CLMLA_KERNELS_CPU, CLMLA_DTYPE_BF16, 0, 0, 0, 0, MIXED,
+     CLMLA_PROJECTION_CLBLAST},
+    {"gpu f32, CLBlast, mixed", CLMLA_KERNELS_GPU, CLMLA_DTYPE_F32, 0, 0, 0, 0, MIXED,
+     CLMLA_PROJECTION_CLBLAST},
 };
 // clang-format on
 
@@ -64,7 +69,9 @@ static fixture make_compact(const offsets_case *c)
 {
     fixture_options options = {.config = fixture_config_of(c->kernel_class, 36),
                                .kernel_class = c->kernel_class,
-                               .projection = CLMLA_PROJECTION_NATIVE,
+                               .projection = c->projection != CLMLA_PROJECTION_AUTO
+                                                 ? c->projection
+                                                 : CLMLA_PROJECTION_NATIVE,
                                .dtype = c->dtype,
                                .page_block_size = PAGE_ROWS,
                                .fused = c->fused,
