@@ -294,11 +294,13 @@ static void has_the_bits_of_compact_tensors(void **state)
         skip();
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     enum { NUM_CASES = sizeof cases / sizeof cases[0] };
     static offsets_case states[NUM_CASES];
     struct CMUnitTest tests[NUM_CASES];
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     memset(tests, 0, sizeof tests);
     memcpy(states, cases, sizeof cases);
     for (size_t i = 0; i < NUM_CASES; i++) {

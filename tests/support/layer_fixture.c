@@ -40,6 +40,7 @@ static void draw_matrix(fixture_weights *w, int index, size_t rows, size_t colum
     const size_t count = rows * columns;
     const double scale = norm ? 0.5 : sqrt(3.0 / (double)columns);
     w->count[index] = count;
+    w->columns[index] = columns;
     if (count == 0)
         return;
     w->bits[index] = malloc(count * sizeof(uint16_t));
@@ -75,9 +76,36 @@ fixture_weights fixture_weights_create(const clmla_config *c, uint64_t seed)
     return w;
 }
 
+/* Matrices (norms stay) become codes with a scale for each block, and the reference's values what
+ * those stand for. */
+static void round_to_fp8(fixture_weights *w)
+{
+    enum { BLOCK = 128, LARGEST = 448 };
+    for (int i = 0; i < 8; i++) {
+        if (w->count[i] == 0 || i == 2 || i == 5)
+            continue;
+        const size_t columns = w->columns[i], rows = w->count[i] / columns;
+        const size_t across = (columns - 1) / BLOCK + 1, blocks = across * ((rows - 1) / BLOCK + 1);
+        w->codes[i] = malloc(w->count[i]);
+        w->scales[i] = malloc(blocks * sizeof(float));
+        assert_non_null(w->codes[i]);
+        assert_non_null(w->scales[i]);
+        for (size_t b = 0; b < blocks; b++) /* drawn elements are within sqrt(3 / columns) */
+            w->scales[i][b] =
+                (float)(sqrt(3.0 / (double)columns) / LARGEST * (1.0 + 0.1 * (double)b));
+        for (size_t at = 0; at < w->count[i]; at++) {
+            const float scale = w->scales[i][at / columns / BLOCK * across + at % columns / BLOCK];
+            w->codes[i][at] = mla__float_to_f8_e4m3((float)w->values[i][at] / scale);
+            w->values[i][at] = (double)mla__f8_e4m3_to_float(w->codes[i][at]) * (double)scale;
+        }
+    }
+}
+
 void fixture_weights_release(fixture_weights *w)
 {
     for (int i = 0; i < 8; i++) {
+        free(w->codes[i]);
+        free(w->scales[i]);
         free(w->bits[i]);
         free(w->values[i]);
     }
@@ -92,6 +120,11 @@ clmla_weights_params fixture_weights_params(const fixture_weights *w)
     for (int i = 0; i < 8; i++) {
         sources[i]->host = w->bits[i];
         sources[i]->tensor.dtype = CLMLA_DTYPE_BF16;
+        if (w->codes[i] == NULL)
+            continue;
+        sources[i]->host = w->codes[i];
+        sources[i]->tensor.dtype = CLMLA_DTYPE_F8_E4M3;
+        sources[i]->scale_inv = w->scales[i];
     }
     return p;
 }
@@ -129,22 +162,22 @@ static void make_layer(fixture *f)
     const int32_t pages = o->page_block_size > 0
                               ? (FIXTURE_MAX_KEYS + o->page_block_size - 1) / o->page_block_size
                               : 1;
-    const clmla_layer_params params = {.struct_size = sizeof(params),
-                                       .config = &o->config,
-                                       .max_num_sequences = FIXTURE_MAX_SEQUENCES,
-                                       .max_num_tokens = o->max_num_tokens,
-                                       .max_cache_seqlen = FIXTURE_MAX_KEYS,
-                                       .page_block_size = o->page_block_size,
-                                       .num_pages = FIXTURE_MAX_SEQUENCES * pages,
-                                       .weights_dtype = o->dtype,
-                                       .cache_dtype =
-                                           o->fp8_cache ? CLMLA_DTYPE_FP8_DS_MLA : o->dtype,
-                                       .hidden_dtype = o->dtype,
-                                       .output_dtype = o->output_dtype,
-                                       .workspace_limit_bytes = o->workspace_limit_bytes,
-                                       .batch_invariant = o->batch_invariant,
-                                       .num_splits = o->num_splits,
-                                       .one_launch = o->one_launch};
+    const clmla_layer_params params = {
+        .struct_size = sizeof(params),
+        .config = &o->config,
+        .max_num_sequences = FIXTURE_MAX_SEQUENCES,
+        .max_num_tokens = o->max_num_tokens,
+        .max_cache_seqlen = FIXTURE_MAX_KEYS,
+        .page_block_size = o->page_block_size,
+        .num_pages = FIXTURE_MAX_SEQUENCES * pages,
+        .weights_dtype = o->fp8_weights ? CLMLA_DTYPE_F8_E4M3 : o->dtype,
+        .cache_dtype = o->fp8_cache ? CLMLA_DTYPE_FP8_DS_MLA : o->dtype,
+        .hidden_dtype = o->dtype,
+        .output_dtype = o->output_dtype,
+        .workspace_limit_bytes = o->workspace_limit_bytes,
+        .batch_invariant = o->batch_invariant,
+        .num_splits = o->num_splits,
+        .one_launch = o->one_launch};
     f->pages = pages;
     f->context = open_context(o);
     for (int part = 0; part < MLA__SM_90A_PARTS; part++)
@@ -235,6 +268,8 @@ fixture fixture_create(const fixture_options *options)
     make_block_table(&f);
     make_buffers(&f);
     f.host_weights = fixture_weights_create(c, 1234);
+    if (options->fp8_weights)
+        round_to_fp8(&f.host_weights);
     const clmla_weights_params weights = fixture_weights_params(&f.host_weights);
     assert_int_equal(clmla_weights_create(f.layer, &weights, test_device_get()->queue, &f.weights),
                      CLMLA_SUCCESS);

@@ -16,7 +16,9 @@ enum { FIXTURE_MAX_SEQUENCES = 8 };
 typedef struct fixture_weights {
     uint16_t *bits[8]; /* bf16, order of the fields of clmla_weights_params */
     double *values[8];
-    size_t count[8];
+    size_t count[8], columns[8];
+    uint8_t *codes[8]; /* FP8's, with scales of blocks of 128 x 128; NULL elsewhere */
+    float *scales[8];
     mla_ref_weights ref;
 } fixture_weights;
 
@@ -45,6 +47,7 @@ typedef struct fixture_options {
     int32_t feed_back;            /* output is bound to the same tensor as hidden_states */
     int32_t sm_90a;               /* asked for */
     int32_t fused;                /* one cache buffer, rows of kv_lora + rope elements */
+    int32_t fp8_weights;          /* of dims whose heads begin where scale blocks allow */
     int32_t fp8_cache;            /* records; the reference has what those of the past stand for */
     int32_t one_launch;           /* prepares the layer, too */
     cl_uint max_loop_iterations;  /* 0: the device's */
