@@ -314,8 +314,12 @@ static void check_source(clmla_context *context, const source_case *c)
     unsigned char *host = payload(&compact);
     float *near_scales = scales_of(c, all_rows, columns), *scales = scales_of(c, all_rows, STRIDE);
     clmla_weight_source source = {.scale_inv = near_scales};
-    source.host = c->host ? host : NULL;
-    source.tensor = c->host ? (clmla_tensor){.dtype = c->source} : compact.tensor;
+    if (c->host) {
+        source.host = host;
+        source.tensor.dtype = c->source;
+    } else {
+        source.tensor = compact.tensor;
+    }
     unsigned char *expected = pack(context, c, &source, &compact_bytes);
     spread(&compact, 0, all_rows, STRIDE);
     source.scale_inv = scales;
