@@ -1,13 +1,14 @@
 /*
  * Packed weights past 2^31 and 2^32 words: a matrix of a few gigabytes that is zero but for some of
  * its columns, first, last and between, against the sum in double; the others' products have to be
- * zero. The matrix is a range of addresses (support/sparse.h) that the test writes as the layout
+ * zero; and what CLBlast multiplies instead of the last of them. The matrix is a range of addresses (support/sparse.h) that the test writes as the layout
  * says (src/ops/matrix.h); zeros take no memory.
  */
 #define _DEFAULT_SOURCE /* madvise */
 
 #include <sys/mman.h>
 
+#include "ops/clblast_convert.h"
 #include "ops/matrix.h"
 #include "ops/projection.h"
 #include "ops/rows.h"
@@ -20,24 +21,22 @@ typedef struct weight_case {
     const char *name;
     clmla_kernel_class kernel_class;
     bool matrix_units;
-    clmla_projection_backend backend;
     clmla_dtype x, w;
     bool slow; /* on a CPU */
 } weight_case;
 
 // clang-format off
 static const weight_case cases[] = {
-    {"cpu bf16 by dot products", CLMLA_KERNELS_CPU, true, CLMLA_PROJECTION_NATIVE, BF16, BF16, false},
-    {"cpu FP8 by dot products", CLMLA_KERNELS_CPU, true, CLMLA_PROJECTION_NATIVE, BF16, F8, false},
-    {"cpu bf16", CLMLA_KERNELS_CPU, false, CLMLA_PROJECTION_NATIVE, BF16, BF16, false},
-    {"cpu FP8", CLMLA_KERNELS_CPU, false, CLMLA_PROJECTION_NATIVE, F32, F8, true},
-    {"cpu float32", CLMLA_KERNELS_CPU, false, CLMLA_PROJECTION_NATIVE, F32, F32, true},
-    {"cpu CLBlast", CLMLA_KERNELS_CPU, false, CLMLA_PROJECTION_CLBLAST, BF16, BF16, true},
-    {"gpu bf16", CLMLA_KERNELS_GPU, false, CLMLA_PROJECTION_NATIVE, BF16, BF16, true},
-    {"gpu FP8", CLMLA_KERNELS_GPU, false, CLMLA_PROJECTION_NATIVE, BF16, F8, true},
-    {"gpu float32", CLMLA_KERNELS_GPU, false, CLMLA_PROJECTION_NATIVE, F32, F32, true},
-    {"nvidia bf16", CLMLA_KERNELS_NVIDIA, true, CLMLA_PROJECTION_NATIVE, BF16, BF16, true},
-    {"nvidia FP8", CLMLA_KERNELS_NVIDIA, true, CLMLA_PROJECTION_NATIVE, BF16, F8, true},
+    {"cpu bf16 by dot products", CLMLA_KERNELS_CPU, true, BF16, BF16, false},
+    {"cpu FP8 by dot products", CLMLA_KERNELS_CPU, true, BF16, F8, false},
+    {"cpu bf16", CLMLA_KERNELS_CPU, false, BF16, BF16, false},
+    {"cpu FP8", CLMLA_KERNELS_CPU, false, F32, F8, true},
+    {"cpu float32", CLMLA_KERNELS_CPU, false, F32, F32, true},
+    {"gpu bf16", CLMLA_KERNELS_GPU, false, BF16, BF16, true},
+    {"gpu FP8", CLMLA_KERNELS_GPU, false, BF16, F8, true},
+    {"gpu float32", CLMLA_KERNELS_GPU, false, F32, F32, true},
+    {"nvidia bf16", CLMLA_KERNELS_NVIDIA, true, BF16, BF16, true},
+    {"nvidia FP8", CLMLA_KERNELS_NVIDIA, true, BF16, F8, true},
 };
 // clang-format on
 
@@ -96,25 +95,20 @@ static void multiply(clmla_context *context, const weight_case *c,
 {
     const cl_command_queue queue = test_device_get()->queue;
     const size_t columns = (size_t)matrix->out_features;
-    uint64_t bytes = 0;
-    test_buffer to = test_buffer_poisoned(columns * sizeof(float), F32), workspace;
+    test_buffer to = test_buffer_poisoned(columns * sizeof(float), F32);
     test_buffer from = test_buffer_of_doubles(x, IN, c->x);
-    clmla_projection_params params = {.struct_size = sizeof params,
-                                      .matrix = matrix,
-                                      .num_rows = 1,
-                                      .x = from.tensor,
-                                      .y = to.tensor,
-                                      .backend = c->backend};
-    assert_int_equal(clmla_projection_workspace_size(context, &params, &bytes), CLMLA_SUCCESS);
-    workspace = test_buffer_poisoned((size_t)bytes + 4, F32);
-    params.workspace = workspace.tensor;
+    const clmla_projection_params params = {.struct_size = sizeof params,
+                                            .matrix = matrix,
+                                            .num_rows = 1,
+                                            .x = from.tensor,
+                                            .y = to.tensor,
+                                            .backend = CLMLA_PROJECTION_NATIVE};
     const clmla_status status = clmla_enqueue_projection(context, &params, queue, 0, NULL, NULL);
     if (status != CLMLA_SUCCESS)
         fail_msg("%s: %s: %s", c->name, clmla_status_name(status), test_last_notify());
     test_buffer_read(&to, y);
     test_buffer_release(&to);
     test_buffer_release(&from);
-    test_buffer_release(&workspace);
 }
 
 static void check(clmla_context *context, const weight_case *c, sparse *region)
@@ -152,10 +146,27 @@ static void check(clmla_context *context, const weight_case *c, sparse *region)
     free(y);
 }
 
+/* NULL, or why there is none. */
+static const char *make_region(const clmla_context *context, clmla_dtype dtype, sparse *region)
+{
+    uint64_t bytes = 0;
+    assert_int_equal(mla__matrix_bytes(context, 1, (int32_t)columns_of(dtype), IN, dtype, &bytes),
+                     CLMLA_SUCCESS);
+    const char *why_not = sparse_create((size_t)bytes, region);
+    if (why_not != NULL) {
+        print_message("skipped: no offsets past 2^31, %s\n", why_not);
+        return why_not;
+    }
+    memset(region->data, 0, 4); /* sparse_create has tried them */
+    /* Fewer faults; zeros stay shared. A column of float32 touches one page a row. */
+    if (dtype != F32)
+        (void)madvise(region->data, region->bytes, MADV_HUGEPAGE);
+    return NULL;
+}
+
 static void products_past_2_to_the_32_weights(void **state)
 {
     const weight_case *c = *state;
-    uint64_t bytes = 0;
     sparse region = {.buffer = NULL};
     if (c->slow && !test_all()) {
         print_message("skipped: %s, slow; CLMLA_TEST_ALL=1 computes it\n", c->name);
@@ -163,29 +174,86 @@ static void products_past_2_to_the_32_weights(void **state)
     }
     clmla_context *context = test_context_with_units(
         c->kernel_class, c->matrix_units ? CLMLA_MATRIX_UNITS_AUTO : CLMLA_MATRIX_UNITS_OFF);
-    assert_int_equal(mla__matrix_bytes(context, 1, (int32_t)columns_of(c->w), IN, c->w, &bytes),
-                     CLMLA_SUCCESS);
-    const char *why_not = sparse_create((size_t)bytes, &region);
-    if (why_not == NULL) {
-        memset(region.data, 0, 4); /* sparse_create has tried them */
-        /* Fewer faults; zeros stay shared. A column of float32 touches one page a row. */
-        if (c->w != F32)
-            (void)madvise(region.data, region.bytes, MADV_HUGEPAGE);
+    const char *why_not = make_region(context, c->w, &region);
+    if (why_not == NULL)
         check(context, c, &region);
-    }
     sparse_release(&region);
     clmla_context_release(context);
-    if (why_not != NULL) {
-        print_message("skipped: no offsets past 2^31, %s\n", why_not);
+    if (why_not != NULL)
         skip();
+}
+
+/* ---- what CLBlast multiplies ---------------------------------------------------------------- */
+
+/* The last two panels as float32 [IN, 2 · PANEL]. */
+static void check_widened(clmla_context *context, sparse *region)
+{
+    const size_t columns = columns_of(BF16), first = columns - 2 * PANEL;
+    const struct clmla_matrix matrix = {.context = context,
+                                        .buffer = region->buffer,
+                                        .num_batches = 1,
+                                        .out_features = (int32_t)columns,
+                                        .in_features = IN,
+                                        .dtype = BF16};
+    double *ones = doubles(IN), magnitude;
+    for (size_t i = 2; i < PLANTED; i++)
+        (void)plant(region, BF16, columns, planted_column(columns, i), ones, &magnitude);
+    free(ones);
+    const size_t bytes = (size_t)IN * 2 * PANEL * sizeof(float);
+    cl_int error = CL_SUCCESS;
+    const cl_mem slab =
+        clCreateBuffer(test_device_get()->context, CL_MEM_READ_WRITE, bytes, NULL, &error);
+    assert_int_equal(error, CL_SUCCESS);
+    const mla__clblast_slabs slabs = {.x = slab, .w = slab, .y = slab};
+    const mla__view view = {.buffer = slab, .dtype = BF16};
+    const clmla_projection_params params = {.struct_size = sizeof params, .matrix = &matrix};
+    const mla__clblast_part part = {.num_batches = 1, .columns = 2 * PANEL};
+    mla__clblast_convert op = {0};
+    mla__stream stream;
+    assert_int_equal(mla__clblast_convert_bind(context, &params, &view, &view, &slabs, IN, &op),
+                     CLMLA_SUCCESS);
+    assert_int_equal(mla__stream_begin(&stream, test_device_get()->queue, 0, NULL), CLMLA_SUCCESS);
+    assert_int_equal(mla__clblast_convert_w(&op, &stream, &part, (int32_t)first), CLMLA_SUCCESS);
+    float *widened = malloc(bytes);
+    assert_non_null(widened);
+    assert_int_equal(clEnqueueReadBuffer(test_device_get()->queue, slab, CL_TRUE, 0, bytes, widened,
+                                         0, NULL, NULL),
+                     CL_SUCCESS);
+    for (size_t k = 0; k < IN; k++)
+        for (size_t n = 0; n < 2 * PANEL; n++) {
+            const double weight =
+                mla__load(region->data + place_of(BF16, columns, first + n, k), BF16, 0);
+            if ((double)widened[k * 2 * PANEL + n] != weight)
+                fail_msg("weight [%zu, %zu] is %.9g, expected %.9g", first + n, k,
+                         (double)widened[k * 2 * PANEL + n], weight);
+        }
+    free(widened);
+    (void)clReleaseMemObject(slab);
+    mla__clblast_convert_release(&op);
+}
+
+static void weights_past_2_to_the_32_are_widened(void **state)
+{
+    const char *why_not = NULL;
+    (void)state;
+    for (size_t k = 0; k < 2 && why_not == NULL; k++) {
+        sparse region = {.buffer = NULL};
+        clmla_context *context = test_context(both_classes[k], CLMLA_PROJECTION_NATIVE);
+        why_not = make_region(context, BF16, &region);
+        if (why_not == NULL)
+            check_widened(context, &region);
+        sparse_release(&region);
+        clmla_context_release(context);
     }
+    if (why_not != NULL)
+        skip();
 }
 
 int main(int argc, char **argv)
 {
     enum { NUM_CASES = sizeof cases / sizeof cases[0] };
     static weight_case states[NUM_CASES];
-    struct CMUnitTest tests[NUM_CASES];
+    struct CMUnitTest tests[NUM_CASES + 1];
     memset(tests, 0, sizeof tests);
     memcpy(states, cases, sizeof cases);
     if (argc > 1)
@@ -195,6 +263,8 @@ int main(int argc, char **argv)
         tests[i].test_func = products_past_2_to_the_32_weights;
         tests[i].initial_state = &states[i];
     }
+    tests[NUM_CASES].name = "CLBlast's widened weights";
+    tests[NUM_CASES].test_func = weights_past_2_to_the_32_are_widened;
     const int failed = cmocka_run_group_tests_name("weight_offsets", tests, NULL, NULL);
     test_device_close();
     return failed;
