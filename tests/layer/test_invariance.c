@@ -15,7 +15,7 @@ typedef struct variant {
     int out_of_order;
     int clblast;
     clmla_dtype dtype;
-    int fp8_cache;
+    int fp8_cache, fp8_weights;
     int batch_invariant;
     int lite; /* DeepSeek-V2-Lite's dims */
 } variant;
@@ -23,6 +23,8 @@ typedef struct variant {
 static clmla_config config_of(const variant *v)
 {
     clmla_config config = fixture_config_of(v->kernel_class, 36);
+    if (v->fp8_weights)
+        config = fixture_config_of(CLMLA_KERNELS_NVIDIA, 36);
     if (v->fp8_cache)
         config.kv_lora_rank = 128;
     if (v->lite)
@@ -48,6 +50,7 @@ static fixture make(const variant *v)
                                      .page_block_size = v->page_block_size,
                                      .fused = v->fused,
                                      .fp8_cache = v->fp8_cache,
+                                     .fp8_weights = v->fp8_weights,
                                      .workspace_limit_bytes = v->workspace_limit_bytes,
                                      .batch_invariant = v->batch_invariant,
                                      .share_context = 1};
@@ -89,10 +92,18 @@ static const variant variants[] = {
     {"f32: contiguous cache", CLMLA_KERNELS_CPU, 0, .dtype = CLMLA_DTYPE_F32},
     {"f16: fused cache", CLMLA_KERNELS_CPU, 7, 1, .dtype = CLMLA_DTYPE_F16},
     {"FP8 cache: contiguous cache", CLMLA_KERNELS_CPU, 0, .fp8_cache = 1},
+    {"gpu, f32: contiguous cache", CLMLA_KERNELS_GPU, 0, .dtype = CLMLA_DTYPE_F32},
+    {"gpu, f16: fused cache", CLMLA_KERNELS_GPU, 7, 1, .dtype = CLMLA_DTYPE_F16},
+    {"gpu, FP8 cache: page of one row", CLMLA_KERNELS_GPU, 1, .fp8_cache = 1},
+    {"FP8 weights: contiguous cache", CLMLA_KERNELS_CPU, 0, .fp8_weights = 1},
+    {"FP8 weights: fused cache", CLMLA_KERNELS_CPU, 7, 1, .fp8_weights = 1},
+    {"gpu, FP8 weights: page of one row", CLMLA_KERNELS_GPU, 1, .fp8_weights = 1},
     {"nvidia: rerun", CLMLA_KERNELS_NVIDIA, 16, 0, 0, 0},
     {"nvidia: page of one row", CLMLA_KERNELS_NVIDIA, 1, 0, 0, 0},
     {"nvidia: fused cache", CLMLA_KERNELS_NVIDIA, 3, 1, 0, 0},
     {"nvidia: out-of-order queue", CLMLA_KERNELS_NVIDIA, 16, 0, 0, 1},
+    {"nvidia, FP8 cache: contiguous cache", CLMLA_KERNELS_NVIDIA, 0, .fp8_cache = 1},
+    {"nvidia, FP8 weights: page of one row", CLMLA_KERNELS_NVIDIA, 1, .fp8_weights = 1},
 };
 
 /* Each variant's plain twin: its class, backend and dtypes, pages of 16, in order. Kept for the
@@ -109,10 +120,11 @@ static const double *plain_output(const variant *v)
                           .page_block_size = 16,
                           .clblast = v->clblast,
                           .dtype = v->dtype,
-                          .fp8_cache = v->fp8_cache};
+                          .fp8_cache = v->fp8_cache,
+                          .fp8_weights = v->fp8_weights};
     if (plain.output != NULL && plain.of.kernel_class == twin.kernel_class &&
         plain.of.clblast == twin.clblast && plain.of.dtype == twin.dtype &&
-        plain.of.fp8_cache == twin.fp8_cache)
+        plain.of.fp8_cache == twin.fp8_cache && plain.of.fp8_weights == twin.fp8_weights)
         return plain.output;
     free(plain.output);
     plain.of = twin;
@@ -152,8 +164,15 @@ static const variant invariant[] = {
     {"batch-invariant: cpu, f32", CLMLA_KERNELS_CPU, INVARIANT, .dtype = CLMLA_DTYPE_F32},
     {"batch-invariant: cpu, f16", CLMLA_KERNELS_CPU, INVARIANT, .dtype = CLMLA_DTYPE_F16},
     {"batch-invariant: cpu, FP8 cache", CLMLA_KERNELS_CPU, INVARIANT, .fp8_cache = 1},
+    {"batch-invariant: cpu, FP8 weights", CLMLA_KERNELS_CPU, INVARIANT, .fp8_weights = 1},
     {"batch-invariant: gpu", CLMLA_KERNELS_GPU, INVARIANT},
+    {"batch-invariant: gpu, f32", CLMLA_KERNELS_GPU, INVARIANT, .dtype = CLMLA_DTYPE_F32},
+    {"batch-invariant: gpu, f16", CLMLA_KERNELS_GPU, INVARIANT, .dtype = CLMLA_DTYPE_F16},
+    {"batch-invariant: gpu, FP8 cache", CLMLA_KERNELS_GPU, INVARIANT, .fp8_cache = 1},
+    {"batch-invariant: gpu, FP8 weights", CLMLA_KERNELS_GPU, INVARIANT, .fp8_weights = 1},
     {"batch-invariant: nvidia", CLMLA_KERNELS_NVIDIA, INVARIANT},
+    {"batch-invariant: nvidia, FP8 cache", CLMLA_KERNELS_NVIDIA, INVARIANT, .fp8_cache = 1},
+    {"batch-invariant: nvidia, FP8 weights", CLMLA_KERNELS_NVIDIA, INVARIANT, .fp8_weights = 1},
     {"batch-invariant: cpu, DeepSeek-V2-Lite", CLMLA_KERNELS_CPU, INVARIANT, .lite = 1},
     {"batch-invariant: gpu, DeepSeek-V2-Lite", CLMLA_KERNELS_GPU, INVARIANT, .lite = 1},
     {"batch-invariant: nvidia, DeepSeek-V2-Lite", CLMLA_KERNELS_NVIDIA, INVARIANT, .lite = 1},
@@ -226,12 +245,14 @@ static void batch_invariant_bits(void **state)
     fixture_release(&f);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     enum { NUM_VARIANTS = sizeof(variants) / sizeof(variants[0]) };
     enum { NUM_TESTS = NUM_VARIANTS + sizeof(invariant) / sizeof(invariant[0]) };
     static variant states[NUM_TESTS];
     struct CMUnitTest tests[NUM_TESTS];
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     memset(tests, 0, sizeof(tests));
     memcpy(states, variants, sizeof(variants));
     memcpy(states + NUM_VARIANTS, invariant, sizeof(invariant));
