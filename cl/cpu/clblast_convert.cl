@@ -82,8 +82,8 @@ CLMLA_INLINE void widen_16_pairs(global const uint *pairs, float16 *even, float1
 #if PAIR_F16
     const float16 first = vload_half16(0, (global const half *)pairs);
     const float16 second = vload_half16(0, (global const half *)(pairs + 8));
-    *even = (float16)(first.even, second.even);
-    *odd = (float16)(first.odd, second.odd);
+    *even = join_to_16(first.even, second.even);
+    *odd = join_to_16(odd_lanes(first), odd_lanes(second));
 #else
     const uint16 bits = vload16(0, pairs);
     *even = as_float16(bits << 16);

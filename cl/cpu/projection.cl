@@ -49,13 +49,17 @@ typedef CLMLA_CAT(uint, VECTOR_WIDTH) uintv;
 #define AS_FLOATV CLMLA_CAT(as_float, VECTOR_WIDTH)
 #define VLOADV CLMLA_CAT(vload, VECTOR_WIDTH)
 #define VLOADV_HALF CLMLA_CAT(vload_half, VECTOR_WIDTH)
-/* Vectors v, v + 1, .. as sixteen columns. */
+#define JOIN_TO_V CLMLA_CAT(join_to_, VECTOR_WIDTH)
+/* Vectors v, v + 1, .. as sixteen columns; a vector's odd lanes. */
 #if VECTOR_WIDTH == 16
 #define SIXTEEN_COLUMNS(v) (v)[0]
+#define ODD_LANES(v) odd_lanes(v)
 #elif VECTOR_WIDTH == 8
-#define SIXTEEN_COLUMNS(v) (float16)((v)[0], (v)[1])
+#define SIXTEEN_COLUMNS(v) join_to_16((v)[0], (v)[1])
+#define ODD_LANES(v) (v).odd
 #else
-#define SIXTEEN_COLUMNS(v) (float16)((v)[0], (v)[1], (v)[2], (v)[3])
+#define SIXTEEN_COLUMNS(v) join_to_16(join_to_8((v)[0], (v)[1]), join_to_8((v)[2], (v)[3]))
+#define ODD_LANES(v) (v).odd
 #endif
 
 #if PAIRED && PAIR_F8
@@ -78,8 +82,8 @@ CLMLA_INLINE void unpack_pairs(global const uint *w, floatv *even, floatv *odd)
 {
     const floatv low = VLOADV_HALF(0, (global const half *)w);
     const floatv high = VLOADV_HALF(1, (global const half *)w);
-    *even = (floatv)(low.even, high.even);
-    *odd = (floatv)(low.odd, high.odd);
+    *even = JOIN_TO_V(low.even, high.even);
+    *odd = JOIN_TO_V(ODD_LANES(low), ODD_LANES(high));
 }
 #elif PAIRED
 typedef uint packed_pair;

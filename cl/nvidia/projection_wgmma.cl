@@ -86,8 +86,9 @@ CLMLA_INLINE void load_weights(const operands *from, const int k0, uint4 *weight
         global const uint *const w = low ? from->W + (size_t)pair * PANEL : from->W;
         UNROLL
         for (int j = 0; j < 2; j++) {
-            weights[2 * i + j].lo = load_or_zero(w + 16 * j, low);
-            weights[2 * i + j].hi = load_or_zero(w + 16 * j + 4 * PANEL, high);
+            const uint2 upper = load_or_zero(w + 16 * j, low);
+            const uint2 lower = load_or_zero(w + 16 * j + 4 * PANEL, high);
+            weights[2 * i + j] = (uint4)(upper.x, upper.y, lower.x, lower.y);
         }
     }
 }
