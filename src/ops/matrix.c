@@ -5,7 +5,7 @@
 #include "core/dtype.h"
 #include "ops/sm_90a.h"
 
-enum { STAGING_BYTES = 32 << 20, ITEM_K = 16, ALIGNMENT = 256, PACK_WORK_GROUP = 64 };
+enum { STAGING_BYTES = 32 << 20, ITEM_K = 16, ALIGNMENT = 256, WANTED_WORK_GROUP = 64 };
 
 static const char *const FILES[] = {"matrix.cl", NULL};
 
@@ -171,6 +171,12 @@ static clmla_status create_kernel(pack *p)
     return mla__kernel_create(p->context, FILES, &defines, "matrix_pack", &p->kernel);
 }
 
+static size_t work_group(const clmla_context *context)
+{
+    const size_t most = context->device.max_work_group_size;
+    return WANTED_WORK_GROUP < most ? WANTED_WORK_GROUP : most;
+}
+
 /* Packs a slab whose first element is element offset of a buffer with the given strides. */
 static clmla_status launch(pack *p, const slab *s, cl_mem buffer, uint64_t offset,
                            uint64_t n_stride, uint64_t k_stride)
@@ -201,7 +207,7 @@ static clmla_status launch(pack *p, const slab *s, cl_mem buffer, uint64_t offse
     mla__arg_int(k, k_count);
     const size_t global[] = {(size_t)n_count, ((size_t)k_count + ITEM_K - 1) / ITEM_K,
                              (size_t)s->num_batches};
-    const size_t local[] = {PACK_WORK_GROUP, 1, 1};
+    const size_t local[] = {work_group(p->context), 1, 1};
     return mla__stream_launch(&p->stream, k, 3, global, local);
 }
 
@@ -439,7 +445,7 @@ static clmla_status pack_device_vector(clmla_context *context, const mla__view *
     if (status == CLMLA_SUCCESS)
         status = mla__kernel_create(context, FILES, &defines, "vector_pack", &kernel);
     if (status == CLMLA_SUCCESS) {
-        const size_t global[] = {(size_t)num}, local[] = {PACK_WORK_GROUP};
+        const size_t global[] = {(size_t)num}, local[] = {work_group(context)};
         mla__arg_view(&kernel, x, 0);
         mla__arg_view(&kernel, y, 0);
         mla__arg_int(&kernel, num);
