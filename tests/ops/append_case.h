@@ -38,6 +38,13 @@ static const fused_case fused_cases[] = {
 };
 /* clang-format on */
 
+static inline bool fused_case_is_too_long(const fused_case *c)
+{
+    const size_t kv_a = (size_t)(c->kv_lora + c->rope);
+    const size_t q = (size_t)c->heads * (c->nope + (size_t)c->rope);
+    return test_too_long(kv_a > q ? kv_a : q);
+}
+
 typedef struct arrays {
     size_t tokens, block, head, table_row;
     size_t kv_a_count, table_count, q_count, kv_count, pe_count;

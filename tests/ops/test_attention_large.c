@@ -158,7 +158,8 @@ static void the_context_remembers_what_it_tried(void **state)
     clmla_context_release(context);
 }
 
-int main(void)
+/* An argument is a pattern of names: the tests to run. */
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(steps_of_many_rows_a_sequence_take_it_once_it_is_tried),
@@ -167,6 +168,8 @@ int main(void)
         cmocka_unit_test(a_tile_that_does_not_build_leaves_the_others),
         cmocka_unit_test(the_context_remembers_what_it_tried),
     };
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     const int failed = cmocka_run_group_tests_name("attention_large", tests, NULL, NULL);
     test_device_close();
     return failed;

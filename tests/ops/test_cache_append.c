@@ -317,7 +317,8 @@ static void new_tokens_are_appended_and_nothing_else(void **state)
     for (size_t k = 0; k < 2; k++) {
         clmla_context *context = test_context(both_classes[k], CLMLA_PROJECTION_AUTO);
         for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
-            run_case(&cases[i], context);
+            if (!test_too_long((size_t)cases[i].kv_lora))
+                run_case(&cases[i], context);
         clmla_context_release(context);
     }
 }
@@ -446,7 +447,8 @@ static void bad_arguments_are_refused(void **state)
     free(in.weight);
 }
 
-int main(void)
+/* An argument is a pattern of names: the tests to run. */
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(new_tokens_are_appended_and_nothing_else),
@@ -454,6 +456,8 @@ int main(void)
         cmocka_unit_test(another_plan_can_be_set),
         cmocka_unit_test(bad_arguments_are_refused),
     };
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     test_device_close();
     return failed;

@@ -215,7 +215,8 @@ static void packs_as_the_layout_says(void **state)
     (void)state;
     clmla_context *context = test_context(CLMLA_KERNELS_AUTO, CLMLA_PROJECTION_NATIVE);
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
-        check_case(context, &cases[i], test_device_get()->queue);
+        if (!test_too_long((size_t)(cases[i].K > cases[i].N ? cases[i].K : cases[i].N)))
+            check_case(context, &cases[i], test_device_get()->queue);
     clmla_context_release(context);
 }
 
@@ -373,7 +374,8 @@ static void refuses_what_does_not_fit(void **state)
     clmla_context_release(context);
 }
 
-int main(void)
+/* An argument is a pattern of names: the tests to run. */
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(packs_as_the_layout_says),
@@ -382,5 +384,7 @@ int main(void)
         cmocka_unit_test(vectors_become_float32),
         cmocka_unit_test(refuses_what_does_not_fit),
     };
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests_name("matrix", tests, NULL, test_device_teardown);
 }

@@ -47,6 +47,30 @@ static void gpu_with_few_rows_matches_reference(void **state)
     clmla_context_release(context);
 }
 
+/* The smallest of each kernel, for simulators: few rows and more, odd and not; a device with small
+ * work-groups. */
+static void gpu_on_simulators(void **state)
+{
+    (void)state;
+    clmla_context *context = native_context(CLMLA_KERNELS_GPU, true);
+    context->device.max_work_group_size = 32;
+    for (int32_t rows = 1; rows <= 5; rows += 4) {
+        projection_case one = {.name = "smallest",
+                               .M = rows,
+                               .N = 9,
+                               .K = 33,
+                               .batches = 2,
+                               .x = BF16,
+                               .w = BF16,
+                               .y = F32,
+                               .row_gap = 3};
+        projection_run(context, &one);
+        one.w = F32;
+        projection_run(context, &one);
+    }
+    clmla_context_release(context);
+}
+
 /* Devices with small work-groups and little local memory, and with so many compute units that every
  * tile is as narrow as it gets. */
 static void gpu_matches_reference_on_other_devices(void **state)
@@ -387,6 +411,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(cpu_with_matrix_units_matches_reference),
         cmocka_unit_test(gpu_matches_reference),
         cmocka_unit_test(gpu_with_few_rows_matches_reference),
+        cmocka_unit_test(gpu_on_simulators),
         cmocka_unit_test(gpu_matches_reference_on_other_devices),
         cmocka_unit_test(takes_every_dtype),
         cmocka_unit_test(tile_has_the_vectors_of_the_device),

@@ -103,6 +103,26 @@ static void direct_path_matches_reference(void **state)
     assert_int_equal(num_overrides, 0); /* CLBlast is left as it is */
 }
 
+/* The smallest that its kernels convert, for simulators. */
+static void on_simulators(void **state)
+{
+    static const clmla_kernel_class classes[] = {CLMLA_KERNELS_CPU, CLMLA_KERNELS_GPU};
+    (void)state;
+    for (size_t k = 0; k < 2; k++) {
+        clmla_context *context = test_context(classes[k], CLMLA_PROJECTION_CLBLAST);
+        projection_run(context, &(projection_case){.name = "smallest",
+                                                   .M = 3,
+                                                   .N = 5,
+                                                   .K = 7,
+                                                   .x = BF16,
+                                                   .w = k == 0 ? F16 : BF16,
+                                                   .y = BF16});
+        clmla_context_release(context);
+    }
+    assert_int_equal(CLBlastClearCache(),
+                     CLBlastSuccess); /* oclgrind crashes where exit() does it */
+}
+
 /* Products of at least `size`³ multiplications take CLBlast's indirect path from now on. */
 static void set_indirect_size(size_t size)
 {
@@ -552,11 +572,13 @@ static void threads_do_not_mix_their_parameters(void **state)
     clmla_context_release(context);
 }
 
-int main(void)
+/* An argument is a pattern of names: the tests to run. */
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(workspace_of_r1_is_bounded), /* before anything overrides CLBlast */
         cmocka_unit_test(direct_path_matches_reference),
+        cmocka_unit_test(on_simulators),
         cmocka_unit_test(cut_calls_match_reference),
         cmocka_unit_test(small_gpu_calls_are_native_and_large_ones_not),
         cmocka_unit_test(works_on_an_out_of_order_queue),
@@ -567,5 +589,7 @@ int main(void)
         cmocka_unit_test(given_parameters_match_reference),
         cmocka_unit_test(threads_do_not_mix_their_parameters),
     };
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests_name("projection_clblast", tests, NULL, test_device_teardown);
 }

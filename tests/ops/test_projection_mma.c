@@ -45,6 +45,21 @@ static enum mla__projection_kind kind_for(const projection_case *c)
     return c->M <= few_max_rows(c->w) ? MLA__PROJECTION_FEW : MLA__PROJECTION_TILED;
 }
 
+/* The smallest of each kernel, for simulators. */
+static void on_simulators(void **state)
+{
+    (void)state;
+    clmla_context *context = nvidia_context(2);
+    for (size_t w = 0; w < 2; w++) {
+        projection_case one = {
+            .name = "smallest", .M = 3, .N = 8, .K = 8, .x = BF16, .w = weights[w], .y = BF16};
+        run_on(context, &one, MLA__PROJECTION_FEW);
+        one.M = few_max_rows(one.w) + 1;
+        run_on(context, &one, MLA__PROJECTION_TILED);
+    }
+    clmla_context_release(context);
+}
+
 /* Rows around every tile, each with several widths and depths: tails of panels, of steps and of
  * slices; dtypes, gaps and batches in turn. */
 static void matches_reference(void **state)
@@ -402,6 +417,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(matches_reference),
+        cmocka_unit_test(on_simulators),
         cmocka_unit_test(matches_reference_in_special_cases),
         cmocka_unit_test(every_tile_matches_reference),
         cmocka_unit_test(batch_invariant_rows_do_not_depend_on_their_number),

@@ -64,6 +64,18 @@ static void matches_reference(void **state)
     clmla_context_release(context);
 }
 
+/* The smallest, for simulators. */
+static void on_simulators(void **state)
+{
+    (void)state;
+    clmla_context *context = ready_context(1);
+    run_wgmma(context,
+              &(projection_case){
+                  .name = "smallest", .M = 65, .N = 8, .K = 8, .x = BF16, .w = BF16, .y = BF16},
+              256);
+    clmla_context_release(context);
+}
+
 /* Where rows begin anywhere, y accumulates, rows move within the bound tensors, a row is NaN. */
 static void matches_reference_in_special_cases(void **state)
 {
@@ -299,6 +311,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(matches_reference),
+        cmocka_unit_test(on_simulators),
         cmocka_unit_test(matches_reference_in_special_cases),
         cmocka_unit_test(taken_for_many_rows_where_ready),
         cmocka_unit_test(accepted_where_results_are_right),

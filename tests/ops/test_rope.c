@@ -346,7 +346,8 @@ static void pairs_are_rotated_in_place(void **state)
     for (size_t k = 0; k < 2; k++) {
         clmla_context *context = test_context(both_classes[k], CLMLA_PROJECTION_AUTO);
         for (size_t i = 0; i < sizeof rope_cases / sizeof rope_cases[0]; i++)
-            run_rope(&rope_cases[i], context);
+            if (!test_too_long((size_t)(rope_cases[i].heads * rope_cases[i].rope_dim)))
+                run_rope(&rope_cases[i], context);
         clmla_context_release(context);
     }
 }
@@ -395,7 +396,8 @@ static void bad_arguments_are_refused(void **state)
     test_buffer_release(&table);
 }
 
-int main(void)
+/* An argument is a pattern of names: the tests to run. */
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(angles_are_right_at_every_position),
@@ -404,6 +406,8 @@ int main(void)
         cmocka_unit_test(pairs_are_rotated_in_place),
         cmocka_unit_test(bad_arguments_are_refused),
     };
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     test_device_close();
     return failed;

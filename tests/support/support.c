@@ -42,6 +42,12 @@ __attribute__((constructor)) static void choose_tests(void)
         cmocka_set_skip_filter(without);
 }
 
+int test_too_long(size_t elements)
+{
+    const char *most = getenv("CLMLA_TEST_MAX_DIM");
+    return most != NULL && elements > strtoul(most, NULL, 10);
+}
+
 void test_close(const char *what, const double *y, const double *t, size_t count, double bound)
 {
     double error = 0.0, norm = 0.0, worst = -1.0;

@@ -34,6 +34,10 @@ int test_all(void);
  * the tests to run, and CLMLA_TEST_WITHOUT, one of those to leave out.
  */
 
+/* Whether a case of so many elements along its longest dimension is left out: there are more than
+ * CLMLA_TEST_MAX_DIM, which a simulator sets. */
+int test_too_long(size_t elements);
+
 /* Fails the test unless ||y - t|| <= bound · ||t||, printing the figure, the first worst element
  * and `what`. A NaN or infinity in y fails always. */
 void test_close(const char *what, const double *y, const double *t, size_t count, double bound);
