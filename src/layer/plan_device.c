@@ -6,7 +6,7 @@
 
 enum {
     ADVANCE_CHUNK = 64, /* sequences per launch: their numbers travel as arguments */
-    GPU_WORK_GROUP = 64
+    WANTED_WORK_GROUP = 64
 };
 
 /* Arguments that name the plan's tables, in the order both kernels take them. */
@@ -22,7 +22,11 @@ static void add_tables(const clmla_plan *plan, mla__kernel *kernel)
 
 static size_t work_group(const clmla_plan *plan)
 {
-    return plan->layer->context->kernel_class == CLMLA_KERNELS_CPU ? 1 : GPU_WORK_GROUP;
+    const clmla_context *context = plan->layer->context;
+    const size_t most = context->device.max_work_group_size;
+    if (context->kernel_class == CLMLA_KERNELS_CPU)
+        return 1;
+    return WANTED_WORK_GROUP < most ? WANTED_WORK_GROUP : most;
 }
 
 clmla_status mla__plan_device_bind(clmla_plan *plan)
