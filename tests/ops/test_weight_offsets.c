@@ -3,6 +3,8 @@
  * its columns, first, last and between, against the sum in double; the others' products have to be
  * zero; and what CLBlast multiplies instead of the last of them. The matrix is a range of addresses (support/sparse.h) that the test writes as the layout
  * says (src/ops/matrix.h); zeros take no memory.
+ *
+ * Not of class nvidia's kernels, whose 2^33 products take an emulation too long.
  */
 #define _DEFAULT_SOURCE /* madvise */
 
@@ -35,8 +37,6 @@ static const weight_case cases[] = {
     {"gpu bf16", CLMLA_KERNELS_GPU, false, BF16, BF16, true},
     {"gpu FP8", CLMLA_KERNELS_GPU, false, BF16, F8, true},
     {"gpu float32", CLMLA_KERNELS_GPU, false, F32, F32, true},
-    {"nvidia bf16", CLMLA_KERNELS_NVIDIA, true, BF16, BF16, true},
-    {"nvidia FP8", CLMLA_KERNELS_NVIDIA, true, BF16, F8, true},
 };
 // clang-format on
 
