@@ -1,8 +1,9 @@
 /*
  * Packed weights past 2^31 and 2^32 words: a matrix of a few gigabytes that is zero but for some of
  * its columns, first, last and between, against the sum in double; the others' products have to be
- * zero; and what CLBlast multiplies instead of the last of them. The matrix is a range of addresses (support/sparse.h) that the test writes as the layout
- * says (src/ops/matrix.h); zeros take no memory.
+ * zero. Also the float32 weights that CLBlast multiplies in place of the last of them. The matrix
+ * is a range of addresses (support/sparse.h) that the test writes as the layout says
+ * (src/ops/matrix.h); zeros take no memory.
  *
  * Not of class nvidia's kernels, whose 2^33 products take an emulation too long.
  */
