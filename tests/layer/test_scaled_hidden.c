@@ -1,9 +1,9 @@
 /*
  * Hidden states 30 times as large as usual and a thousandth of it, every storage dtype on every
  * kernel class. The bounds are made as those of the golden files (tests/golden/README.md), here for
- * these very inputs: 1.1 times the larger of the error of a run in the official model's order, which
- * rounds each of its tensors to the storage dtype, and twice the error of an exact run that rounds
- * the cache and the output alone; float32: four times the former, at least 5e-6.
+ * these very inputs: 1.1 times the larger of the error of a run in the official model's order,
+ * which rounds each of its tensors to the storage dtype, and twice the error of an exact run that
+ * rounds the cache and the output alone; float32: four times the former, at least 5e-6.
  */
 #include "core/config.h"
 #include "core/dtype.h"
