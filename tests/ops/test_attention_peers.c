@@ -18,8 +18,8 @@
  * FlashInfer's page attention. The reference computes at least one row of every sequence; all
  * elements have to be finite.
  *
- * FlashInfer's page sizes are run one after another on the same data: the reference computes rows of
- * the first, the others have to have its bits, all of them.
+ * FlashInfer's page sizes are run one after another on the same data: the reference computes rows
+ * of the first, the others have to have its bits, all of them.
  *
  * By default a sample of the cases; all with CLMLA_TEST_ALL=1 (ops/all_attention_peers_*, slow).
  * Cases of more products than a path computes in reasonable time are left out, and counted; of
