@@ -295,7 +295,7 @@ if(CLMLA_BUILD_TESTS)
     endforeach()
     set(emulated_parts layer_test_layer layer_test_invariance layer_test_large_offsets
         layer_test_promises layer_test_scaled_hidden ops_test_attention ops_test_attention_bits
-        ops_test_attention_matrix ops_test_recorded_tiles ops_test_weight_offsets)
+        ops_test_attention_matrix ops_test_recorded_tiles)
     if(TARGET faults_test_objects)
         list(APPEND emulated_parts faults_test_objects faults_test_steps)
     endif()
