@@ -14,7 +14,8 @@
 #   oclgrind  the simulator that looks for races and wrong accesses: the smallest shapes
 #
 # Groups are named after the tests' folders: ocl, ops, layer, faults, golden (those with bf16),
-# emulated, api, oclgrind. --library takes another FILE for any of the first four. --seconds: a
+# emulated, api, oclgrind; without the tests that have label slow or long (tools/check.sh), but for
+# oclgrind's. --library takes another FILE for any of the first four. --seconds: a
 # test's limit of time (default 2400: Intel's runtime compiles for nearly all of a test's time, and
 # keeps nothing of it). --build: where clmla is built (default build-check). --folder: for what is
 # fetched, kernel caches, logs, report.txt and report.md (default build-check/devices).
@@ -41,7 +42,7 @@ one_of() {
 
 while [ $# -gt 0 ]; do
     case "$1" in
-    -h | --help) sed -n '2,21s/^# \{0,1\}//p' "$0" && exit 0 ;;
+    -h | --help) sed -n '2,25s/^# \{0,1\}//p' "$0" && exit 0 ;;
     --only | --groups | --library | --seconds | --build | --folder)
         [ -n "${2:-}" ] || wrong "$1 takes an argument"
         ;;&
@@ -188,11 +189,11 @@ selection() {
     'rusticl ops')
         echo '-R ^ops/test_((cache|norm|rope)_append|fp8_cache|loops|merge|rmsnorm|rope|tensor)$'
         ;;
-    *faults) echo '-R ^faults/test_ -LE slow' ;;
-    *golden) echo '-R ^golden/small_bf16_ -LE slow' ;;
-    *api) echo '-R ^api/(engine|tensor_parallel)_ -LE slow' ;;
+    *faults) echo '-R ^faults/test_ -LE slow|long' ;;
+    *golden) echo '-R ^golden/small_bf16_ -LE slow|long' ;;
+    *api) echo '-R ^api/(engine|tensor_parallel)_ -LE slow|long' ;;
     *oclgrind) echo '-R ^oclgrind/' ;;
-    *) echo "-R ^$group/ -LE slow" ;;
+    *) echo "-R ^$group/ -LE slow|long" ;;
     esac
 }
 
@@ -241,7 +242,8 @@ note_tests() {
 run_tests() {
     local device=$1 group=$2 log=$folder/$1/$2.log place=$folder/$1/ctest begin=$SECONDS options
     mkdir -p "$place"
-    sed -E "s/ TIMEOUT \"[0-9]+\"/ TIMEOUT \"$limit\"/" "$build/CTestTestfile.cmake" \
+    sed -E "s/ TIMEOUT \"[0-9]+\"/ TIMEOUT \"$limit\"/; s#^subdirs\(\"#&$build/#" \
+        "$build/CTestTestfile.cmake" \
         >"$place/CTestTestfile.cmake"
     read -ra options <<<"$(selection "$device" "$group")"
     (cd "$place" && env "${environment[@]}" ctest -j 1 --timeout "$limit" --no-tests=error \
