@@ -40,6 +40,8 @@ if(CLMLA_BUILD_TESTS)
     foreach(name IN LISTS DEVICE_TESTS)
         clmla_test(${name} device)
     endforeach()
+    # CLBlast's kernels of many sizes compile for a minute.
+    set_property(TEST ops/test_clblast_operands APPEND PROPERTY LABELS long)
     # Among the unit tests, which ThreadSanitizer runs.
     clmla_test(layer/test_threads unit)
     # PoCL 3.1 does not unpack a binary without harm into a cache that others fill at the same time.
@@ -93,8 +95,8 @@ if(CLMLA_BUILD_TESTS)
 endif()
 
 # ---- tests of the program -------------------------------------------------------------------------
-set(CLI_TESTS bench cache completion devices kernels main man memory report run tune tune_search
-    verify weights weights_full)
+set(CLI_TESTS bench bench_fp8 cache completion devices kernels main man memory report run tune
+    tune_search verify weights weights_full)
 if(CLMLA_BUILD_TESTS)
     add_executable(clmla_cli_probe tests/cli/probe.c)
     clmla_compile_settings(clmla_cli_probe)
@@ -135,7 +137,7 @@ if(CLMLA_BUILD_TESTS)
             set_tests_properties(cli/${name} PROPERTIES LABELS cli TIMEOUT 1200
                 ENVIRONMENT "${cli_environment}")
         endforeach()
-        set_property(TEST cli/tune_search APPEND PROPERTY LABELS long)
+        set_property(TEST cli/bench_fp8 cli/tune_search APPEND PROPERTY LABELS long)
         set_property(TEST cli/weights_full APPEND PROPERTY LABELS slow)
         set_property(TEST cli/cache APPEND PROPERTY ENVIRONMENT
             POCL_CACHE_DIR=${CMAKE_CURRENT_BINARY_DIR}/pocl-cli-cache) # as ocl/test_binary

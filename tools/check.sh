@@ -3,8 +3,9 @@
 # tests, a build by clang with AddressSanitizer and UBSan and its tests.
 #
 #   tools/check.sh           the default, for every change
-#   tools/check.sh --ci      also the tests with label long: kernels of class nvidia one by one,
-#                            which compile for minutes on a CPU
+#   tools/check.sh --ci      also the tests with label long, whose kernels compile for minutes on a
+#                            CPU: those of class nvidia one by one, searches of clmla tune, FP8 in
+#                            clmla bench
 #   tools/check.sh --full    also the slow tests (valgrind among them), the unit tests under
 #                            ThreadSanitizer, static analysis (tools/lint.sh, minutes), builds by gcc
 #                            without and by clang without and with optimisation
@@ -32,7 +33,7 @@ case "${1:-}" in
     done
     exec "$root/tools/check_devices.sh" "${@:2}"
     ;;
--h | --help) sed -n '2,20s/^# \{0,1\}//p' "$0" && exit 0 ;;
+-h | --help) sed -n '2,21s/^# \{0,1\}//p' "$0" && exit 0 ;;
 *) echo "check.sh: unknown option $1; there are --ci, --full and --all-devices" >&2 && exit 2 ;;
 esac
 

@@ -3,32 +3,7 @@
 # is a subshell
 # clmla tune, and the records that every command reads.
 load common
-
-# A search that takes no time: products of one row, on float32 kernels that every machine has.
-try_tune() {
-    try tune --model "$(tiny)" --matrix-units off --ops projection --rows 1 --max-seconds 1 "$@"
-}
-
-# The same of attention: one line.
-try_attention() {
-    try tune --model "$(tiny)" --matrix-units off --ops attention --max-seconds 1 "$@"
-}
-
-# The lines of entries of a record.
-entries() {
-    grep -cE '^(projection|attention|clblast)_' "$1"
-}
-
-# A record of this device, with the lines on standard input after its header.
-record() {
-    clmla devices --format json >devices.json
-    output=$(cat devices.json)
-    {
-        printf 'clmla-tuning 1\ndevice %s\n' "$(json devices.0.name)"
-        printf 'driver %s\n' "$(json devices.0.driver)"
-        cat
-    } >"$1"
-}
+load tune
 
 # What --verbose says of the kernels that a golden case takes.
 describe() {
@@ -62,25 +37,6 @@ describe() {
     grep -qE '^attention_[a-z]+ cache=bf16 heads=4 kv_lora_rank=32 rope_dim=8 : .* \| decode_before_ns=[0-9]+ decode_after_ns=[0-9]+ prefill_before_ns=[0-9]+ prefill_after_ns=[0-9]+ ' \
         new.tuning
     [[ "$output" == *"attention, decode"*"attention, prefill"* ]]
-}
-
-@test "FP8 weights and cache" {
-    model eights 160 2 128 72 16 72 # 128 x 128 blocks have edges
-    eights=$BATS_FILE_TMPDIR/eights.json
-    try tune --model "$eights" --kernels cpu --weights-dtype fp8 --cache-dtype fp8 --rows 16 \
-        --max-seconds 1 --tuning my.tuning
-    passes
-    [ "$(grep -c '^projection_.* weights=f8_e4m3 .*max_rows=any' my.tuning)" -eq 5 ]
-    [ "$(grep -c '^attention_.* cache=fp8_ds_mla' my.tuning)" -eq 1 ]
-    [ "$(entries my.tuning)" -eq 6 ] # and no backend: FP8 weights are native's alone
-    grep -q '^command .* --weights-dtype fp8 --cache-dtype fp8$' my.tuning
-    try bench --model "$eights" --kernels cpu --weights-dtype fp8 --cache-dtype fp8 --runs 3 \
-        --max-seconds 1 --tuning my.tuning --format json
-    passes
-    [ "$(json device.tuning)" -eq 6 ]
-    [ "$(json results.3.verified)" = true ]
-    try tune --model "$(tiny)" --cache-dtype fp8
-    fails_with 2 "--cache-dtype 'fp8'" "multiple of 128"
 }
 
 @test "CLBlast's parameters, for all products at once" {
@@ -138,44 +94,6 @@ describe() {
     [[ "$output" == *"my.tuning: 1 tiles searched"* ]]
     [ "$(entries my.tuning)" -eq 1 ]
     [ "$(grep -c '^date' my.tuning)" -eq 1 ] # remarks without entries are gone
-}
-
-@test "other dtypes and classes go into one record beside what is there" {
-    printf '# mine\n\ndate 2020-01-01\nprojection_cpu weights=f16 batches=1 out_features=7 in_features=9 max_rows=2 : tile_rows=1 vector_width=4 tile_vectors=4 block_rows=1\n' |
-        record my.tuning
-    try_attention --tuning my.tuning
-    passes
-    try_attention --tuning my.tuning --dtype f32 --kernels gpu
-    passes
-    [ "$(entries my.tuning)" -eq 3 ]
-    [ "$(grep -c '^date' my.tuning)" -eq 3 ]
-    grep -qx '# mine' my.tuning
-    grep -q 'in_features=9 max_rows=2 : tile_rows=1' my.tuning
-}
-
-@test "interrupted: what was found is there, and the same command goes on" {
-    "$CLMLA" tune --model "$(tiny)" --matrix-units off --ops projection,attention --rows 1,2 \
-        --max-seconds 2 \
-        --tuning my.tuning >out 2>err &
-    local pid=$! i
-    for i in $(seq 300); do
-        [ ! -s my.tuning ] || break
-        sleep 0.1
-    done
-    kill -TERM "$pid"
-    local code=0
-    wait "$pid" || code=$?
-    [ "$code" -eq 1 ]
-    [[ "$(cat err)" == "clmla: interrupted: "*" tiles of this run are in my.tuning; "* ]]
-    found=$(entries my.tuning)
-    [ "$found" -ge 1 ] && [ "$found" -lt 11 ]
-    cp my.tuning before.tuning
-    try tune --model "$(tiny)" --matrix-units off --ops projection,attention --rows 1,2 \
-        --max-seconds 1 --tuning my.tuning
-    passes
-    [[ "$output" == *"; $found were there before" ]]
-    [ "$(entries my.tuning)" -eq 11 ]
-    [ "$(grep -cF -f <(grep -E '^(projection|attention)_' before.tuning) my.tuning)" -eq "$found" ]
 }
 
 @test "tiles that compute wrong results or do not build are told, not timed and not recorded" {
