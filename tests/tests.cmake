@@ -96,7 +96,7 @@ endif()
 
 # ---- tests of the program -------------------------------------------------------------------------
 set(CLI_TESTS bench bench_fp8 cache completion devices kernels main man memory report run tune
-    tune_search verify weights weights_full)
+    tune_search verify verify_classes weights weights_full)
 if(CLMLA_BUILD_TESTS)
     add_executable(clmla_cli_probe tests/cli/probe.c)
     clmla_compile_settings(clmla_cli_probe)
@@ -137,7 +137,7 @@ if(CLMLA_BUILD_TESTS)
             set_tests_properties(cli/${name} PROPERTIES LABELS cli TIMEOUT 1200
                 ENVIRONMENT "${cli_environment}")
         endforeach()
-        set_property(TEST cli/bench_fp8 cli/tune_search APPEND PROPERTY LABELS long)
+        set_property(TEST cli/bench_fp8 cli/tune_search cli/verify_classes APPEND PROPERTY LABELS long)
         set_property(TEST cli/weights_full APPEND PROPERTY LABELS slow)
         set_property(TEST cli/cache APPEND PROPERTY ENVIRONMENT
             POCL_CACHE_DIR=${CMAKE_CURRENT_BINARY_DIR}/pocl-cli-cache) # as ocl/test_binary
@@ -273,6 +273,9 @@ if(CLMLA_BUILD_TESTS AND CMAKE_C_COMPILER_ID MATCHES "GNU|Clang" AND NOT APPLE)
     # The same count of what lives, over many steps.
     clmla_test(layer/test_soak device)
     target_sources(layer_test_soak PRIVATE tests/faults/opencl.c)
+    if(CLMLA_SANITIZER)
+        target_compile_definitions(layer_test_soak PRIVATE TEST_SANITIZED)
+    endif()
     foreach(function IN LISTS fault_functions)
         target_link_options(layer_test_soak PRIVATE -Wl,--wrap=${function})
     endforeach()

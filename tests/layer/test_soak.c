@@ -49,7 +49,7 @@ typedef struct usage {
 } usage;
 
 /* Sanitizers keep freed memory for a while, and tell nothing about the heap. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef TEST_SANITIZED
 static const bool memory_is_known = false;
 #else
 static const bool memory_is_known = true;
