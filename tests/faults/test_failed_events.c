@@ -135,10 +135,11 @@ static world make_world(const event_case *c)
                                      .page_block_size = 16};
     world w = {.f = fixture_create(&options), .queue = queue_of(c)};
     const size_t bytes = w.f.output.bytes;
-    unsigned char **const texts[] = {&w.poison, &w.read, &w.expected[0], &w.expected[1]};
-    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
-        *texts[i] = malloc(bytes);
-        assert_non_null(*texts[i]);
+    unsigned char **const copies[] = {&w.poison, &w.read, &w.expected[0], &w.expected[1]};
+    for (size_t i = 0; i < sizeof copies / sizeof copies[0]; i++) {
+        unsigned char *made = malloc(bytes);
+        assert_non_null(made);
+        *copies[i] = made;
     }
     memset(w.poison, 0xff, bytes);
     assert_int_equal(clmla_layer_prepare(w.f.layer, test_device_get()->queue), CLMLA_SUCCESS);
