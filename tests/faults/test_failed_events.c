@@ -133,7 +133,8 @@ static world make_world(const event_case *c)
                                      .kernel_class = c->kernel_class,
                                      .projection = c->projection,
                                      .page_block_size = 16};
-    world w = {.f = fixture_create(&options), .queue = queue_of(c)};
+    const cl_command_queue queue = queue_of(c); /* first, since it may skip */
+    world w = {.f = fixture_create(&options), .queue = queue};
     const size_t bytes = w.f.output.bytes;
     unsigned char **const copies[] = {&w.poison, &w.read, &w.expected[0], &w.expected[1]};
     for (size_t i = 0; i < sizeof copies / sizeof copies[0]; i++) {
