@@ -49,6 +49,12 @@ if(CLMLA_BUILD_TESTS)
         set_property(TEST ocl/test_${name} APPEND PROPERTY ENVIRONMENT
             POCL_CACHE_DIR=${CMAKE_CURRENT_BINARY_DIR}/pocl-test-${name})
     endforeach()
+    # A sample of the peers' matrices: by default on class cpu.
+    set_property(TEST ops/test_attention_peers APPEND PROPERTY ENVIRONMENT
+        "CLMLA_TEST_ONLY=* on cpu*")
+    add_test(NAME ops/attention_peers_on_gpus COMMAND ops_test_attention_peers)
+    set_tests_properties(ops/attention_peers_on_gpus PROPERTIES LABELS "device;long" TIMEOUT 1200
+        ENVIRONMENT "POCL_AFFINITY=1;CLMLA_TEST_WITHOUT=* on cpu*")
     # Peers' matrices whole, in parts that take minutes.
     foreach(matrix IN ITEMS flash_mla flash_infer_page_attention_of_1_to_5
             flash_infer_page_attention_of_7 flash_infer_page_attention_of_157
@@ -95,8 +101,8 @@ if(CLMLA_BUILD_TESTS)
 endif()
 
 # ---- tests of the program -------------------------------------------------------------------------
-set(CLI_TESTS bench bench_fp8 cache completion devices kernels main man memory report run tune
-    tune_search verify verify_classes weights weights_full)
+set(CLI_TESTS bench bench_fp8 bench_kernels cache completion devices kernels main man memory
+    report run tune tune_search verify verify_classes weights weights_full)
 if(CLMLA_BUILD_TESTS)
     add_executable(clmla_cli_probe tests/cli/probe.c)
     clmla_compile_settings(clmla_cli_probe)
@@ -137,7 +143,8 @@ if(CLMLA_BUILD_TESTS)
             set_tests_properties(cli/${name} PROPERTIES LABELS cli TIMEOUT 1200
                 ENVIRONMENT "${cli_environment}")
         endforeach()
-        set_property(TEST cli/bench_fp8 cli/tune_search cli/verify_classes APPEND PROPERTY LABELS long)
+        set_property(TEST cli/bench_fp8 cli/bench_kernels cli/tune_search cli/verify_classes
+            APPEND PROPERTY LABELS long)
         set_property(TEST cli/weights_full APPEND PROPERTY LABELS slow)
         set_property(TEST cli/cache APPEND PROPERTY ENVIRONMENT
             POCL_CACHE_DIR=${CMAKE_CURRENT_BINARY_DIR}/pocl-cli-cache) # as ocl/test_binary
@@ -224,6 +231,10 @@ if(CLMLA_BUILD_TESTS)
             clmla_golden_test(full_${dtype}_${projection} "${golden_full}" ${options})
         endforeach()
     endforeach()
+    # Class gpu compiles for long on a CPU: by default one dtype.
+    foreach(name IN ITEMS f16_native f16_clblast f32_native f32_clblast)
+        set_property(TEST golden/small_${name}_gpu APPEND PROPERTY LABELS long)
+    endforeach()
     clmla_golden_test(small_contiguous "${golden_small}" --page-block-size 0)
 
     # Kernels for tensor cores, their PTX emulated: few cases, or all of them with label slow.
@@ -262,6 +273,8 @@ if(CLMLA_BUILD_TESTS AND CMAKE_C_COMPILER_ID MATCHES "GNU|Clang" AND NOT APPLE)
             target_link_options(faults_test_${name} PRIVATE -Wl,--wrap=${function})
         endforeach()
     endforeach()
+    # The longest of the default check: it begins before the others do.
+    set_tests_properties(faults/test_objects PROPERTIES COST 100)
     # Where the driver is PoCL, a device whose largest buffer is 256 MiB.
     set_property(TEST faults/test_device_memory APPEND PROPERTY ENVIRONMENT POCL_MEMORY_LIMIT=1)
     # By default calls are failed in steps where they are many and slow.

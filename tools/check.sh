@@ -4,8 +4,8 @@
 #
 #   tools/check.sh           the default, for every change
 #   tools/check.sh --ci      also the tests with label long, whose kernels compile for minutes on a
-#                            CPU: those of class nvidia one by one, searches of clmla tune, FP8 in
-#                            clmla bench
+#                            CPU: those of class nvidia one by one, more dtypes and peers' cases on
+#                            class gpu, searches of clmla tune, every kind of kernel in clmla bench
 #   tools/check.sh --full    also the slow tests (valgrind among them), the unit tests under
 #                            ThreadSanitizer, static analysis (tools/lint.sh, minutes), builds by gcc
 #                            without and by clang without and with optimisation

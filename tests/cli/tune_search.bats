@@ -1,7 +1,7 @@
 #!/usr/bin/env bats
 # shellcheck disable=SC2154 # bats sets status, output, lines and stderr
-# clmla tune's longer searches: other classes than the CPU's, whose kernels compile for long on one,
-# other dtypes, and one that is interrupted.
+# clmla tune's longer searches: other classes than the CPU's and CLBlast, whose kernels compile for
+# long on one, other dtypes, wrong kernels, and one that is interrupted.
 load common
 load tune
 
@@ -97,4 +97,63 @@ load tune
     [ "$(grep -c '^date' my.tuning)" -eq 3 ]
     grep -qx '# mine' my.tuning
     grep -q 'in_features=9 max_rows=2 : tile_rows=1' my.tuning
+}
+
+@test "CLBlast's parameters, for all products at once" {
+    try tune --model "$(tiny)" --projection clblast --rows 16 --max-seconds 1 --tuning my.tuning
+    passes
+    [ "$(entries my.tuning)" -eq 1 ]
+    grep -qE '^clblast_xgemm max_rows=any : gemmk=0 .* \| rows=16 before_ns=[0-9]+ ' my.tuning
+    grep -q '^command .* --projection clblast' my.tuning
+    try verify --projection clblast --tuning my.tuning --verbose "$(golden 01_tiny_prefill)"
+    passes
+    [[ "$stderr" == *"CLBlast parameters: "*" (tuning record)"* ]]
+    try tune --model "$(tiny)" --projection clblast --clblast-overrides off --tuning off.tuning
+    passes
+    [[ "$stderr" == *"note: "*"CLBlast runs with parameters of its own here"* ]]
+    try tune --projection clblast --rows 1,16
+    fails_with 2 "--rows '1,16'" "multiples of 16"
+}
+
+@test "up to how many rows --projection auto stays native" {
+    try tune --model "$(tiny)" --kernels gpu --ops backend --tuning my.tuning
+    passes
+    is_quiet
+    [ "$(grep -cE '^auto_gpu weights=bf16 : native_max_rows=[0-9]+ \| rows=1 native_ns=[0-9]+ clblast_ns=[0-9]+' my.tuning)" -eq 1 ]
+    [[ "$output" == *"--projection auto: "* ]]
+    # The layer follows the record, and says so.
+    for rows in 0 2 16777216; do
+        echo "auto_gpu weights=bf16 : native_max_rows=$rows" | record my.tuning
+        try verify --kernels gpu --tuning my.tuning --verbose "$(golden 01_tiny_prefill)"
+        passes
+        case $rows in
+        0) [[ "$stderr" == *"projections: CLBlast (tuning record)"* ]] ;;
+        2) [[ "$stderr" == *"projections: native for few rows, else CLBlast (tuning record)"*"; above 2 rows CLBlast"* ]] ;;
+        *) [[ "$stderr" == *"projections: native (tuning record)"* ]] ;;
+        esac
+    done
+    try tune --model "$(tiny)" --kernels gpu --ops backend --tuning my.tuning
+    [[ "$output" == *"; 1 were there before" ]]
+    for words in '--projection native' '--projection clblast --rows 16 --max-seconds 1'; do
+        # shellcheck disable=SC2086 # words
+        try tune --model "$(tiny)" --kernels gpu --ops backend $words --tuning other.tuning
+        passes
+        [ ! -e other.tuning ] || [ "$(grep -c '^auto_' other.tuning)" -eq 0 ]
+    done
+}
+
+@test "tiles that compute wrong results or do not build are told, not timed and not recorded" {
+    mkdir kernels
+    cp -r "$CLMLA_KERNEL_SOURCES"/. kernels
+    # Where a tile has six rows, everything is off by a half.
+    sed -i '1i #if TILE_ROWS == 6\n#define Y_OF(v) ((v) + 0.5f)\n#else\n#define Y_OF(v) (v)\n#endif\n#if TILE_ROWS == 5\n#error "no five rows here"\n#endif
+        s/store_columns(SIXTEEN_COLUMNS(sum + n \/ VECTOR_WIDTH)/store_columns(Y_OF(SIXTEEN_COLUMNS(sum + n \/ VECTOR_WIDTH))/' \
+        kernels/cpu/projection.cl
+    grep -q 'store_columns(Y_OF(' kernels/cpu/projection.cl
+    try_tune --kernels cpu --kernel-dir kernels --max-seconds 20 --tuning my.tuning
+    [ "$status" -eq 1 ]
+    [[ "$stderr" == *"tile_rows=6"*"computes wrong results: row 0, column 0 is "*"please report"* ]]
+    [[ "$stderr" == *"note: "*"tile_rows=5"*" is left out: "* ]]
+    [ "$(entries my.tuning)" -eq 5 ]
+    run ! grep -qE 'tile_rows=[56]' my.tuning
 }
