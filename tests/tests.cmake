@@ -15,7 +15,8 @@ if(CLMLA_BUILD_TESTS)
     target_link_libraries(clmla_internal PUBLIC OpenCL::OpenCL clblast PkgConfig::JANSSON
         PkgConfig::POPT Threads::Threads m)
     add_library(clmla_test_support STATIC tests/support/support.c tests/support/device.c
-        tests/support/attention_batch.c tests/support/layer_fixture.c tests/support/peer_batch.c)
+        tests/support/table.c tests/support/attention_batch.c tests/support/layer_fixture.c
+        tests/support/peer_batch.c)
     clmla_compile_settings(clmla_test_support)
     target_include_directories(clmla_test_support PUBLIC include src tests ${CMOCKA_INCLUDE_DIR})
     target_link_libraries(clmla_test_support PUBLIC clmla_internal ${CMOCKA_LIBRARIES})

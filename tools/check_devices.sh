@@ -246,7 +246,7 @@ run_tests() {
         "$build/CTestTestfile.cmake" \
         >"$place/CTestTestfile.cmake"
     read -ra options <<<"$(selection "$device" "$group")"
-    (cd "$place" && env "${environment[@]}" ctest -j 1 --timeout "$limit" --no-tests=error \
+    (cd "$place" && env "${environment[@]}" ctest -j "$(nproc)" --timeout "$limit" --no-tests=error \
         "${options[@]}") >"$log" 2>&1
     cp "$place/Testing/Temporary/LastTest.log" "$folder/$device/$group.last.log" 2>/dev/null
     if ! grep -q 'tests passed' "$log"; then

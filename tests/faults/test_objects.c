@@ -1,6 +1,7 @@
 /* Objects are made although a call of OpenCL fails, or are not, and then nothing is left of them. */
 #include "faults/scenario.h"
 #include "support/layer_fixture.h"
+#include "support/table.h"
 
 typedef struct world {
     fixture f;
@@ -196,17 +197,8 @@ static void objects(void **state)
 
 int main(int argc, char **argv)
 {
-    enum { NUM_CASES = sizeof(cases) / sizeof(cases[0]) };
-    struct CMUnitTest tests[NUM_CASES];
-    memset(tests, 0, sizeof(tests));
-    for (size_t i = 0; i < NUM_CASES; i++) {
-        tests[i].name = cases[i].name;
-        tests[i].test_func = objects;
-        tests[i].initial_state = (void *)(uintptr_t)&cases[i];
-    }
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    const int failed = cmocka_run_group_tests_name("objects", tests, NULL, NULL);
+    const test_table table = TEST_TABLE(objects, cases);
+    const int failed = test_run("objects", argc, argv, &table, 1, TEST_NO_OTHERS);
     test_device_close();
     return failed;
 }

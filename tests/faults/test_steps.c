@@ -5,6 +5,7 @@
 #include "faults/scenario.h"
 #include "support/attention_batch.h"
 #include "support/layer_fixture.h"
+#include "support/table.h"
 
 /* ---- a layer's step -------------------------------------------------------------------------- */
 
@@ -283,21 +284,14 @@ static void attention_in_splits(void **state)
 
 int main(int argc, char **argv)
 {
-    enum { NUM_CASES = sizeof(cases) / sizeof(cases[0]), NUM_OF_OPS = 4 };
-    const struct CMUnitTest ops[NUM_OF_OPS] = {
-        cmocka_unit_test(ops_of_class_cpu), cmocka_unit_test(ops_of_class_gpu),
-        cmocka_unit_test(projection_by_clblast), cmocka_unit_test(attention_in_splits)};
-    struct CMUnitTest tests[NUM_CASES + NUM_OF_OPS];
-    memset(tests, 0, sizeof(tests));
-    for (size_t i = 0; i < NUM_CASES; i++) {
-        tests[i].name = cases[i].name;
-        tests[i].test_func = steps;
-        tests[i].initial_state = (void *)(uintptr_t)&cases[i];
-    }
-    memcpy(tests + NUM_CASES, ops, sizeof(ops));
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    const int failed = cmocka_run_group_tests_name("steps", tests, NULL, NULL);
+    const test_table table = TEST_TABLE(steps, cases);
+    const struct CMUnitTest others[] = {
+        cmocka_unit_test(ops_of_class_cpu),
+        cmocka_unit_test(ops_of_class_gpu),
+        cmocka_unit_test(projection_by_clblast),
+        cmocka_unit_test(attention_in_splits),
+    };
+    const int failed = test_run("steps", argc, argv, &table, 1, TEST_AND(others));
     test_device_close();
     return failed;
 }

@@ -4,6 +4,7 @@
  */
 #include "core/dtype.h"
 #include "support/layer_fixture.h"
+#include "support/table.h"
 
 enum { TOKENS = 24, PAST = 13 };
 
@@ -98,12 +99,18 @@ static const variant variants[] = {
     {"FP8 weights: contiguous cache", CLMLA_KERNELS_CPU, 0, .fp8_weights = 1},
     {"FP8 weights: fused cache", CLMLA_KERNELS_CPU, 7, 1, .fp8_weights = 1},
     {"gpu, FP8 weights: page of one row", CLMLA_KERNELS_GPU, 1, .fp8_weights = 1},
+    {"FP8 weights and cache: page of one row", CLMLA_KERNELS_CPU, 1, .fp8_cache = 1,
+     .fp8_weights = 1},
+    {"gpu, FP8 weights and cache: contiguous cache", CLMLA_KERNELS_GPU, 0, .fp8_cache = 1,
+     .fp8_weights = 1},
     {"nvidia: rerun", CLMLA_KERNELS_NVIDIA, 16, 0, 0, 0},
     {"nvidia: page of one row", CLMLA_KERNELS_NVIDIA, 1, 0, 0, 0},
     {"nvidia: fused cache", CLMLA_KERNELS_NVIDIA, 3, 1, 0, 0},
     {"nvidia: out-of-order queue", CLMLA_KERNELS_NVIDIA, 16, 0, 0, 1},
     {"nvidia, FP8 cache: contiguous cache", CLMLA_KERNELS_NVIDIA, 0, .fp8_cache = 1},
     {"nvidia, FP8 weights: page of one row", CLMLA_KERNELS_NVIDIA, 1, .fp8_weights = 1},
+    {"nvidia, FP8 weights and cache: contiguous cache", CLMLA_KERNELS_NVIDIA, 0, .fp8_cache = 1,
+     .fp8_weights = 1},
 };
 
 /* Each variant's plain twin: its class, backend and dtypes, pages of 16, in order. Kept for the
@@ -165,14 +172,20 @@ static const variant invariant[] = {
     {"batch-invariant: cpu, f16", CLMLA_KERNELS_CPU, INVARIANT, .dtype = CLMLA_DTYPE_F16},
     {"batch-invariant: cpu, FP8 cache", CLMLA_KERNELS_CPU, INVARIANT, .fp8_cache = 1},
     {"batch-invariant: cpu, FP8 weights", CLMLA_KERNELS_CPU, INVARIANT, .fp8_weights = 1},
+    {"batch-invariant: cpu, FP8 weights and cache", CLMLA_KERNELS_CPU, INVARIANT, .fp8_cache = 1,
+     .fp8_weights = 1},
     {"batch-invariant: gpu", CLMLA_KERNELS_GPU, INVARIANT},
     {"batch-invariant: gpu, f32", CLMLA_KERNELS_GPU, INVARIANT, .dtype = CLMLA_DTYPE_F32},
     {"batch-invariant: gpu, f16", CLMLA_KERNELS_GPU, INVARIANT, .dtype = CLMLA_DTYPE_F16},
     {"batch-invariant: gpu, FP8 cache", CLMLA_KERNELS_GPU, INVARIANT, .fp8_cache = 1},
     {"batch-invariant: gpu, FP8 weights", CLMLA_KERNELS_GPU, INVARIANT, .fp8_weights = 1},
+    {"batch-invariant: gpu, FP8 weights and cache", CLMLA_KERNELS_GPU, INVARIANT, .fp8_cache = 1,
+     .fp8_weights = 1},
     {"batch-invariant: nvidia", CLMLA_KERNELS_NVIDIA, INVARIANT},
     {"batch-invariant: nvidia, FP8 cache", CLMLA_KERNELS_NVIDIA, INVARIANT, .fp8_cache = 1},
     {"batch-invariant: nvidia, FP8 weights", CLMLA_KERNELS_NVIDIA, INVARIANT, .fp8_weights = 1},
+    {"batch-invariant: nvidia, FP8 weights and cache", CLMLA_KERNELS_NVIDIA, INVARIANT,
+     .fp8_cache = 1, .fp8_weights = 1},
     {"batch-invariant: cpu, DeepSeek-V2-Lite", CLMLA_KERNELS_CPU, INVARIANT, .lite = 1},
     {"batch-invariant: gpu, DeepSeek-V2-Lite", CLMLA_KERNELS_GPU, INVARIANT, .lite = 1},
     {"batch-invariant: nvidia, DeepSeek-V2-Lite", CLMLA_KERNELS_NVIDIA, INVARIANT, .lite = 1},
@@ -247,21 +260,10 @@ static void batch_invariant_bits(void **state)
 
 int main(int argc, char **argv)
 {
-    enum { NUM_VARIANTS = sizeof(variants) / sizeof(variants[0]) };
-    enum { NUM_TESTS = NUM_VARIANTS + sizeof(invariant) / sizeof(invariant[0]) };
-    static variant states[NUM_TESTS];
-    struct CMUnitTest tests[NUM_TESTS];
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    memset(tests, 0, sizeof(tests));
-    memcpy(states, variants, sizeof(variants));
-    memcpy(states + NUM_VARIANTS, invariant, sizeof(invariant));
-    for (size_t i = 0; i < NUM_TESTS; i++)
-        tests[i] = (struct CMUnitTest){.name = states[i].name,
-                                       .test_func = i < NUM_VARIANTS ? gives_the_same_bits
-                                                                     : batch_invariant_bits,
-                                       .initial_state = &states[i]};
-    const int failed = cmocka_run_group_tests_name("invariance", tests, NULL, NULL);
+    const test_table tables[] = {TEST_TABLE(gives_the_same_bits, variants),
+                                 TEST_TABLE(batch_invariant_bits, invariant)};
+    const int failed =
+        test_run("invariance", argc, argv, tables, TEST_COUNT(tables), TEST_NO_OTHERS);
     free(plain.output);
     fixture_release_contexts();
     test_device_close();

@@ -7,6 +7,7 @@
 #include "core/dtype.h"
 #include "support/layer_fixture.h"
 #include "support/sparse.h"
+#include "support/table.h"
 
 enum { NUM_SEQUENCES = 4, NUM_PAGES = 128, PAGE_ROWS = 16, PAGES = 6, MAX_TOKENS = 24 };
 #define ROW_STRIDE (((size_t)1 << 30) + 104) /* multiples of 16 bytes, as tensor cores want */
@@ -296,19 +297,8 @@ static void has_the_bits_of_compact_tensors(void **state)
 
 int main(int argc, char **argv)
 {
-    enum { NUM_CASES = sizeof cases / sizeof cases[0] };
-    static offsets_case states[NUM_CASES];
-    struct CMUnitTest tests[NUM_CASES];
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    memset(tests, 0, sizeof tests);
-    memcpy(states, cases, sizeof cases);
-    for (size_t i = 0; i < NUM_CASES; i++) {
-        tests[i].name = states[i].name;
-        tests[i].test_func = has_the_bits_of_compact_tensors;
-        tests[i].initial_state = &states[i];
-    }
-    const int failed = cmocka_run_group_tests_name("large_offsets", tests, NULL, NULL);
+    const test_table table = TEST_TABLE(has_the_bits_of_compact_tensors, cases);
+    const int failed = test_run("large_offsets", argc, argv, &table, 1, TEST_NO_OTHERS);
     fixture_release_contexts();
     test_device_close();
     return failed;

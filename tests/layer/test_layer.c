@@ -2,6 +2,7 @@
 #include "core/dtype.h"
 #include "ocl/context.h"
 #include "support/layer_fixture.h"
+#include "support/table.h"
 
 typedef struct layer_case {
     const char *name;
@@ -412,26 +413,16 @@ static void preparing_tries_kernels_for_sm_90a(void **state)
     fixture_release(&f);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
-    enum { NUM_CASES = sizeof(cases) / sizeof(cases[0]) };
-    struct CMUnitTest tests[NUM_CASES + 4];
-    memset(tests, 0, sizeof(tests));
-    for (size_t i = 0; i < NUM_CASES; i++) {
-        layer_case *state = malloc(sizeof(*state));
-        *state = cases[i];
-        tests[i].name = cases[i].name;
-        tests[i].test_func = matches_reference;
-        tests[i].initial_state = state;
-    }
-    const struct CMUnitTest steps[4] = {cmocka_unit_test(decode_feeds_back_without_waiting),
-                                        cmocka_unit_test(advance_takes_back_rejected_tokens),
-                                        cmocka_unit_test(two_shards_add_up_to_the_whole),
-                                        cmocka_unit_test(preparing_tries_kernels_for_sm_90a)};
-    memcpy(tests + NUM_CASES, steps, sizeof(steps));
-    const int failed = cmocka_run_group_tests_name("layer", tests, NULL, NULL);
-    for (size_t i = 0; i < NUM_CASES; i++)
-        free(tests[i].initial_state);
+    const test_table table = TEST_TABLE(matches_reference, cases);
+    const struct CMUnitTest others[] = {
+        cmocka_unit_test(decode_feeds_back_without_waiting),
+        cmocka_unit_test(advance_takes_back_rejected_tokens),
+        cmocka_unit_test(two_shards_add_up_to_the_whole),
+        cmocka_unit_test(preparing_tries_kernels_for_sm_90a),
+    };
+    const int failed = test_run("layer", argc, argv, &table, 1, TEST_AND(others));
     fixture_release_contexts();
     test_device_close();
     return failed;

@@ -4,6 +4,7 @@
 #include "layer/binding.h"
 #include "layer/layer.h"
 #include "support/layer_fixture.h"
+#include "support/table.h"
 
 /* ---- layers ---------------------------------------------------------------------------------- */
 
@@ -541,14 +542,10 @@ static void batch_invariant_layer_keeps_to_one_order(void **state)
     }
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
-    enum {
-        NUM_LAYERS = sizeof(bad_layers) / sizeof(bad_layers[0]),
-        NUM_BINDINGS = sizeof(bad_bindings) / sizeof(bad_bindings[0])
-    };
-    static bad_layer layer_states[NUM_LAYERS];
-    static bad_binding binding_states[NUM_BINDINGS];
+    const test_table tables[] = {TEST_TABLE(refuses_layer, bad_layers),
+                                 TEST_TABLE(refuses_binding, bad_bindings)};
     const struct CMUnitTest others[] = {
         cmocka_unit_test(a_binding_outlives_what_it_was_made_of),
         cmocka_unit_test(refuses_a_plan_of_another_layer_or_none),
@@ -561,23 +558,10 @@ int main(void)
         cmocka_unit_test(describes_its_choices),
         cmocka_unit_test(batch_invariant_layer_keeps_to_one_order),
         cmocka_unit_test(prepares_without_leaving_anything_behind),
-        cmocka_unit_test(r1_workspace_is_bounded)};
-    struct CMUnitTest tests[NUM_LAYERS + NUM_BINDINGS + sizeof(others) / sizeof(others[0])];
-    memset(tests, 0, sizeof(tests));
-    memcpy(layer_states, bad_layers, sizeof(bad_layers));
-    memcpy(binding_states, bad_bindings, sizeof(bad_bindings));
-    for (size_t i = 0; i < NUM_LAYERS; i++) {
-        tests[i].name = layer_states[i].name;
-        tests[i].test_func = refuses_layer;
-        tests[i].initial_state = &layer_states[i];
-    }
-    for (size_t i = 0; i < NUM_BINDINGS; i++) {
-        tests[NUM_LAYERS + i].name = binding_states[i].name;
-        tests[NUM_LAYERS + i].test_func = refuses_binding;
-        tests[NUM_LAYERS + i].initial_state = &binding_states[i];
-    }
-    memcpy(tests + NUM_LAYERS + NUM_BINDINGS, others, sizeof(others));
-    const int failed = cmocka_run_group_tests_name("layer errors", tests, NULL, NULL);
+        cmocka_unit_test(r1_workspace_is_bounded),
+    };
+    const int failed =
+        test_run("layer errors", argc, argv, tables, TEST_COUNT(tables), TEST_AND(others));
     test_device_close();
     return failed;
 }

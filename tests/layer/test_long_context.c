@@ -5,6 +5,7 @@
  */
 #include "core/dtype.h"
 #include "support/layer_fixture.h"
+#include "support/table.h"
 
 enum { KEYS = 163840, PAGE_ROWS = 64, PAGES = KEYS / PAGE_ROWS, TOKENS = 2 };
 
@@ -202,19 +203,10 @@ static void the_error_stays_within_the_bounds(void **state)
     release(&k);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
-    enum { NUM_CASES = sizeof cases / sizeof cases[0] };
-    static long_case states[NUM_CASES];
-    struct CMUnitTest tests[NUM_CASES];
-    memset(tests, 0, sizeof tests);
-    memcpy(states, cases, sizeof cases);
-    for (size_t i = 0; i < NUM_CASES; i++) {
-        tests[i].name = states[i].name;
-        tests[i].test_func = the_error_stays_within_the_bounds;
-        tests[i].initial_state = &states[i];
-    }
-    const int failed = cmocka_run_group_tests_name("long_context", tests, NULL, NULL);
+    const test_table table = TEST_TABLE(the_error_stays_within_the_bounds, cases);
+    const int failed = test_run("long_context", argc, argv, &table, 1, TEST_NO_OTHERS);
     test_device_close();
     return failed;
 }

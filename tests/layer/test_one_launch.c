@@ -4,6 +4,7 @@
 #include "ocl/context.h"
 #include "ocl/program.h"
 #include "support/layer_fixture.h"
+#include "support/table.h"
 
 typedef struct one_launch_case {
     const char *name;
@@ -336,7 +337,7 @@ static void it_is_one_stage(void **state)
 
 int main(int argc, char **argv)
 {
-    enum { NUM_CASES = sizeof(cases) / sizeof(cases[0]) };
+    const test_table table = TEST_TABLE(equals_the_launches_of_its_stages, cases);
     const struct CMUnitTest others[] = {
         cmocka_unit_test(a_kernel_that_does_not_build_is_refused),
         cmocka_unit_test(another_class_is_refused),
@@ -345,21 +346,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(groups_that_no_longer_meet_end_the_step_with_an_error),
         cmocka_unit_test(more_tokens_take_the_launches_of_the_stages),
         cmocka_unit_test(nothing_changes_without_prepare),
-        cmocka_unit_test(it_is_one_stage)};
-    enum { NUM_OTHERS = sizeof(others) / sizeof(others[0]) };
-    struct CMUnitTest tests[NUM_CASES + NUM_OTHERS];
-    one_launch_case states[NUM_CASES];
-    memset(tests, 0, sizeof(tests));
-    for (size_t i = 0; i < NUM_CASES; i++) {
-        states[i] = cases[i];
-        tests[i].name = cases[i].name;
-        tests[i].test_func = equals_the_launches_of_its_stages;
-        tests[i].initial_state = &states[i];
-    }
-    memcpy(tests + NUM_CASES, others, sizeof(others));
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    const int failed = cmocka_run_group_tests_name("one launch", tests, NULL, NULL);
+        cmocka_unit_test(it_is_one_stage),
+    };
+    const int failed = test_run("one launch", argc, argv, &table, 1, TEST_AND(others));
     test_device_close();
     return failed;
 }

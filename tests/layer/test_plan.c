@@ -1,5 +1,6 @@
 /* Plans: what is refused, device tables, advance. */
 #include "support/layer_fixture.h"
+#include "support/table.h"
 
 enum { PAGE = 8, PAGES = FIXTURE_MAX_KEYS / PAGE };
 
@@ -302,27 +303,18 @@ static void uploads_do_not_wait_nor_overwrite_each_other(void **state)
     fixture_release(&f);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
-    enum { NUM_BAD = sizeof(bad_steps) / sizeof(bad_steps[0]) };
-    static bad_step states[NUM_BAD];
+    const test_table table = TEST_TABLE(refuses, bad_steps);
     const struct CMUnitTest others[] = {
         cmocka_unit_test(refuses_a_struct_of_the_future),
         cmocka_unit_test(refuses_to_advance_past_the_pages),
         cmocka_unit_test(derives_positions_and_advances_them),
         cmocka_unit_test(device_tables_equal_host_arrays),
         cmocka_unit_test(a_bad_device_table_empties_its_sequence),
-        cmocka_unit_test(uploads_do_not_wait_nor_overwrite_each_other)};
-    struct CMUnitTest tests[NUM_BAD + sizeof(others) / sizeof(others[0])];
-    memset(tests, 0, sizeof(tests));
-    memcpy(states, bad_steps, sizeof(bad_steps));
-    for (size_t i = 0; i < NUM_BAD; i++) {
-        tests[i].name = states[i].name;
-        tests[i].test_func = refuses;
-        tests[i].initial_state = &states[i];
-    }
-    memcpy(tests + NUM_BAD, others, sizeof(others));
-    const int failed = cmocka_run_group_tests_name("plan", tests, NULL, NULL);
+        cmocka_unit_test(uploads_do_not_wait_nor_overwrite_each_other),
+    };
+    const int failed = test_run("plan", argc, argv, &table, 1, TEST_AND(others));
     test_device_close();
     return failed;
 }

@@ -5,6 +5,7 @@
  */
 #include "layer/binding.h"
 #include "support/layer_fixture.h"
+#include "support/table.h"
 
 static struct {
     int builds, buffers, waits;
@@ -272,24 +273,16 @@ static void a_layer_of_few_rows_tries_no_large_tile(void **state)
     fixture_release(&f);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
-    enum { NUM_CASES = sizeof cases / sizeof cases[0] };
-    static promise_case states[NUM_CASES];
-    struct CMUnitTest tests[NUM_CASES + 4];
-    memset(tests, 0, sizeof tests);
-    memcpy(states, cases, sizeof cases);
-    for (size_t i = 0; i < NUM_CASES; i++) {
-        tests[i].name = states[i].name;
-        tests[i].test_func = enqueues_without_building_allocating_or_waiting;
-        tests[i].initial_state = &states[i];
-    }
-    tests[NUM_CASES] = (struct CMUnitTest)cmocka_unit_test(prepare_builds_what_a_binding_needs);
-    tests[NUM_CASES + 1] = (struct CMUnitTest)cmocka_unit_test(bindings_allocate_no_device_memory);
-    tests[NUM_CASES + 2] = (struct CMUnitTest)cmocka_unit_test(prepare_tries_the_large_tile);
-    tests[NUM_CASES + 3] =
-        (struct CMUnitTest)cmocka_unit_test(a_layer_of_few_rows_tries_no_large_tile);
-    const int failed = cmocka_run_group_tests_name("promises", tests, NULL, NULL);
+    const test_table table = TEST_TABLE(enqueues_without_building_allocating_or_waiting, cases);
+    const struct CMUnitTest others[] = {
+        cmocka_unit_test(prepare_builds_what_a_binding_needs),
+        cmocka_unit_test(bindings_allocate_no_device_memory),
+        cmocka_unit_test(prepare_tries_the_large_tile),
+        cmocka_unit_test(a_layer_of_few_rows_tries_no_large_tile),
+    };
+    const int failed = test_run("promises", argc, argv, &table, 1, TEST_AND(others));
     test_device_close();
     return failed;
 }

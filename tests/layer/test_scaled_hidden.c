@@ -10,6 +10,7 @@
 #include "core/fp8_cache.h"
 #include "core/yarn.h"
 #include "support/layer_fixture.h"
+#include "support/table.h"
 
 enum { BF16 = CLMLA_DTYPE_BF16, F16 = CLMLA_DTYPE_F16, F32 = CLMLA_DTYPE_F32 };
 enum { CPU = CLMLA_KERNELS_CPU, GPU = CLMLA_KERNELS_GPU, NVIDIA = CLMLA_KERNELS_NVIDIA };
@@ -271,19 +272,8 @@ static void stays_within_the_golden_bounds(void **state)
 
 int main(int argc, char **argv)
 {
-    enum { NUM_CASES = sizeof cases / sizeof cases[0] };
-    static scaled_case states[NUM_CASES];
-    struct CMUnitTest tests[NUM_CASES];
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    memset(tests, 0, sizeof tests);
-    memcpy(states, cases, sizeof cases);
-    for (size_t i = 0; i < NUM_CASES; i++) {
-        tests[i].name = states[i].name;
-        tests[i].test_func = stays_within_the_golden_bounds;
-        tests[i].initial_state = &states[i];
-    }
-    const int failed = cmocka_run_group_tests_name("scaled_hidden", tests, NULL, NULL);
+    const test_table table = TEST_TABLE(stays_within_the_golden_bounds, cases);
+    const int failed = test_run("scaled_hidden", argc, argv, &table, 1, TEST_NO_OTHERS);
     fixture_release_contexts();
     test_device_close();
     return failed;

@@ -15,6 +15,7 @@
 
 #include "faults/opencl.h"
 #include "support/layer_fixture.h"
+#include "support/table.h"
 
 enum { SEQUENCES = 3, MIN_STEPS = 8, MAX_STEPS = 72, WARM_ROUNDS = 40, CHECKPOINTS = 25 };
 
@@ -173,19 +174,10 @@ static void memory_stays_and_results_are_right(void **state)
     fixture_release(&f);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
-    enum { NUM_CASES = sizeof cases / sizeof cases[0] };
-    static soak_case states[NUM_CASES];
-    struct CMUnitTest tests[NUM_CASES];
-    memset(tests, 0, sizeof tests);
-    memcpy(states, cases, sizeof cases);
-    for (size_t i = 0; i < NUM_CASES; i++) {
-        tests[i].name = states[i].name;
-        tests[i].test_func = memory_stays_and_results_are_right;
-        tests[i].initial_state = &states[i];
-    }
-    const int failed = cmocka_run_group_tests_name("soak", tests, NULL, NULL);
+    const test_table table = TEST_TABLE(memory_stays_and_results_are_right, cases);
+    const int failed = test_run("soak", argc, argv, &table, 1, TEST_NO_OTHERS);
     test_device_close();
     return failed;
 }

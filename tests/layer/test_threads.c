@@ -8,6 +8,7 @@
 
 #include "core/dtype.h"
 #include "support/layer_fixture.h"
+#include "support/table.h"
 
 /*
  * PoCL before 6.0 aborts the process when several queues run a kernel that it has loaded twice, for
@@ -265,19 +266,10 @@ static void threads_get_the_bits_of_a_single_one(void **state)
     free(hidden);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
-    enum { NUM_CASES = sizeof cases / sizeof cases[0] };
-    static thread_case states[NUM_CASES];
-    struct CMUnitTest tests[NUM_CASES];
-    memset(tests, 0, sizeof tests);
-    memcpy(states, cases, sizeof cases);
-    for (size_t i = 0; i < NUM_CASES; i++) {
-        tests[i].name = states[i].name;
-        tests[i].test_func = threads_get_the_bits_of_a_single_one;
-        tests[i].initial_state = &states[i];
-    }
-    const int failed = cmocka_run_group_tests_name("threads", tests, NULL, NULL);
+    const test_table table = TEST_TABLE(threads_get_the_bits_of_a_single_one, cases);
+    const int failed = test_run("threads", argc, argv, &table, 1, TEST_NO_OTHERS);
     test_device_close();
     return failed;
 }

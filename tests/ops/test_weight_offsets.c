@@ -1,8 +1,8 @@
 /*
  * Packed weights past 2^31 and 2^32 words: a matrix of a few gigabytes that is zero but for some of
  * its columns, first, last and between, against the sum in double; the others' products have to be
- * zero. Also the float32 weights that CLBlast multiplies in place of the last of them. The matrix
- * is a range of addresses (support/sparse.h) that the test writes as the layout says
+ * zero. Also the float32 weights that CLBlast multiplies in place of the last of them, and packing.
+ * The matrix is a range of addresses (support/sparse.h) that the test writes as the layout says
  * (src/ops/matrix.h); zeros take no memory.
  *
  * Not of class nvidia's kernels, whose 2^33 products take an emulation too long.
@@ -12,10 +12,12 @@
 #include <sys/mman.h>
 
 #include "ops/clblast_convert.h"
+#include "ops/clblast_layout.h"
 #include "ops/matrix.h"
 #include "ops/projection.h"
 #include "ops/rows.h"
 #include "support/sparse.h"
+#include "support/table.h"
 
 enum { BF16 = CLMLA_DTYPE_BF16, F32 = CLMLA_DTYPE_F32, F8 = CLMLA_DTYPE_F8_E4M3 };
 enum { IN = 4096, GROUP = 128, PANEL = MLA__PANEL };
@@ -250,23 +252,105 @@ static void weights_past_2_to_the_32_are_widened(void **state)
         skip();
 }
 
+/* ---- packing ---------------------------------------------------------------------------------- */
+
+/* Rows of zeros but for those of the planted columns, bf16 [columns, IN], packed from another range
+ * of addresses. */
+static void check_packed(clmla_context *context, const sparse *source, const sparse *packed,
+                         size_t columns)
+{
+    const cl_command_queue queue = test_device_get()->queue;
+    const clmla_matrix_params params = {
+        .struct_size = sizeof params,
+        .source = {.tensor = {.buffer = source->buffer, .dtype = BF16}},
+        .out_features = (int32_t)columns,
+        .in_features = IN,
+        .dtype = BF16,
+        .buffer = packed->buffer};
+    clmla_matrix *matrix;
+    for (size_t i = 0; i < PLANTED; i++) {
+        test_random random = {.state = i};
+        for (size_t k = 0; k < IN; k++)
+            mla__store(source->data, BF16, planted_column(columns, i) * IN + k,
+                       test_random_normal(&random));
+    }
+    assert_int_equal(clmla_matrix_create(context, &params, queue, &matrix), CLMLA_SUCCESS);
+    clmla_matrix_release(matrix);
+    size_t differences = 0;
+    for (size_t i = 0; i < PLANTED; i++)
+        for (size_t k = 0; k < IN; k++) {
+            const size_t n = planted_column(columns, i);
+            unsigned char *to = packed->data + place_of(BF16, columns, n, k);
+            const unsigned char *from = source->data + (n * IN + k) * 2;
+            differences += memcmp(to, from, 2) != 0;
+            memset(to, 0, 2);
+        }
+    assert_int_equal(differences, 0);
+    for (size_t i = 0; i < columns * IN * 2 / sizeof(uint64_t); i++)
+        differences += ((const uint64_t *)packed->data)[i] != 0;
+    assert_int_equal(differences, 0);
+}
+
+static void packs_past_2_to_the_31_weights(void **state)
+{
+    const size_t columns = ((size_t)1 << 19) + 2 * PANEL, bytes = columns * IN * 2;
+    sparse source = {.buffer = NULL}, packed = {.buffer = NULL};
+    (void)state;
+    if (!test_all()) {
+        print_message("skipped: packing takes 4 GiB of memory; CLMLA_TEST_ALL=1 does it\n");
+        skip();
+    }
+    clmla_context *context = test_context(CLMLA_KERNELS_CPU, CLMLA_PROJECTION_NATIVE);
+    const char *why_not = sparse_create(bytes, &source);
+    if (why_not == NULL && (why_not = sparse_create(bytes, &packed)) == NULL) {
+        memset(source.data, 0, 4); /* sparse_create has tried them */
+        (void)madvise(source.data, source.bytes, MADV_HUGEPAGE);
+        check_packed(context, &source, &packed, columns);
+    }
+    sparse_release(&source);
+    sparse_release(&packed);
+    clmla_context_release(context);
+    if (why_not != NULL) {
+        print_message("skipped: no offsets past 2^31, %s\n", why_not);
+        skip();
+    }
+}
+
+/* CLBlast's own offsets have 32 bits: float32 weights, which it reads where they lie, end there. */
+static void float32_weights_past_2_to_the_31_are_refused_for_clblast(void **state)
+{
+    (void)state;
+    clmla_context *context = test_context(CLMLA_KERNELS_CPU, CLMLA_PROJECTION_CLBLAST);
+    struct clmla_matrix matrix = {.context = context,
+                                  .num_batches = 1,
+                                  .out_features = 65536,
+                                  .in_features = 32768,
+                                  .dtype = F32};
+    mla__clblast_layout layout;
+    assert_int_equal(mla__clblast_lay_out(context, &matrix, 1, &layout), CLMLA_UNSUPPORTED_CONFIG);
+    assert_non_null(strstr(test_last_notify(), "2147483648 float32 weights"));
+    matrix.num_batches = 2; /* batches count together */
+    matrix.in_features = 16384;
+    assert_int_equal(mla__clblast_lay_out(context, &matrix, 1, &layout), CLMLA_UNSUPPORTED_CONFIG);
+    matrix.in_features = 16383;
+    assert_int_equal(mla__clblast_lay_out(context, &matrix, 1, &layout), CLMLA_SUCCESS);
+    assert_int_equal(layout.w_bytes, 0);
+    matrix.in_features = 32768;
+    matrix.dtype = BF16; /* widened slab by slab, at offsets of their own */
+    assert_int_equal(mla__clblast_lay_out(context, &matrix, 1, &layout), CLMLA_SUCCESS);
+    assert_true(layout.w_bytes > 0);
+    clmla_context_release(context);
+}
+
 int main(int argc, char **argv)
 {
-    enum { NUM_CASES = sizeof cases / sizeof cases[0] };
-    static weight_case states[NUM_CASES];
-    struct CMUnitTest tests[NUM_CASES + 1];
-    memset(tests, 0, sizeof tests);
-    memcpy(states, cases, sizeof cases);
-    if (argc > 1)
-        cmocka_set_test_filter(argv[1]);
-    for (size_t i = 0; i < NUM_CASES; i++) {
-        tests[i].name = states[i].name;
-        tests[i].test_func = products_past_2_to_the_32_weights;
-        tests[i].initial_state = &states[i];
-    }
-    tests[NUM_CASES].name = "CLBlast's widened weights";
-    tests[NUM_CASES].test_func = weights_past_2_to_the_32_are_widened;
-    const int failed = cmocka_run_group_tests_name("weight_offsets", tests, NULL, NULL);
+    const test_table table = TEST_TABLE(products_past_2_to_the_32_weights, cases);
+    const struct CMUnitTest others[] = {
+        cmocka_unit_test(weights_past_2_to_the_32_are_widened),
+        cmocka_unit_test(packs_past_2_to_the_31_weights),
+        cmocka_unit_test(float32_weights_past_2_to_the_31_are_refused_for_clblast),
+    };
+    const int failed = test_run("weight_offsets", argc, argv, &table, 1, TEST_AND(others));
     test_device_close();
     return failed;
 }
