@@ -41,8 +41,20 @@ if(CLMLA_BUILD_TESTS)
     foreach(name IN LISTS DEVICE_TESTS)
         clmla_test(${name} device)
     endforeach()
-    # CLBlast's kernels of many sizes compile for a minute.
+    # What compiles for minutes on a CPU has label long: whole programs, and parts of others.
     set_property(TEST ops/test_clblast_operands APPEND PROPERTY LABELS long)
+    # The cases of a test whose names match the pattern become a test of their own.
+    function(clmla_long_part name test pattern labels)
+        string(REPLACE "/" "_" program ${test})
+        set_property(TEST ${test} APPEND PROPERTY ENVIRONMENT "CLMLA_TEST_WITHOUT=${pattern}")
+        add_test(NAME ${name} COMMAND ${program})
+        set_tests_properties(${name} PROPERTIES LABELS "${labels};long" TIMEOUT 1200
+            FAIL_REGULAR_EXPRESSION "Running 0 test" # a name that no case has any more
+            ENVIRONMENT "POCL_AFFINITY=1;CLMLA_TEST_ONLY=${pattern}")
+    endfunction()
+    clmla_long_part(ops/projection_on_other_devices ops/test_projection *_on_other_devices device)
+    clmla_long_part(ops/clblast_given_parameters ops/test_projection_clblast given_parameters_*
+        device)
     # Among the unit tests, which ThreadSanitizer runs.
     clmla_test(layer/test_threads unit)
     # PoCL 3.1 does not unpack a binary without harm into a cache that others fill at the same time.
@@ -232,8 +244,8 @@ if(CLMLA_BUILD_TESTS)
             clmla_golden_test(full_${dtype}_${projection} "${golden_full}" ${options})
         endforeach()
     endforeach()
-    # Class gpu compiles for long on a CPU: by default one dtype.
-    foreach(name IN ITEMS f16_native f16_clblast f32_native f32_clblast)
+    # Class gpu compiles for long on a CPU: by default one dtype, without CLBlast.
+    foreach(name IN ITEMS bf16_clblast f16_native f16_clblast f32_native f32_clblast)
         set_property(TEST golden/small_${name}_gpu APPEND PROPERTY LABELS long)
     endforeach()
     clmla_golden_test(small_contiguous "${golden_small}" --page-block-size 0)
@@ -306,7 +318,7 @@ endif()
 # ---- class nvidia, emulated -----------------------------------------------------------------------
 # Its kernels compile for minutes on a CPU. The golden cases above are a sample of them; the rest has
 # label long: whole programs, and of those with other classes too the cases that have nvidia in
-# their names, which the plain tests leave out.
+# their names.
 if(CLMLA_BUILD_TESTS)
     foreach(name IN ITEMS layer/test_one_launch ops/test_attention_wgmma ops/test_projection_mma
             ops/test_projection_pair ops/test_projection_wgmma)
@@ -321,11 +333,7 @@ if(CLMLA_BUILD_TESTS)
     foreach(program IN LISTS emulated_parts)
         string(REPLACE "_test_" "/test_" name ${program})
         string(REPLACE "_test_" "_" part emulated/${program})
-        set_property(TEST ${name} APPEND PROPERTY ENVIRONMENT CLMLA_TEST_WITHOUT=*nvidia*)
-        add_test(NAME ${part} COMMAND ${program})
-        set_tests_properties(${part} PROPERTIES LABELS "device;emulated;long" TIMEOUT 1200
-            FAIL_REGULAR_EXPRESSION "Running 0 test" # a name that no case has any more
-            ENVIRONMENT "POCL_AFFINITY=1;CLMLA_TEST_ONLY=*nvidia*")
+        clmla_long_part(${part} ${name} *nvidia* "device;emulated")
     endforeach()
 endif()
 

@@ -390,7 +390,7 @@ static void two_shards_add_up_to_the_whole(void **state)
 }
 
 /* Without weights made since they were asked for. */
-static void preparing_tries_kernels_for_sm_90a(void **state)
+static void preparing_nvidia_tries_kernels_for_sm_90a(void **state)
 {
     (void)state;
     static char text[1 << 14];
@@ -420,7 +420,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(decode_feeds_back_without_waiting),
         cmocka_unit_test(advance_takes_back_rejected_tokens),
         cmocka_unit_test(two_shards_add_up_to_the_whole),
-        cmocka_unit_test(preparing_tries_kernels_for_sm_90a),
+        cmocka_unit_test(preparing_nvidia_tries_kernels_for_sm_90a),
     };
     const int failed = test_run("layer", argc, argv, &table, 1, TEST_AND(others));
     fixture_release_contexts();

@@ -164,7 +164,7 @@ static void shapes_not_for_tensor_cores_go_to_the_portable_kernel(void **state)
 
 /* The smallest that reaches every part of the kernel, for simulators: rows that see different keys of
  * a block, a block that all see, a page's end, splits; sixteen rows, thirty-two and sixty-four. */
-static void tensor_cores_on_simulators(void **state)
+static void nvidia_on_simulators(void **state)
 {
     (void)state;
     static const attention_sequence chunk[] = {{1, 2, 21}, {2, 1, 0}}, wide[] = {{1, 3, 18}};
@@ -224,7 +224,7 @@ static void a_kernel_that_does_not_build_gives_way(clmla_kernel_class kernel_cla
     clmla_context_release(context);
 }
 
-static void the_portable_kernel_where_tensor_cores_do_not_build(void **state)
+static void the_portable_kernel_where_nvidia_does_not_build(void **state)
 {
     (void)state;
     a_kernel_that_does_not_build_gives_way(CLMLA_KERNELS_NVIDIA, "nvidia/attention.cl",
@@ -481,8 +481,8 @@ int main(int argc, char **argv)
         ON_PATH(matrix_units_are_for_bf16_throughout, cpu),
         ON_PATH(matrix_units_are_for_bf16_throughout, cpu_dot),
         ON_PATH(matrix_units_are_for_bf16_throughout, nvidia),
-        cmocka_unit_test(tensor_cores_on_simulators),
-        cmocka_unit_test(the_portable_kernel_where_tensor_cores_do_not_build),
+        cmocka_unit_test(nvidia_on_simulators),
+        cmocka_unit_test(the_portable_kernel_where_nvidia_does_not_build),
         cmocka_unit_test(the_portable_kernel_where_bf16_dot_does_not_build),
         ON_PATH(shapes_not_for_tensor_cores_go_to_the_portable_kernel, nvidia),
         BOTH_CLASSES(rejects_wrong_arguments_and_touches_nothing),
