@@ -282,7 +282,9 @@ fixture fixture_create(const fixture_options *options)
                                           .output = f.output.tensor,
                                           .output_mode = f.options.output_mode,
                                           .workspace = f.workspace.tensor};
-    assert_int_equal(clmla_binding_create(f.layer, &binding, &f.binding), CLMLA_SUCCESS);
+    const clmla_status status = clmla_binding_create(f.layer, &binding, &f.binding);
+    if (status != CLMLA_SUCCESS)
+        fail_msg("binding: %s: %s", clmla_status_name(status), test_last_notify());
     for (int b = 0; b < FIXTURE_MAX_SEQUENCES; b++) {
         f.ref_kv[b] = calloc(FIXTURE_MAX_KEYS * (size_t)c->kv_lora_rank, sizeof(double));
         f.ref_pe[b] = calloc(FIXTURE_MAX_KEYS * (size_t)c->qk_rope_head_dim + 1, sizeof(double));
