@@ -253,21 +253,59 @@ projection_params_of(clmla_context *context, const projection_case *c, const pro
     return params;
 }
 
+/* A case's tensors on the device and the parameters of its call. */
+typedef struct projection_call {
+    const projection_case *of;
+    projection_data d;
+    clmla_matrix *matrix;
+    test_buffer x, y, workspace;
+    clmla_projection_params params;
+} projection_call;
+
+static projection_call projection_prepare(clmla_context *context, const projection_case *c)
+{
+    projection_call call = {.of = c, .d = projection_make(c)};
+    call.matrix = projection_matrix(context, c, &call.d);
+    call.x = test_buffer_of(call.d.x, call.d.x_count * mla__dtype_bytes(c->x), c->x);
+    call.y = test_buffer_of(call.d.y, call.d.y_count * mla__dtype_bytes(c->y), c->y);
+    call.params =
+        projection_params_of(context, c, &call.d, call.matrix, &call.x, &call.y, &call.workspace);
+    return call;
+}
+
+/* y's bytes, free() them. */
+static unsigned char *projection_read_y(const projection_call *call)
+{
+    unsigned char *bytes = malloc(call->y.bytes + 1);
+    assert_non_null(bytes);
+    test_buffer_read(&call->y, bytes);
+    return bytes;
+}
+
+static inline void projection_check_y(const projection_call *call)
+{
+    unsigned char *bytes = projection_read_y(call);
+    projection_check(call->of, &call->d, bytes);
+    free(bytes);
+}
+
+static void projection_finish(projection_call *call)
+{
+    test_buffer_release(&call->x);
+    test_buffer_release(&call->y);
+    test_buffer_release(&call->workspace);
+    clmla_matrix_release(call->matrix);
+    projection_free(&call->d);
+}
+
 /* The whole case on a queue. Returns y's bytes as they are afterwards, free() them. */
 static inline unsigned char *projection_run_on(clmla_context *context, const projection_case *c,
                                                cl_command_queue queue)
 {
-    projection_data d = projection_make(c);
-    const size_t x_bytes = d.x_count * mla__dtype_bytes(c->x);
-    const size_t y_bytes = d.y_count * mla__dtype_bytes(c->y);
-    clmla_matrix *matrix = projection_matrix(context, c, &d);
-    test_buffer x = test_buffer_of(d.x, x_bytes, c->x), y = test_buffer_of(d.y, y_bytes, c->y);
-    test_buffer workspace;
+    projection_call call = projection_prepare(context, c);
     mla__projection op = {0};
     mla__stream stream;
-    const clmla_projection_params params =
-        projection_params_of(context, c, &d, matrix, &x, &y, &workspace);
-    clmla_status status = mla__projection_bind(context, &params, &op);
+    clmla_status status = mla__projection_bind(context, &call.params, &op);
     if (status == CLMLA_SUCCESS)
         status = mla__stream_begin(&stream, queue, 0, NULL);
     if (status == CLMLA_SUCCESS)
@@ -275,21 +313,15 @@ static inline unsigned char *projection_run_on(clmla_context *context, const pro
     if (status != CLMLA_SUCCESS)
         fail_msg("%s: %s: %s", c->name, clmla_status_name(status), test_last_notify());
     assert_int_equal(clFinish(queue), CL_SUCCESS);
-    unsigned char *out = malloc(y_bytes + 1);
-    assert_non_null(out);
-    test_buffer_read(&y, out);
-    projection_check(c, &d, out);
-    test_buffer_unchanged(c->name, &x, d.x);
-    unsigned char *scratch = malloc(workspace.bytes + 1);
+    unsigned char *out = projection_read_y(&call);
+    projection_check(c, &call.d, out);
+    test_buffer_unchanged(c->name, &call.x, call.d.x);
+    unsigned char *scratch = malloc(call.workspace.bytes + 1);
     assert_non_null(scratch);
-    test_buffer_read(&workspace, scratch); /* for its canaries */
+    test_buffer_read(&call.workspace, scratch); /* for its canaries */
     free(scratch);
     mla__projection_release(&op);
-    test_buffer_release(&x);
-    test_buffer_release(&y);
-    test_buffer_release(&workspace);
-    clmla_matrix_release(matrix);
-    projection_free(&d);
+    projection_finish(&call);
     return out;
 }
 

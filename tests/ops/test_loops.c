@@ -27,29 +27,16 @@ static clmla_status call_projection(clmla_context *context, const loop_case *c)
     const projection_case one = {
         .name = c->name, .M = c->rows, .N = 70, .K = c->size, .x = F32, .w = c->dtype, .y = F32};
     const cl_uint limit = context->device.max_loop_iterations;
-    projection_data d = projection_make(&one);
     context->device.max_loop_iterations = 0; /* packing is another op */
-    clmla_matrix *matrix = projection_matrix(context, &one, &d);
+    projection_call call = projection_prepare(context, &one);
     context->device.max_loop_iterations = limit;
-    test_buffer x = test_buffer_of(d.x, d.x_count * 4, F32);
-    test_buffer y = test_buffer_of(d.y, d.y_count * 4, F32), workspace;
-    const clmla_projection_params params =
-        projection_params_of(context, &one, &d, matrix, &x, &y, &workspace);
     const clmla_status status =
-        clmla_enqueue_projection(context, &params, test_device_get()->queue, 0, NULL, NULL);
-    unsigned char *out = malloc(d.y_count * 4);
-    assert_non_null(out);
-    test_buffer_read(&y, out);
+        clmla_enqueue_projection(context, &call.params, test_device_get()->queue, 0, NULL, NULL);
     if (status == CLMLA_SUCCESS)
-        projection_check(&one, &d, out);
+        projection_check_y(&call);
     else
-        test_buffer_unchanged(c->name, &y, d.y);
-    free(out);
-    test_buffer_release(&x);
-    test_buffer_release(&y);
-    test_buffer_release(&workspace);
-    clmla_matrix_release(matrix);
-    projection_free(&d);
+        test_buffer_unchanged(c->name, &call.y, call.d.y);
+    projection_finish(&call);
     return status;
 }
 

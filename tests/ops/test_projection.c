@@ -290,38 +290,29 @@ static void bound_op_runs_again_with_other_rows(void **state)
         clmla_context *context = test_context(both_classes[c], CLMLA_PROJECTION_NATIVE);
         const projection_case one = {
             .name = "rows move", .M = M, .N = N, .K = 9, .x = F32, .w = F32, .y = F32};
-        projection_data d = projection_make(&one);
-        clmla_matrix *matrix = projection_matrix(context, &one, &d);
-        test_buffer x = test_buffer_of(d.x, d.x_count * 4, F32);
-        test_buffer y = test_buffer_poisoned(d.y_count * 4, F32), workspace;
-        const clmla_projection_params params =
-            projection_params_of(context, &one, &d, matrix, &x, &y, &workspace);
+        projection_call call = projection_prepare(context, &one);
         mla__projection op = {0};
         mla__stream stream;
-        assert_int_equal(mla__projection_bind(context, &params, &op), CLMLA_SUCCESS);
+        assert_int_equal(mla__projection_bind(context, &call.params, &op), CLMLA_SUCCESS);
         assert_int_equal(mla__stream_begin(&stream, test_device_get()->queue, 0, NULL), 0);
         assert_int_equal(mla__projection_warm(&op, &stream), CLMLA_SUCCESS);
         assert_int_equal(mla__projection_enqueue(&op, &stream, 0, 0, 0), CLMLA_SUCCESS);
         unsigned char bytes[M * N * 4];
-        test_buffer_read(&y, bytes);
+        test_buffer_read(&call.y, bytes);
         for (size_t i = 0; i < M * N; i++)
             check_poison("after warming", bytes, F32, i);
         /* rows 4, 5 of x into 0, 1 of y; rows 0 .. 3 into 2 .. 5 */
         assert_int_equal(mla__projection_enqueue(&op, &stream, 4, 0, 2), CLMLA_SUCCESS);
         assert_int_equal(mla__projection_enqueue(&op, &stream, 0, 2, 4), CLMLA_SUCCESS);
         assert_int_equal(stream.clblast_calls, 0);
-        test_buffer_read(&y, bytes);
+        test_buffer_read(&call.y, bytes);
         for (size_t i = 0; i < M * N; i++) {
             const size_t from = (i / N + 4) % M * N + i % N;
-            check_element(one.name, i / N, i % N, F32, mla__load(bytes, F32, i), d.expected[from],
-                          d.error[from]);
+            check_element(one.name, i / N, i % N, F32, mla__load(bytes, F32, i),
+                          call.d.expected[from], call.d.error[from]);
         }
         mla__projection_release(&op);
-        test_buffer_release(&x);
-        test_buffer_release(&y);
-        test_buffer_release(&workspace);
-        clmla_matrix_release(matrix);
-        projection_free(&d);
+        projection_finish(&call);
         clmla_context_release(context);
     }
 }
@@ -356,12 +347,8 @@ static void refuses_what_does_not_fit(void **state)
     clmla_context *context = test_context(CLMLA_KERNELS_CPU, CLMLA_PROJECTION_NATIVE);
     const projection_case one = {
         .name = "valid", .M = 3, .N = 5, .K = 7, .x = F32, .w = F32, .y = F32};
-    projection_data d = projection_make(&one);
-    clmla_matrix *matrix = projection_matrix(context, &one, &d);
-    test_buffer x = test_buffer_of(d.x, d.x_count * 4, F32);
-    test_buffer y = test_buffer_of(d.y, d.y_count * 4, F32), workspace;
-    const clmla_projection_params valid =
-        projection_params_of(context, &one, &d, matrix, &x, &y, &workspace);
+    projection_call call = projection_prepare(context, &one);
+    const clmla_projection_params valid = call.params;
     clmla_projection_params wrong[10];
     for (size_t i = 0; i < 10; i++)
         wrong[i] = valid;
@@ -391,15 +378,11 @@ static void refuses_what_does_not_fit(void **state)
         assert_null(event);
         assert_non_null(strstr(test_last_notify(), "projection"));
     }
-    test_buffer_unchanged("y after refusals", &y, d.y);
+    test_buffer_unchanged("y after refusals", &call.y, call.d.y);
     assert_int_equal(
         clmla_enqueue_projection(NULL, &valid, test_device_get()->queue, 0, NULL, NULL),
         CLMLA_INVALID_ARGUMENT);
-    test_buffer_release(&x);
-    test_buffer_release(&y);
-    test_buffer_release(&workspace);
-    clmla_matrix_release(matrix);
-    projection_free(&d);
+    projection_finish(&call);
     clmla_context_release(context);
 }
 

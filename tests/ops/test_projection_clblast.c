@@ -146,15 +146,10 @@ static void small_gpu_calls_are_native_and_large_ones_not(void **state)
     clmla_context *context = test_context(CLMLA_KERNELS_GPU, CLMLA_PROJECTION_AUTO);
     const projection_case one = {
         .name = "mixed", .M = 40, .N = 3, .K = 5, .x = F32, .w = F32, .y = F32};
-    projection_data d = projection_make(&one);
-    clmla_matrix *matrix = projection_matrix(context, &one, &d);
-    test_buffer x = test_buffer_of(d.x, d.x_count * 4, F32);
-    test_buffer y = test_buffer_poisoned(d.y_count * 4, F32), workspace;
-    const clmla_projection_params params =
-        projection_params_of(context, &one, &d, matrix, &x, &y, &workspace);
+    projection_call call = projection_prepare(context, &one);
     mla__projection op = {0};
     mla__stream stream;
-    assert_int_equal(mla__projection_bind(context, &params, &op), CLMLA_SUCCESS);
+    assert_int_equal(mla__projection_bind(context, &call.params, &op), CLMLA_SUCCESS);
     assert_int_equal(op.backend, CLMLA_PROJECTION_AUTO);
     assert_int_equal(mla__stream_begin(&stream, test_device_get()->queue, 0, NULL), 0);
     assert_int_equal(mla__projection_warm(&op, &stream), CLMLA_SUCCESS);
@@ -164,15 +159,9 @@ static void small_gpu_calls_are_native_and_large_ones_not(void **state)
     assert_int_equal(stream.clblast_calls, 0);
     assert_int_equal(mla__projection_enqueue(&op, &stream, 0, 0, 40), CLMLA_SUCCESS);
     assert_int_equal(stream.clblast_calls, 1);
-    unsigned char bytes[40 * 3 * 4];
-    test_buffer_read(&y, bytes);
-    projection_check(&one, &d, bytes);
+    projection_check_y(&call);
     mla__projection_release(&op);
-    test_buffer_release(&x);
-    test_buffer_release(&y);
-    test_buffer_release(&workspace);
-    clmla_matrix_release(matrix);
-    projection_free(&d);
+    projection_finish(&call);
     clmla_context_release(context);
 }
 
@@ -215,53 +204,42 @@ static void takes_memory_that_begins_anywhere(void **state)
     clmla_context *context = test_context(CLMLA_KERNELS_AUTO, CLMLA_PROJECTION_CLBLAST);
     const projection_case one = {
         .name = "anywhere", .M = 9, .N = 70, .K = 33, .x = F32, .w = F32, .y = F32};
-    projection_data d = projection_make(&one);
-    clmla_matrix *matrix = projection_matrix(context, &one, &d);
-    test_buffer x = test_buffer_of(d.x, d.x_count * 4, F32);
-    test_buffer y = test_buffer_poisoned(d.y_count * 4, F32), workspace;
-    clmla_projection_params params =
-        projection_params_of(context, &one, &d, matrix, &x, &y, &workspace);
+    projection_call call = projection_prepare(context, &one);
     cl_int error;
-    const cl_buffer_region region = {.origin = 4096, .size = workspace.bytes + 256};
+    const cl_buffer_region region = {.origin = 4096, .size = call.workspace.bytes + 256};
     const cl_mem root =
         clCreateBuffer(on->context, CL_MEM_READ_WRITE, region.origin + region.size, NULL, &error);
     assert_int_equal(error, CL_SUCCESS);
-    params.workspace.buffer =
+    call.params.workspace.buffer =
         clCreateSubBuffer(root, 0, CL_BUFFER_CREATE_TYPE_REGION, &region, &error);
     assert_int_equal(error, CL_SUCCESS);
-    params.workspace.offset_bytes = 256;
+    call.params.workspace.offset_bytes = 256;
     mla__device *device = &context->device;
     const cl_uint align = device->mem_base_addr_align_bytes;
     for (int misaligned = 0; misaligned < 2; misaligned++) {
         mla__projection op = {0};
         mla__stream stream;
-        const struct clmla_matrix moved = moved_to_256(matrix);
-        params.matrix = &moved;
+        const struct clmla_matrix moved = moved_to_256(call.matrix);
+        call.params.matrix = &moved;
         if (misaligned) {
             device->mem_base_addr_align_bytes = 512; /* which byte 256 does not have */
-            test_buffer_release(&workspace);
-            workspace = test_buffer_poisoned(1 << 20, F32);
-            params.workspace = workspace.tensor;
+            test_buffer_release(&call.workspace);
+            call.workspace = test_buffer_poisoned(1 << 20, F32);
+            call.params.workspace = call.workspace.tensor;
         }
-        assert_int_equal(mla__projection_bind(context, &params, &op), CLMLA_SUCCESS);
+        assert_int_equal(mla__projection_bind(context, &call.params, &op), CLMLA_SUCCESS);
         assert_int_equal(op.clblast.w_offset, misaligned ? 64 : 0);
         assert_int_equal(mla__stream_begin(&stream, on->queue, 0, NULL), CLMLA_SUCCESS);
         assert_int_equal(mla__projection_enqueue(&op, &stream, 0, 0, 9), CLMLA_SUCCESS);
-        unsigned char out[9 * 70 * 4];
-        test_buffer_read(&y, out);
-        projection_check(&one, &d, out);
+        projection_check_y(&call);
         mla__projection_release(&op);
         clReleaseMemObject(moved.buffer);
         if (!misaligned)
-            clReleaseMemObject(params.workspace.buffer);
+            clReleaseMemObject(call.params.workspace.buffer);
     }
     device->mem_base_addr_align_bytes = align;
     clReleaseMemObject(root);
-    test_buffer_release(&x);
-    test_buffer_release(&y);
-    test_buffer_release(&workspace);
-    clmla_matrix_release(matrix);
-    projection_free(&d);
+    projection_finish(&call);
     clmla_context_release(context);
 }
 
@@ -271,29 +249,20 @@ static void refuses_a_small_workspace(void **state)
     clmla_context *context = test_context(CLMLA_KERNELS_AUTO, CLMLA_PROJECTION_CLBLAST);
     const projection_case one = {
         .name = "workspace", .M = 3, .N = 5, .K = 7, .x = F32, .w = BF16, .y = F32};
-    projection_data d = projection_make(&one);
-    clmla_matrix *matrix = projection_matrix(context, &one, &d);
-    test_buffer x = test_buffer_of(d.x, d.x_count * 4, F32);
-    test_buffer y = test_buffer_of(d.y, d.y_count * 4, F32), workspace;
-    clmla_projection_params params =
-        projection_params_of(context, &one, &d, matrix, &x, &y, &workspace);
-    test_buffer small = test_buffer_poisoned(workspace.bytes - 1024, F32);
+    projection_call call = projection_prepare(context, &one);
+    test_buffer small = test_buffer_poisoned(call.workspace.bytes - 1024, F32);
     for (int given = 0; given < 2; given++) {
         cl_event event = NULL;
-        params.workspace = given ? small.tensor : (clmla_tensor){0};
-        assert_int_equal(
-            clmla_enqueue_projection(context, &params, test_device_get()->queue, 0, NULL, &event),
-            CLMLA_WORKSPACE_TOO_SMALL);
+        call.params.workspace = given ? small.tensor : (clmla_tensor){0};
+        assert_int_equal(clmla_enqueue_projection(context, &call.params, test_device_get()->queue,
+                                                  0, NULL, &event),
+                         CLMLA_WORKSPACE_TOO_SMALL);
         assert_null(event);
         assert_non_null(strstr(test_last_notify(), "workspace"));
     }
-    test_buffer_unchanged("y after refusals", &y, d.y);
+    test_buffer_unchanged("y after refusals", &call.y, call.d.y);
     test_buffer_release(&small);
-    test_buffer_release(&x);
-    test_buffer_release(&y);
-    test_buffer_release(&workspace);
-    clmla_matrix_release(matrix);
-    projection_free(&d);
+    projection_finish(&call);
     clmla_context_release(context);
 }
 
@@ -365,16 +334,10 @@ static void cut_calls_match_reference(void **state)
     clmla_context *context = test_context(CLMLA_KERNELS_AUTO, CLMLA_PROJECTION_CLBLAST);
     for (size_t i = 0; i < sizeof(cuts) / sizeof(cuts[0]); i++) {
         const projection_case *c = &cuts[i].one;
-        projection_data d = projection_make(c);
-        const size_t y_bytes = d.y_count * mla__dtype_bytes(c->y);
-        clmla_matrix *matrix = projection_matrix(context, c, &d);
-        test_buffer x = test_buffer_of(d.x, d.x_count * mla__dtype_bytes(c->x), c->x);
-        test_buffer y = test_buffer_of(d.y, y_bytes, c->y), workspace;
-        const clmla_projection_params params =
-            projection_params_of(context, c, &d, matrix, &x, &y, &workspace);
+        projection_call call = projection_prepare(context, c);
         mla__projection op = {0};
         mla__stream stream;
-        assert_int_equal(mla__projection_bind(context, &params, &op), CLMLA_SUCCESS);
+        assert_int_equal(mla__projection_bind(context, &call.params, &op), CLMLA_SUCCESS);
         /* smaller parts fit where larger ones did; the temporary of the whole stays */
         assert_true(cuts[i].columns <= op.clblast.layout.slab_columns);
         op.clblast.layout.slab_columns = cuts[i].columns;
@@ -383,17 +346,9 @@ static void cut_calls_match_reference(void **state)
         assert_int_equal(mla__stream_begin(&stream, test_device_get()->queue, 0, NULL), 0);
         assert_int_equal(mla__projection_enqueue(&op, &stream, 0, 0, c->M), CLMLA_SUCCESS);
         assert_true(stream.clblast_calls > 1);
-        unsigned char *out = malloc(y_bytes);
-        assert_non_null(out);
-        test_buffer_read(&y, out);
-        projection_check(c, &d, out);
-        free(out);
+        projection_check_y(&call);
         mla__projection_release(&op);
-        test_buffer_release(&x);
-        test_buffer_release(&y);
-        test_buffer_release(&workspace);
-        clmla_matrix_release(matrix);
-        projection_free(&d);
+        projection_finish(&call);
     }
     clmla_context_release(context);
 }
@@ -491,10 +446,7 @@ static void given_parameters_match_reference(void **state)
 
 /* A bound projection for a thread of its own. */
 typedef struct bound_case {
-    const projection_case *one;
-    projection_data d;
-    clmla_matrix *matrix;
-    test_buffer x, y, workspace;
+    projection_call call;
     mla__projection op;
     cl_command_queue queue;
     clmla_status status;
@@ -503,33 +455,19 @@ typedef struct bound_case {
 static void bind_case(clmla_context *context, const projection_case *one, bound_case *b)
 {
     cl_int error;
-    *b = (bound_case){.one = one, .d = projection_make(one)};
-    b->matrix = projection_matrix(context, one, &b->d);
-    b->x = test_buffer_of(b->d.x, b->d.x_count * mla__dtype_bytes(one->x), one->x);
-    b->y = test_buffer_of(b->d.y, b->d.y_count * mla__dtype_bytes(one->y), one->y);
-    const clmla_projection_params params =
-        projection_params_of(context, one, &b->d, b->matrix, &b->x, &b->y, &b->workspace);
-    assert_int_equal(mla__projection_bind(context, &params, &b->op), CLMLA_SUCCESS);
+    *b = (bound_case){.call = projection_prepare(context, one)};
+    assert_int_equal(mla__projection_bind(context, &b->call.params, &b->op), CLMLA_SUCCESS);
     b->queue = clCreateCommandQueue(test_device_get()->context, test_device_get()->id, 0, &error);
     assert_int_equal(error, CL_SUCCESS);
 }
 
 static void check_and_release(bound_case *b)
 {
-    const size_t bytes = b->d.y_count * mla__dtype_bytes(b->one->y);
-    unsigned char *out = malloc(bytes);
-    assert_non_null(out);
     assert_int_equal(b->status, CLMLA_SUCCESS);
-    test_buffer_read(&b->y, out);
-    projection_check(b->one, &b->d, out);
-    free(out);
+    projection_check_y(&b->call);
     mla__projection_release(&b->op);
     clReleaseCommandQueue(b->queue);
-    test_buffer_release(&b->x);
-    test_buffer_release(&b->y);
-    test_buffer_release(&b->workspace);
-    clmla_matrix_release(b->matrix);
-    projection_free(&b->d);
+    projection_finish(&b->call);
 }
 
 /* Warms the projection, then runs it several times. */
@@ -542,7 +480,7 @@ static void *run_bound(void *argument)
     if (b->status == CLMLA_SUCCESS)
         b->status = mla__projection_warm(&b->op, &stream);
     for (int i = 0; i < ROUNDS && b->status == CLMLA_SUCCESS; i++)
-        b->status = mla__projection_enqueue(&b->op, &stream, 0, 0, b->one->M);
+        b->status = mla__projection_enqueue(&b->op, &stream, 0, 0, b->call.of->M);
     if (b->status == CLMLA_SUCCESS)
         b->status = clFinish(b->queue);
     return NULL;

@@ -377,38 +377,29 @@ static void bound_op_takes_few_rows_and_many(void **state)
     clmla_context *context = nvidia_context(2);
     const projection_case one = {
         .name = "bound", .M = M, .N = N, .K = 40, .x = BF16, .w = BF16, .y = F32};
-    projection_data d = projection_make(&one);
-    clmla_matrix *matrix = projection_matrix(context, &one, &d);
-    test_buffer x = test_buffer_of(d.x, d.x_count * 2, BF16);
-    test_buffer y = test_buffer_poisoned(d.y_count * 4, F32), workspace;
-    const clmla_projection_params params =
-        projection_params_of(context, &one, &d, matrix, &x, &y, &workspace);
+    projection_call call = projection_prepare(context, &one);
     static unsigned char bytes[M * N * 4];
     mla__projection op = {0};
     mla__stream stream;
-    assert_int_equal(mla__projection_bind(context, &params, &op), CLMLA_SUCCESS);
+    assert_int_equal(mla__projection_bind(context, &call.params, &op), CLMLA_SUCCESS);
     assert_int_equal(op.native.variants[0].choice.kind, MLA__PROJECTION_FEW);
     assert_int_equal(op.native.variants[op.native.num_variants - 1].choice.kind,
                      MLA__PROJECTION_TILED);
     assert_int_equal(mla__stream_begin(&stream, test_device_get()->queue, 0, NULL), 0);
     assert_int_equal(mla__projection_warm(&op, &stream), CLMLA_SUCCESS);
-    test_buffer_read(&y, bytes);
+    test_buffer_read(&call.y, bytes);
     for (size_t i = 0; i < M * N; i++)
         check_poison("after warming", bytes, F32, i);
     assert_int_equal(mla__projection_enqueue(&op, &stream, 0, 0, M), CLMLA_SUCCESS);
     assert_int_equal(mla__projection_enqueue(&op, &stream, 30, 0, 20), CLMLA_SUCCESS);
-    test_buffer_read(&y, bytes);
+    test_buffer_read(&call.y, bytes);
     for (size_t i = 0; i < M * N; i++) {
         const size_t from = i < 20 * N ? i + 30 * N : i;
-        check_element(one.name, i / N, i % N, F32, mla__load(bytes, F32, i), d.expected[from],
-                      d.error[from]);
+        check_element(one.name, i / N, i % N, F32, mla__load(bytes, F32, i), call.d.expected[from],
+                      call.d.error[from]);
     }
     mla__projection_release(&op);
-    test_buffer_release(&x);
-    test_buffer_release(&y);
-    test_buffer_release(&workspace);
-    clmla_matrix_release(matrix);
-    projection_free(&d);
+    projection_finish(&call);
     clmla_context_release(context);
 }
 
