@@ -27,6 +27,28 @@ cl_int __wrap_clGetMemObjectInfo(cl_mem buffer, cl_mem_info what, size_t bytes, 
     return __real_clGetMemObjectInfo(buffer, what, bytes, value, needed);
 }
 
+typedef struct range {
+    void *data;
+    size_t bytes;
+} range;
+
+static void CL_CALLBACK unmap(cl_mem buffer, void *user)
+{
+    range *addresses = user;
+    (void)buffer;
+    (void)munmap(addresses->data, addresses->bytes);
+    free(addresses);
+}
+
+/* The driver may use the memory until it has deleted the object, which can be later. */
+static void unmap_with(const sparse *s)
+{
+    range *addresses = malloc(sizeof *addresses);
+    assert_non_null(addresses);
+    *addresses = (range){s->data, s->bytes};
+    assert_int_equal(clSetMemObjectDestructorCallback(s->buffer, unmap, addresses), CL_SUCCESS);
+}
+
 /* Whether what a command writes is there for the host, and the other way round. */
 static bool is_host_memory(const sparse *s)
 {
@@ -62,9 +84,9 @@ const char *sparse_create(size_t bytes, sparse *out)
     made.buffer = clCreateBuffer(on->context, CL_MEM_READ_WRITE | CL_MEM_USE_HOST_PTR, REAL_BYTES,
                                  data, &status);
     assert_int_equal(status, CL_SUCCESS);
+    unmap_with(&made);
     if (!is_host_memory(&made)) {
         (void)clReleaseMemObject(made.buffer);
-        (void)munmap(data, bytes);
         return "the device copies buffers";
     }
     regions[place] = *out = made;
@@ -79,6 +101,5 @@ void sparse_release(sparse *region)
         if (regions[i].buffer == region->buffer)
             regions[i] = (sparse){.buffer = NULL};
     (void)clReleaseMemObject(region->buffer);
-    (void)munmap(region->data, region->bytes);
     *region = (sparse){.buffer = NULL};
 }
