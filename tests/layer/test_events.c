@@ -220,7 +220,9 @@ static void steps_on_one_queue_need_no_events(void **state)
     same_output(0);
 }
 
-/* The hidden states come from another queue, held up there, and go back to it. */
+/* The hidden states come from another queue, held up there, and go back to it. Whole buffers: behind
+ * a user event Intel's runtime (2026.22) tells other queues that a transfer at an offset is done
+ * before it is. */
 static void events_of_another_queue_are_waited_for(void **state)
 {
     const events_case *c = *state;
@@ -230,19 +232,26 @@ static void events_of_another_queue_are_waited_for(void **state)
     const cl_command_queue other = clCreateCommandQueue(on->context, on->id, 0, &status);
     assert_int_equal(status, CL_SUCCESS);
     make(c);
-    fixture *f = &made.f[0];
-    unsigned char *hidden = bytes_of(&f->hidden), *poison = malloc(f->hidden.bytes);
-    assert_non_null(poison);
-    memset(poison, 0xff, f->hidden.bytes);
-    const size_t at = (size_t)f->hidden.tensor.offset_bytes;
-    assert_int_equal(clEnqueueWriteBuffer(on->queue, f->hidden.tensor.buffer, CL_TRUE, at,
-                                          f->hidden.bytes, poison, 0, NULL, NULL),
+    fixture *f = &made.f[0]; /* its output takes the place of the hidden states */
+    const cl_mem buffer = f->hidden.tensor.buffer;
+    size_t bytes = 0;
+    assert_int_equal(clGetMemObjectInfo(buffer, CL_MEM_SIZE, sizeof bytes, &bytes, NULL),
                      CL_SUCCESS);
+    unsigned char *hidden = malloc(bytes), *poison = malloc(bytes);
+    assert_non_null(hidden);
+    assert_non_null(poison);
+    assert_int_equal(
+        clEnqueueReadBuffer(on->queue, buffer, CL_TRUE, 0, bytes, hidden, 0, NULL, NULL),
+        CL_SUCCESS);
+    memset(poison, 0xff, bytes);
+    assert_int_equal(
+        clEnqueueWriteBuffer(on->queue, buffer, CL_TRUE, 0, bytes, poison, 0, NULL, NULL),
+        CL_SUCCESS);
     const cl_event gate = make_gate();
     cl_event waited[2] = {NULL, NULL}, last = NULL;
-    assert_int_equal(clEnqueueWriteBuffer(other, f->hidden.tensor.buffer, CL_FALSE, at,
-                                          f->hidden.bytes, hidden, 1, &gate, &waited[0]),
-                     CL_SUCCESS);
+    assert_int_equal(
+        clEnqueueWriteBuffer(other, buffer, CL_FALSE, 0, bytes, hidden, 1, &gate, &waited[0]),
+        CL_SUCCESS);
     enqueue_plan(f, other, NULL, &waited[1]);
     assert_int_equal(clmla_enqueue_layer(f->binding, f->plan, queue, 2, waited, &last),
                      CLMLA_SUCCESS);
@@ -252,15 +261,14 @@ static void events_of_another_queue_are_waited_for(void **state)
         enqueue_next(f, other, true, &last);
         enqueue_next(f, queue, false, &last);
     }
-    assert_int_equal(clEnqueueReadBuffer(other, f->output.tensor.buffer, CL_FALSE, at,
-                                         f->output.bytes, poison, 1, &last, NULL),
+    assert_int_equal(clEnqueueReadBuffer(other, buffer, CL_FALSE, 0, bytes, poison, 1, &last, NULL),
                      CL_SUCCESS);
     assert_int_equal(clReleaseEvent(last), CL_SUCCESS);
     assert_int_equal(clFlush(queue), CL_SUCCESS);
     assert_int_equal(clFlush(other), CL_SUCCESS);
     open_gate(gate);
     assert_int_equal(clFinish(other), CL_SUCCESS);
-    assert_memory_equal(poison, made.expected[0], f->output.bytes);
+    assert_memory_equal(poison + f->output.tensor.offset_bytes, made.expected[0], f->output.bytes);
     assert_int_equal(clReleaseCommandQueue(other), CL_SUCCESS);
     free(hidden);
     free(poison);
