@@ -115,7 +115,7 @@ endif()
 
 # ---- tests of the program -------------------------------------------------------------------------
 set(CLI_TESTS bench bench_fp8 bench_kernels cache completion devices kernels main man memory
-    report run tune tune_search verify verify_classes weights weights_full)
+    report report_kernels run tune tune_search verify verify_classes weights weights_full)
 if(CLMLA_BUILD_TESTS)
     add_executable(clmla_cli_probe tests/cli/probe.c)
     clmla_compile_settings(clmla_cli_probe)
@@ -156,8 +156,8 @@ if(CLMLA_BUILD_TESTS)
             set_tests_properties(cli/${name} PROPERTIES LABELS cli TIMEOUT 1200
                 ENVIRONMENT "${cli_environment}")
         endforeach()
-        set_property(TEST cli/bench_fp8 cli/bench_kernels cli/tune_search cli/verify_classes
-            APPEND PROPERTY LABELS long)
+        set_property(TEST cli/bench_fp8 cli/bench_kernels cli/report_kernels cli/tune_search
+            cli/verify_classes APPEND PROPERTY LABELS long)
         set_property(TEST cli/weights_full APPEND PROPERTY LABELS slow)
         set_property(TEST cli/cache APPEND PROPERTY ENVIRONMENT
             POCL_CACHE_DIR=${CMAKE_CURRENT_BINARY_DIR}/pocl-cli-cache) # as ocl/test_binary
@@ -261,7 +261,7 @@ if(CLMLA_BUILD_TESTS)
     add_test(NAME emulated/golden_all COMMAND clmla-cli verify ${nvidia} ${golden_small})
     set_tests_properties(emulated/golden emulated/golden_one_launch emulated/golden_all
         PROPERTIES LABELS emulated TIMEOUT 1800 ENVIRONMENT "POCL_AFFINITY=1;CLMLA_CACHE_DIR=;CLMLA_TUNING_DIR=")
-    set_property(TEST emulated/golden_one_launch APPEND PROPERTY LABELS long)
+    set_property(TEST emulated/golden emulated/golden_one_launch APPEND PROPERTY LABELS long)
     set_property(TEST emulated/golden_all APPEND PROPERTY LABELS slow)
 endif()
 
@@ -316,9 +316,9 @@ if(CLMLA_BUILD_TESTS AND CMAKE_C_COMPILER_ID MATCHES "GNU|Clang" AND NOT APPLE)
 endif()
 
 # ---- class nvidia, emulated -----------------------------------------------------------------------
-# Its kernels compile for minutes on a CPU. The golden cases above are a sample of them; the rest has
-# label long: whole programs, and of those with other classes too the cases that have nvidia in
-# their names.
+# Its kernels compile for minutes on a CPU. By default api/engine_nvidia and ptx/ stand for them; the
+# golden cases above and the rest have label long: whole programs, and of those with other classes
+# too the cases that have nvidia in their names.
 if(CLMLA_BUILD_TESTS)
     foreach(name IN ITEMS layer/test_one_launch ops/test_attention_wgmma ops/test_projection_mma
             ops/test_projection_pair ops/test_projection_wgmma)

@@ -13,7 +13,7 @@
 #                            only this, and in no other check: the device tests on each OpenCL
 #                            implementation that can be had (tools/check_devices.sh, its options):
 #                            device × test group with passed, failed, skipped and the reasons.
-#                            Takes hours on two cores and fetches 1 GB
+#                            Takes half an hour on two cores at first and fetches 1 GB
 #
 # Builds in build-check/, build-asan/ and, in full, build-gcc-debug/, build-clang/,
 # build-clang-release/ and build-tsan/. Installs what the tests need (tools/deps.sh).

@@ -14,11 +14,11 @@
 #   oclgrind  the simulator that looks for races and wrong accesses: the smallest shapes
 #
 # Groups are named after the tests' folders: ocl, ops, layer, faults, golden (those with bf16),
-# emulated, api, oclgrind; without the tests that have label slow or long (tools/check.sh), but for
-# oclgrind's. --library takes another FILE for any of the first four. --seconds: a
-# test's limit of time (default 2400: Intel's runtime compiles for nearly all of a test's time, and
-# keeps nothing of it). --build: where clmla is built (default build-check). --folder: for what is
-# fetched, kernel caches, logs, report.txt and report.md (default build-check/devices).
+# emulated (golden cases), api, oclgrind; without the tests that have label slow or long
+# (tools/check.sh), but for emulated and oclgrind. --library takes another FILE for any of the first
+# four. --seconds: a test's limit of time (default 2400: Intel's runtime compiles for nearly all of a
+# test's time, and keeps nothing of it). --build: where clmla is built (default build-check). --folder:
+# for what is fetched, kernel caches, logs, report.txt and report.md (default build-check/devices).
 # Exits 1 after a failure. What cannot be had is skipped with its reason. One run at a time for a
 # build: tests have files there.
 set -uo pipefail
@@ -189,6 +189,7 @@ selection() {
     'rusticl ops')
         echo '-R ^ops/test_((cache|norm|rope)_append|fp8_cache|loops|merge|rmsnorm|rope|tensor)$'
         ;;
+    *emulated) echo '-R ^emulated/golden$' ;;
     *faults) echo '-R ^faults/test_ -LE slow|long' ;;
     *golden) echo '-R ^golden/small_bf16_ -LE slow|long' ;;
     *api) echo '-R ^api/(engine|tensor_parallel)_ -LE slow|long' ;;

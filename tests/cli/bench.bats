@@ -104,16 +104,6 @@ try_tiny() {
     fails_with 2 "--projection 'native,blas'" "auto, native or clblast"
 }
 
-@test "--sweep measures projections beside each other" {
-    try_tiny --sweep --batches 1,3 --contexts 5 --projection native,clblast --format csv
-    passes
-    [ "${#lines[@]}" -eq 5 ]
-    [[ "${lines[1]}" == 4,1,5,bf16,native,* ]]
-    [[ "${lines[2]}" == 4,1,5,bf16,clblast,* ]]
-    [[ "${lines[3]}" == 4,3,5,bf16,native,* ]]
-    [[ "${lines[4]}" == 4,3,5,bf16,clblast,* ]]
-}
-
 @test "--check off says that nothing was verified" {
     try_tiny --check off --case decode --mode batched --format json
     passes

@@ -46,3 +46,13 @@ try_tiny() {
     [[ "${lines[2]}" == prefill,batched,bf16,clblast,* ]]
     [[ "${lines[4]}" == decode,batched,bf16,clblast,* ]]
 }
+
+@test "--sweep measures projections beside each other" {
+    try_tiny --sweep --batches 1,3 --contexts 5 --projection native,clblast --format csv
+    passes
+    [ "${#lines[@]}" -eq 5 ]
+    [[ "${lines[1]}" == 4,1,5,bf16,native,* ]]
+    [[ "${lines[2]}" == 4,1,5,bf16,clblast,* ]]
+    [[ "${lines[3]}" == 4,3,5,bf16,native,* ]]
+    [[ "${lines[4]}" == 4,3,5,bf16,clblast,* ]]
+}

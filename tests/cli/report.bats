@@ -48,18 +48,6 @@ fails_in_report() {
     [ "$reported" = "$(json devices)" ]
 }
 
-@test "options of the computation count, and a list of devices stays whole" {
-    try_report --device 0 --dtype f32 --projection native --matrix-units off --kernels gpu \
-        "$(golden 01_tiny_prefill)"
-    passes
-    [ "$(json settings.matrix_units)" = off ]
-    [ "$(json device.class)" = gpu ]
-    for result in verify.results.0 bench.results.3; do
-        [ "$(json $result.dtype) $(json $result.projection) $(json $result.kernels)" = \
-            "f32 native gpu" ]
-    done
-}
-
 @test "FP8 storage counts for verify and bench" {
     try_report --weights-dtype fp8 "$(golden 27_fp8_prefill)" "$(golden 01_tiny_prefill)"
     passes

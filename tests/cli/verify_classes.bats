@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 # shellcheck disable=SC2154 # bats sets status, output, lines and stderr
-# clmla verify with class nvidia's kernels, which compile for long on a CPU, and the same of others.
+# clmla verify with kernels of classes nvidia and gpu, which compile for long on a CPU.
 load common
 
 @test "kernels for sm_90a are tried, or the reason against them is given" {
@@ -31,4 +31,17 @@ load common
         [[ "${lines[2]}" == 01_tiny_prefill*SKIP ]]
         [[ "$stderr" == *"01_tiny_prefill: skipped, kv_lora_rank 32 makes no FP8 records"* ]]
     done
+}
+
+@test "class gpu: dtypes, and FP8 weights kept as codes" {
+    for options in "" "--dtype f32"; do
+        # shellcheck disable=SC2086 # options are several words
+        try verify --kernels gpu $options "$(golden 03_tiny_yarn)"
+        passes
+    done
+    try verify --weights-dtype fp8 --dtype f16 --kernels gpu "$(golden 27_fp8_prefill)" \
+        "$(golden 28_fp8_decode)"
+    passes
+    [[ "${lines[1]}" == 27_fp8_prefill*PASS ]]
+    [[ "${lines[2]}" == 28_fp8_decode*PASS ]]
 }
