@@ -3,20 +3,7 @@
 # is a subshell
 # The programs that the command keeps on disk.
 load common
-
-# compute OUTPUT OPTION...: a golden case with --verbose.
-compute() {
-    local output_file=$1
-    shift
-    try run --case "$(golden 01_tiny_prefill)" --projection native --output "$output_file" \
-        --verbose "$@"
-    passes
-}
-
-# The counts that --verbose prints, as "READ COMPILED".
-counts() {
-    sed -n 's/^cache: .*; \([0-9]*\) programs read, \([0-9]*\) compiled$/\1 \2/p' <<<"$stderr"
-}
+load cache
 
 # The driver's own cache stays where it is when HOME or XDG_CACHE_HOME move.
 keep_driver_cache() {
@@ -150,22 +137,4 @@ find disk -type f'
     cmp first.safetensors second.safetensors
     compute third.safetensors
     [[ "$(counts)" =~ ^[1-9][0-9]*\ 0$ ]]
-}
-
-@test "several processes fill one directory" {
-    export CLMLA_CACHE_DIR=$PWD/cache
-    local pids=() i
-    for i in 1 2 3; do # PoCL 3.1 does not unpack into a cache that others fill at the same time
-        POCL_CACHE_DIR=$PWD/pocl-$i clmla run --case "$(golden 01_tiny_prefill)" --projection native \
-            --output "$i.safetensors" &
-        pids+=($!)
-    done
-    for i in "${pids[@]}"; do
-        wait "$i"
-    done
-    cmp 1.safetensors 2.safetensors
-    cmp 1.safetensors 3.safetensors
-    compute 4.safetensors
-    [[ "$(counts)" =~ ^[1-9][0-9]*\ 0$ ]]
-    [ -z "$(find cache -type f ! -name '*.bin')" ]
 }

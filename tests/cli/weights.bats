@@ -37,7 +37,7 @@ error_of() {
     checkpoint 27_fp8_prefill
     same_as_case 27_fp8_prefill --dtype f32
     same_as_case 27_fp8_prefill --dtype f16 --page-block-size 0
-    same_as_case 27_fp8_prefill --projection clblast
+    same_as_case 27_fp8_prefill --projection clblast --kernels gpu
 }
 
 @test "FP8 is within the bounds of the case" {

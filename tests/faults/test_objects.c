@@ -198,7 +198,5 @@ static void objects(void **state)
 int main(int argc, char **argv)
 {
     const test_table table = TEST_TABLE(objects, cases);
-    const int failed = test_run("objects", argc, argv, &table, 1, TEST_NO_OTHERS);
-    test_device_close();
-    return failed;
+    return test_run("objects", argc, argv, &table, 1, TEST_NO_OTHERS);
 }

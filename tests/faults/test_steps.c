@@ -291,7 +291,5 @@ int main(int argc, char **argv)
         cmocka_unit_test(projection_by_clblast),
         cmocka_unit_test(attention_in_splits),
     };
-    const int failed = test_run("steps", argc, argv, &table, 1, TEST_AND(others));
-    test_device_close();
-    return failed;
+    return test_run("steps", argc, argv, &table, 1, TEST_AND(others));
 }

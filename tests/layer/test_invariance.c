@@ -265,7 +265,5 @@ int main(int argc, char **argv)
     const int failed =
         test_run("invariance", argc, argv, tables, TEST_COUNT(tables), TEST_NO_OTHERS);
     free(plain.output);
-    fixture_release_contexts();
-    test_device_close();
     return failed;
 }

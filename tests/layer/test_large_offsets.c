@@ -298,8 +298,5 @@ static void has_the_bits_of_compact_tensors(void **state)
 int main(int argc, char **argv)
 {
     const test_table table = TEST_TABLE(has_the_bits_of_compact_tensors, cases);
-    const int failed = test_run("large_offsets", argc, argv, &table, 1, TEST_NO_OTHERS);
-    fixture_release_contexts();
-    test_device_close();
-    return failed;
+    return test_run("large_offsets", argc, argv, &table, 1, TEST_NO_OTHERS);
 }

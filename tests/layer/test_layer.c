@@ -422,8 +422,5 @@ int main(int argc, char **argv)
         cmocka_unit_test(two_shards_add_up_to_the_whole),
         cmocka_unit_test(preparing_nvidia_tries_kernels_for_sm_90a),
     };
-    const int failed = test_run("layer", argc, argv, &table, 1, TEST_AND(others));
-    fixture_release_contexts();
-    test_device_close();
-    return failed;
+    return test_run("layer", argc, argv, &table, 1, TEST_AND(others));
 }

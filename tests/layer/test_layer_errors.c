@@ -560,8 +560,5 @@ int main(int argc, char **argv)
         cmocka_unit_test(prepares_without_leaving_anything_behind),
         cmocka_unit_test(r1_workspace_is_bounded),
     };
-    const int failed =
-        test_run("layer errors", argc, argv, tables, TEST_COUNT(tables), TEST_AND(others));
-    test_device_close();
-    return failed;
+    return test_run("layer errors", argc, argv, tables, TEST_COUNT(tables), TEST_AND(others));
 }

@@ -206,7 +206,5 @@ static void the_error_stays_within_the_bounds(void **state)
 int main(int argc, char **argv)
 {
     const test_table table = TEST_TABLE(the_error_stays_within_the_bounds, cases);
-    const int failed = test_run("long_context", argc, argv, &table, 1, TEST_NO_OTHERS);
-    test_device_close();
-    return failed;
+    return test_run("long_context", argc, argv, &table, 1, TEST_NO_OTHERS);
 }

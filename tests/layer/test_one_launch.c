@@ -348,7 +348,5 @@ int main(int argc, char **argv)
         cmocka_unit_test(nothing_changes_without_prepare),
         cmocka_unit_test(it_is_one_stage),
     };
-    const int failed = test_run("one launch", argc, argv, &table, 1, TEST_AND(others));
-    test_device_close();
-    return failed;
+    return test_run("one launch", argc, argv, &table, 1, TEST_AND(others));
 }

@@ -314,7 +314,5 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_bad_device_table_empties_its_sequence),
         cmocka_unit_test(uploads_do_not_wait_nor_overwrite_each_other),
     };
-    const int failed = test_run("plan", argc, argv, &table, 1, TEST_AND(others));
-    test_device_close();
-    return failed;
+    return test_run("plan", argc, argv, &table, 1, TEST_AND(others));
 }

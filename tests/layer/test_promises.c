@@ -282,7 +282,5 @@ int main(int argc, char **argv)
         cmocka_unit_test(prepare_tries_the_large_tile),
         cmocka_unit_test(a_layer_of_few_rows_tries_no_large_tile),
     };
-    const int failed = test_run("promises", argc, argv, &table, 1, TEST_AND(others));
-    test_device_close();
-    return failed;
+    return test_run("promises", argc, argv, &table, 1, TEST_AND(others));
 }

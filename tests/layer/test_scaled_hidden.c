@@ -273,8 +273,5 @@ static void stays_within_the_golden_bounds(void **state)
 int main(int argc, char **argv)
 {
     const test_table table = TEST_TABLE(stays_within_the_golden_bounds, cases);
-    const int failed = test_run("scaled_hidden", argc, argv, &table, 1, TEST_NO_OTHERS);
-    fixture_release_contexts();
-    test_device_close();
-    return failed;
+    return test_run("scaled_hidden", argc, argv, &table, 1, TEST_NO_OTHERS);
 }

@@ -177,7 +177,5 @@ static void memory_stays_and_results_are_right(void **state)
 int main(int argc, char **argv)
 {
     const test_table table = TEST_TABLE(memory_stays_and_results_are_right, cases);
-    const int failed = test_run("soak", argc, argv, &table, 1, TEST_NO_OTHERS);
-    test_device_close();
-    return failed;
+    return test_run("soak", argc, argv, &table, 1, TEST_NO_OTHERS);
 }

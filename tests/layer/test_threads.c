@@ -269,7 +269,5 @@ static void threads_get_the_bits_of_a_single_one(void **state)
 int main(int argc, char **argv)
 {
     const test_table table = TEST_TABLE(threads_get_the_bits_of_a_single_one, cases);
-    const int failed = test_run("threads", argc, argv, &table, 1, TEST_NO_OTHERS);
-    test_device_close();
-    return failed;
+    return test_run("threads", argc, argv, &table, 1, TEST_NO_OTHERS);
 }

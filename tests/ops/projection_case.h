@@ -231,28 +231,6 @@ static inline mla__projection_choices projection_choices(const clmla_context *co
     return choices;
 }
 
-/* Binds x and y of d, asks for and makes the workspace. */
-static clmla_projection_params
-projection_params_of(clmla_context *context, const projection_case *c, const projection_data *d,
-                     const clmla_matrix *matrix, const test_buffer *x, const test_buffer *y,
-                     test_buffer *workspace)
-{
-    clmla_projection_params params = {
-        .struct_size = sizeof params,
-        .matrix = matrix,
-        .num_rows = projection_bound_rows(c),
-        .x = view_of(x, c->offset, d->x_stride, d->x_batch),
-        .y = view_of(y, c->offset, d->y_stride, d->y_batch),
-        .output_mode = c->accumulate ? CLMLA_ACCUMULATE : CLMLA_OVERWRITE,
-    };
-    uint64_t bytes = 0;
-    assert_int_equal(clmla_projection_workspace_size(context, &params, &bytes), CLMLA_SUCCESS);
-    *workspace = test_buffer_poisoned((size_t)bytes, F32);
-    if (bytes > 0)
-        params.workspace = workspace->tensor;
-    return params;
-}
-
 /* A case's tensors on the device and the parameters of its call. */
 typedef struct projection_call {
     const projection_case *of;
@@ -265,11 +243,23 @@ typedef struct projection_call {
 static projection_call projection_prepare(clmla_context *context, const projection_case *c)
 {
     projection_call call = {.of = c, .d = projection_make(c)};
-    call.matrix = projection_matrix(context, c, &call.d);
-    call.x = test_buffer_of(call.d.x, call.d.x_count * mla__dtype_bytes(c->x), c->x);
-    call.y = test_buffer_of(call.d.y, call.d.y_count * mla__dtype_bytes(c->y), c->y);
-    call.params =
-        projection_params_of(context, c, &call.d, call.matrix, &call.x, &call.y, &call.workspace);
+    const projection_data *d = &call.d;
+    uint64_t bytes = 0;
+    call.matrix = projection_matrix(context, c, d);
+    call.x = test_buffer_of(d->x, d->x_count * mla__dtype_bytes(c->x), c->x);
+    call.y = test_buffer_of(d->y, d->y_count * mla__dtype_bytes(c->y), c->y);
+    call.params = (clmla_projection_params){
+        .struct_size = sizeof call.params,
+        .matrix = call.matrix,
+        .num_rows = projection_bound_rows(c),
+        .x = view_of(&call.x, c->offset, d->x_stride, d->x_batch),
+        .y = view_of(&call.y, c->offset, d->y_stride, d->y_batch),
+        .output_mode = c->accumulate ? CLMLA_ACCUMULATE : CLMLA_OVERWRITE,
+    };
+    assert_int_equal(clmla_projection_workspace_size(context, &call.params, &bytes), CLMLA_SUCCESS);
+    call.workspace = test_buffer_poisoned((size_t)bytes, F32);
+    if (bytes > 0)
+        call.params.workspace = call.workspace.tensor;
     return call;
 }
 

@@ -149,22 +149,26 @@ static void check(clmla_context *context, const weight_case *c, sparse *region)
     free(y);
 }
 
-/* NULL, or why there is none. */
+/* NULL, or why there is none. huge: fewer faults; zeros stay shared. */
+static const char *make_range(size_t bytes, bool huge, sparse *range)
+{
+    const char *why_not = sparse_create(bytes, range);
+    if (why_not != NULL) {
+        print_message("skipped: no offsets past 2^31, %s\n", why_not);
+        return why_not;
+    }
+    memset(range->data, 0, 4); /* sparse_create has tried them */
+    if (huge)
+        (void)madvise(range->data, range->bytes, MADV_HUGEPAGE);
+    return NULL;
+}
+
 static const char *make_region(const clmla_context *context, clmla_dtype dtype, sparse *region)
 {
     uint64_t bytes = 0;
     assert_int_equal(mla__matrix_bytes(context, 1, (int32_t)columns_of(dtype), IN, dtype, &bytes),
                      CLMLA_SUCCESS);
-    const char *why_not = sparse_create((size_t)bytes, region);
-    if (why_not != NULL) {
-        print_message("skipped: no offsets past 2^31, %s\n", why_not);
-        return why_not;
-    }
-    memset(region->data, 0, 4); /* sparse_create has tried them */
-    /* Fewer faults; zeros stay shared. A column of float32 touches one page a row. */
-    if (dtype != F32)
-        (void)madvise(region->data, region->bytes, MADV_HUGEPAGE);
-    return NULL;
+    return make_range((size_t)bytes, dtype != F32, region); /* its columns touch a page a row */
 }
 
 static void products_past_2_to_the_32_weights(void **state)
@@ -301,19 +305,14 @@ static void packs_past_2_to_the_31_weights(void **state)
         skip();
     }
     clmla_context *context = test_context(CLMLA_KERNELS_CPU, CLMLA_PROJECTION_NATIVE);
-    const char *why_not = sparse_create(bytes, &source);
-    if (why_not == NULL && (why_not = sparse_create(bytes, &packed)) == NULL) {
-        memset(source.data, 0, 4); /* sparse_create has tried them */
-        (void)madvise(source.data, source.bytes, MADV_HUGEPAGE);
+    const char *why_not = make_range(bytes, true, &source);
+    if (why_not == NULL && (why_not = make_range(bytes, true, &packed)) == NULL)
         check_packed(context, &source, &packed, columns);
-    }
     sparse_release(&source);
     sparse_release(&packed);
     clmla_context_release(context);
-    if (why_not != NULL) {
-        print_message("skipped: no offsets past 2^31, %s\n", why_not);
+    if (why_not != NULL)
         skip();
-    }
 }
 
 /* CLBlast's own offsets have 32 bits: float32 weights, which it reads where they lie, end there. */
@@ -350,7 +349,5 @@ int main(int argc, char **argv)
         cmocka_unit_test(packs_past_2_to_the_31_weights),
         cmocka_unit_test(float32_weights_past_2_to_the_31_are_refused_for_clblast),
     };
-    const int failed = test_run("weight_offsets", argc, argv, &table, 1, TEST_AND(others));
-    test_device_close();
-    return failed;
+    return test_run("weight_offsets", argc, argv, &table, 1, TEST_AND(others));
 }

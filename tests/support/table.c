@@ -1,5 +1,7 @@
 #include "support/table.h"
 
+#include "support/layer_fixture.h"
+
 int test_run(const char *group, int argc, char **argv, const test_table *tables, size_t num_tables,
              const struct CMUnitTest *others, size_t num_others)
 {
@@ -23,5 +25,7 @@ int test_run(const char *group, int argc, char **argv, const test_table *tables,
     /* What cmocka_run_group_tests_name expands to; that takes arrays only. */
     const int failed = _cmocka_run_group_tests(group, tests, count, NULL, NULL);
     free(tests);
+    fixture_release_contexts();
+    test_device_close();
     return failed;
 }

@@ -23,7 +23,8 @@ typedef struct test_table {
 #define TEST_NO_OTHERS NULL, 0
 
 /* Runs the rows of the tables and the other tests as one group; argv[1], where there is one, is a
- * pattern (* and ?) of the names of those to run. Returns how many failed. */
+ * pattern (* and ?) of the names of those to run. Gives up the device, and the contexts that fixtures
+ * shared. Returns how many failed. */
 int test_run(const char *group, int argc, char **argv, const test_table *tables, size_t num_tables,
              const struct CMUnitTest *others, size_t num_others);
 
