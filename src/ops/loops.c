@@ -36,10 +36,10 @@ static double projection_cpu(const mla__projection_tile *t, double K)
 /* The same with FP8 weights: a chunk is decoded once for the block's rows. */
 static double projection_cpu_fp8(const mla__projection_tile *t, double K)
 {
-    enum { CHUNK_K = 64 };
+    enum { CHUNK_K = 64, CHUNK_PAIRS = CHUNK_K / 2 };
     const double rows = t->tile_rows, vectors = t->tile_vectors;
     const double tile = loop(rows, loop(vectors, 0));
-    const double decode = loop(vectors, 0) + loop(CHUNK_K / 2, loop(vectors, 0));
+    const double decode = loop(vectors, 0) + loop(CHUNK_PAIRS, loop(vectors, 0));
     const double begin = tile + loop(rows, vectors_and_rest(CHUNK_K) + loop(vectors, 0));
     const double products = loop(CHUNK_K, tile) + tile;
     const double chunk = decode + loop((double)t->block_rows / rows, begin + products);

@@ -195,8 +195,8 @@ static const char *const anything[] = {
     "\n",
     "\x01",
     "\xff",
-    "\xc2\x9b"
-    "31m",          /* C1 */
+    "\302\23331m", /* C1 */
+    /* NOLINTNEXTLINE(misc-misleading-bidirectional): on purpose */
     "\xe2\x80\xae", /* right to left */
     "%s%n",
     "\x1b[31m",
