@@ -20,6 +20,7 @@ if(CLMLA_BUILD_TESTS)
     clmla_compile_settings(clmla_test_support)
     target_include_directories(clmla_test_support PUBLIC include src tests ${CMOCKA_INCLUDE_DIR})
     target_link_libraries(clmla_test_support PUBLIC clmla_internal ${CMOCKA_LIBRARIES})
+    target_link_options(clmla_test_support PUBLIC -Wl,--wrap=_cmocka_run_group_tests)
 
     function(clmla_test name label)
         string(REPLACE "/" "_" target ${name})
@@ -46,12 +47,20 @@ if(CLMLA_BUILD_TESTS)
     # The cases of a test whose names match the pattern become a test of their own.
     function(clmla_long_part name test pattern labels)
         string(REPLACE "/" "_" program ${test})
-        set_property(TEST ${test} APPEND PROPERTY ENVIRONMENT "CLMLA_TEST_WITHOUT=${pattern}")
+        get_property(environment TEST ${test} PROPERTY ENVIRONMENT)
+        if(environment MATCHES "CLMLA_TEST_WITHOUT=[^;]+") # of another part
+            string(REPLACE "${CMAKE_MATCH_0}" "${CMAKE_MATCH_0}|${pattern}" environment
+                "${environment}")
+        else()
+            list(APPEND environment "CLMLA_TEST_WITHOUT=${pattern}")
+        endif()
+        set_property(TEST ${test} PROPERTY ENVIRONMENT "${environment}")
         add_test(NAME ${name} COMMAND ${program})
         set_tests_properties(${name} PROPERTIES LABELS "${labels};long" TIMEOUT 1200
             FAIL_REGULAR_EXPRESSION "Running 0 test" # a name that no case has any more
             ENVIRONMENT "POCL_AFFINITY=1;CLMLA_TEST_ONLY=${pattern}")
     endfunction()
+    clmla_long_part(layer/invariance_of_gpu_dtypes layer/test_invariance "*gpu, *" device)
     clmla_long_part(ops/projection_on_other_devices ops/test_projection *_on_other_devices device)
     clmla_long_part(ops/clblast_given_parameters ops/test_projection_clblast given_parameters_*
         device)

@@ -1,5 +1,8 @@
 #include "support/support.h"
 
+#include <fnmatch.h>
+#include <stdbool.h>
+
 uint64_t test_random_u64(test_random *random)
 {
     uint64_t z = (random->state += 0x9E3779B97F4A7C15u);
@@ -32,14 +35,45 @@ int test_all(void)
     return all != NULL && strcmp(all, "1") == 0;
 }
 
-/* Before main, so that no program forgets it. */
-__attribute__((constructor)) static void choose_tests(void)
+/* Whether the name fits one of the patterns, which have | between them. */
+static bool fits(const char *name, const char *patterns)
+{
+    char pattern[128];
+    for (size_t length; *patterns != '\0'; patterns += length + (patterns[length] == '|')) {
+        length = strcspn(patterns, "|");
+        if (length >= sizeof pattern) {
+            print_error("a pattern is longer than %zu characters: %s\n", sizeof pattern - 1,
+                        patterns);
+            exit(1);
+        }
+        memcpy(pattern, patterns, length);
+        pattern[length] = '\0';
+        if (fnmatch(pattern, name, 0) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* What cmocka's macros call, wrapped so that no program forgets the environment. */
+typedef int test_group(const char *name, const struct CMUnitTest *tests, size_t count,
+                       CMFixtureFunction setup, CMFixtureFunction teardown);
+test_group __real__cmocka_run_group_tests, __wrap__cmocka_run_group_tests;
+
+int __wrap__cmocka_run_group_tests(const char *name, const struct CMUnitTest *tests, size_t count,
+                                   CMFixtureFunction setup, CMFixtureFunction teardown)
 {
     const char *only = getenv("CLMLA_TEST_ONLY"), *without = getenv("CLMLA_TEST_WITHOUT");
-    if (only != NULL)
-        cmocka_set_test_filter(only);
-    if (without != NULL)
-        cmocka_set_skip_filter(without);
+    struct CMUnitTest *chosen = malloc((count + 1) * sizeof(*chosen));
+    if (chosen == NULL)
+        return 1;
+    size_t num_chosen = 0;
+    for (size_t i = 0; i < count; i++)
+        if ((only == NULL || fits(tests[i].name, only)) &&
+            (without == NULL || !fits(tests[i].name, without)))
+            chosen[num_chosen++] = tests[i];
+    const int failed = __real__cmocka_run_group_tests(name, chosen, num_chosen, setup, teardown);
+    free(chosen);
+    return failed;
 }
 
 int test_too_long(size_t elements)

@@ -30,8 +30,8 @@ int32_t test_random_int(test_random *random, int32_t low, int32_t high); /* both
 int test_all(void);
 
 /*
- * In every test program, from the environment: CLMLA_TEST_ONLY, a pattern (* and ?) of the names of
- * the tests to run, and CLMLA_TEST_WITHOUT, one of those to leave out.
+ * In every test program, from the environment: CLMLA_TEST_ONLY, patterns (* and ?, with | between
+ * them) of the names of the tests to run, and CLMLA_TEST_WITHOUT, those of tests to leave out.
  */
 
 /* Whether a case of so many elements along its longest dimension is left out: there are more than
