@@ -304,11 +304,17 @@ if(CLMLA_BUILD_TESTS AND CMAKE_C_COMPILER_ID MATCHES "GNU|Clang" AND NOT APPLE)
     # Where the driver is PoCL, a device whose largest buffer is 256 MiB.
     set_property(TEST faults/test_device_memory APPEND PROPERTY ENVIRONMENT POCL_MEMORY_LIMIT=1)
     # By default calls are failed in steps where they are many and slow.
-    foreach(name IN ITEMS objects steps)
-        add_test(NAME faults/all_${name} COMMAND faults_test_${name})
+    function(clmla_all_faults name program)
+        add_test(NAME faults/all_${name} COMMAND faults_test_${program} ${ARGN})
         set_tests_properties(faults/all_${name} PROPERTIES LABELS "device;slow" TIMEOUT 3600
+            FAIL_REGULAR_EXPRESSION "Running 0 test"
             ENVIRONMENT "POCL_AFFINITY=1;CLMLA_FAULTS_ALL=1")
-    endforeach()
+    endfunction()
+    clmla_all_faults(steps steps)
+    clmla_all_faults(objects_cpu objects "cpu*")
+    clmla_all_faults(objects_gpu objects "gpu*")
+    clmla_all_faults(objects_nvidia objects "nvidia*splits")
+    clmla_all_faults(objects_sm_90a objects "*sm_90a")
     # The same count of what lives, over many steps.
     clmla_test(layer/test_soak device)
     target_sources(layer_test_soak PRIVATE tests/faults/opencl.c)
