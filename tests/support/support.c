@@ -71,7 +71,11 @@ int __wrap__cmocka_run_group_tests(const char *name, const struct CMUnitTest *te
         if ((only == NULL || fits(tests[i].name, only)) &&
             (without == NULL || !fits(tests[i].name, without)))
             chosen[num_chosen++] = tests[i];
-    const int failed = __real__cmocka_run_group_tests(name, chosen, num_chosen, setup, teardown);
+    int failed = 1;
+    if (only != NULL && num_chosen == 0)
+        print_error("%s: no test is chosen by %s\n", name, only);
+    else
+        failed = __real__cmocka_run_group_tests(name, chosen, num_chosen, setup, teardown);
     free(chosen);
     return failed;
 }

@@ -31,7 +31,8 @@ int test_all(void);
 
 /*
  * In every test program, from the environment: CLMLA_TEST_ONLY, patterns (* and ?, with | between
- * them) of the names of the tests to run, and CLMLA_TEST_WITHOUT, those of tests to leave out.
+ * them) of the names of the tests to run, at least one, and CLMLA_TEST_WITHOUT, those of tests to
+ * leave out.
  */
 
 /* Whether a case of so many elements along its longest dimension is left out: there are more than
